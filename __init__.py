@@ -1,0 +1,16 @@
+"""DynamicID for ComfyUI: the pack's door. Everything behind it is imported when the host asks."""
+
+import logging
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint():
+    """Return the pack's ComfyExtension (ComfyUI V3). The host logs a failure in one line, so the traceback is logged here."""
+    try:
+        from .nodes import DynamicIDExtension
+
+        return DynamicIDExtension()
+    except Exception:
+        logging.getLogger("DynamicID").exception("DynamicID could not be loaded")
+        raise
