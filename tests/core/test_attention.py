@@ -1,0 +1,149 @@
+"""Semantic-Activated Attention in one layer: the paper's own numbers, and what must hold beyond them."""
+
+import json
+import math
+
+import pytest
+import torch
+from dynamicid_pack.dynamicid_core.attention import (
+    activation_gate,
+    activation_scores,
+    identity_attention,
+    identity_delta,
+    layout_gate,
+    person_activation,
+    region_terms,
+)
+from dynamicid_pack.dynamicid_core.regions import Region, rasterise
+from dynamicid_pack.tests.support import GOLDEN, relative_error
+from safetensors import safe_open
+
+HEADS, THRESHOLD, TOKENS = 4, 0.3, 4
+
+
+def _golden():
+    with safe_open(GOLDEN / "saa_attention.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, json.loads(file.metadata()["cases"])
+
+
+TENSORS, CASES = _golden()
+
+
+def _linear(name: str, x: torch.Tensor) -> torch.Tensor:
+    lora = name.replace(".0", "")
+    down, up = TENSORS[f"saa.{lora}_lora.down.weight"], TENSORS[f"saa.{lora}_lora.up.weight"]
+    bias = TENSORS.get(f"attn.{name}.bias", torch.zeros(()))
+    return x @ TENSORS[f"attn.{name}.weight"].T + bias + x @ down.T @ up.T
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_release(name: str) -> None:
+    case = CASES[name]
+    hidden, text, tokens = (TENSORS[f"{name}.{part}"] for part in ("hidden_states", "text", "id_tokens"))
+    q, k, v = _linear("to_q", hidden), _linear("to_k", text), _linear("to_v", text)
+    keys = tokens @ TENSORS["saa.to_k_ip.weight"].T
+    values = tokens @ TENSORS["saa.to_v_ip.weight"].T * case["id_scale"]
+
+    regions = [Region(box=(x0, y0, x1, y1)) for y0, x0, y1, x1 in case["boxes_y0x0y1x1"]]
+    people = len(regions)
+    log_share, inside = region_terms(rasterise(regions, case["height"], case["width"]))
+    if log_share is not None:
+        log_share = log_share.repeat_interleave(tokens.shape[1] // people, dim=1)
+    gate = None
+    if case["gate"]:
+        gate = activation_gate(activation_scores(q, keys.sum(dim=1)), THRESHOLD)
+        if case["layout_scale"]:
+            gate = layout_gate(gate, inside, case["layout_scale"])
+    if case["mix"] is not None:
+        shares = torch.tensor([case["mix"], 1 - case["mix"]]).repeat_interleave(TOKENS)
+        keys = keys * shares[:, None]
+
+    text_attention = identity_attention(q, k, v, HEADS, None)
+    out = text_attention + identity_delta(q, keys, values, HEADS, log_share, gate)
+    assert relative_error(_linear("to_out.0", out), TENSORS[f"{name}.output"]) < 1e-5
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_overlapping_regions_are_shared_and_finite() -> None:
+    masks = rasterise([Region(box=(0, 0, 0.75, 1)), Region(box=(0.25, 0, 1, 1))], 4, 8)
+    log_share, inside = region_terms(masks)
+    assert log_share is not None
+    share = log_share.exp().reshape(4, 8, 2)
+    assert torch.allclose(share.sum(dim=-1), torch.ones(4, 8))
+    assert torch.equal(share[0, 0], torch.tensor([1.0, 0.0]))
+    assert torch.allclose(share[0, 4], torch.tensor([0.5, 0.5]))
+    assert torch.equal(inside, torch.ones(32))
+    q, keys, values = _random(1, 32, 16), _random(1, 2, 16, seed=1), _random(1, 2, 16, seed=2)
+    assert torch.isfinite(identity_attention(q, keys, values, 2, log_share)).all()
+
+
+def test_shares_change_continuously_from_box_to_outside() -> None:
+    """A soft edge goes from one person alone (1, 0) to everybody alike (1/2, 1/2) without a jump."""
+    ramp = torch.linspace(0, 1, 101)[None]
+    log_share, _ = region_terms(torch.stack([ramp, torch.zeros_like(ramp)]))
+    assert log_share is not None
+    share = log_share.exp()[:, 0]
+    assert share[0] == 0.5 and share[-1] == 1
+    assert (share.diff() > 0).all() and share.diff().max() < 0.01
+
+
+@pytest.mark.parametrize("masks", [torch.ones(1, 4, 4), torch.rand(1, 4, 4), torch.ones(3, 4, 4), torch.zeros(2, 4, 4)])
+def test_regions_that_change_no_share_need_no_mask(masks: torch.Tensor) -> None:
+    assert region_terms(masks).log_share is None
+
+
+def test_alone_inside_a_box_draws_only_that_person() -> None:
+    """Hard exclusion: what the other person's tokens hold makes no difference inside the first one's region."""
+    masks = rasterise([Region(box=(0, 0, 0.5, 1)), Region(box=(0.5, 0, 1, 1))], 4, 4)
+    log_share, _ = region_terms(masks)
+    q, keys, values = _random(1, 16, 8), _random(1, 2, 8, seed=1), _random(1, 2, 8, seed=2)
+    out = identity_attention(q, keys, values, 2, log_share).reshape(4, 4, 8)
+    assert torch.allclose(out[:, :2], values[0, 0].expand(4, 2, 8))
+    assert torch.allclose(out[:, 2:], values[0, 1].expand(4, 2, 8))
+
+
+def test_gate_is_zero_where_all_queries_are_alike() -> None:
+    assert torch.equal(activation_gate(torch.full((2, 9), 3.7), THRESHOLD), torch.zeros(2, 9))
+
+
+def test_gate_spans_zero_to_one_in_each_row_and_cuts_below_the_threshold() -> None:
+    gate = activation_gate(_random(3, 64), THRESHOLD)
+    assert torch.equal(gate.amin(dim=1), torch.zeros(3)) and torch.equal(gate.amax(dim=1), torch.ones(3))
+    assert not ((gate > 0) & (gate < THRESHOLD)).any()
+    assert ((activation_gate(_random(3, 64), 0.0) > 0).sum(dim=1) == 63).all()
+
+
+def test_a_value_at_the_threshold_stays() -> None:
+    scores = torch.tensor([[0.0, 0.25, 0.249999, 1.0]])
+    assert activation_gate(scores, 0.25).tolist() == [[0.0, 0.25, 0.0, 1.0]]
+
+
+def test_layout_gate_inside_outside_and_between() -> None:
+    gate = torch.tensor([[0.5, 0.5, 0.5]])
+    out = layout_gate(gate, torch.tensor([1.0, 0.0, 0.5]), 4.0)
+    assert torch.allclose(out, torch.tensor([[4.5, 0.1, 0.5 * (0.5 + 0.1) + 2.0]]))
+
+
+def test_scores_equal_the_sum_over_heads_and_tokens() -> None:
+    q, keys = _random(2, 16, 12), _random(2, 8, 12, seed=1)
+    per_head = torch.einsum("bnhd,bthd->bhnt", q.unflatten(-1, (3, 4)), keys.unflatten(-1, (3, 4)))
+    assert relative_error(activation_scores(q, keys.sum(dim=1)), per_head.sum(dim=(1, 3))) < 1e-6
+
+
+def test_half_precision_gate_does_not_overflow() -> None:
+    q, keys = 30 * _random(1, 64, 1280), 30 * _random(1, 1280, seed=1)
+    gate = activation_gate(activation_scores(q.bfloat16(), keys.bfloat16()), THRESHOLD)
+    assert torch.isfinite(gate).all()
+
+
+def test_person_activation_adds_up_to_the_gate() -> None:
+    q, keys = _random(2, 16, 8), _random(2, 6, 8, seed=1)
+    gate = torch.rand(2, 16)
+    maps = person_activation(q, keys, 2, None, gate, (4, 2))
+    assert maps.shape == (2, 2, 16)
+    assert torch.allclose(maps.sum(dim=1), gate)
+    assert math.isclose(float(maps.amin()), 0, abs_tol=1) and (maps >= 0).all()
