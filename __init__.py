@@ -1,12 +1,16 @@
 """DynamicID for ComfyUI: the pack's door. Everything behind it is imported when the host asks."""
 
 import logging
+from typing import Any
 
 WEB_DIRECTORY = "./web"
 
 
-async def comfy_entrypoint():
-    """Return the pack's ComfyExtension (ComfyUI V3). The host logs a failure in one line, so the traceback is logged here."""
+async def comfy_entrypoint() -> Any:
+    """Return the pack's ComfyExtension (ComfyUI V3).
+
+    The host logs a failure in one line, so the traceback is logged here.
+    """
     try:
         from .nodes import DynamicIDExtension
 

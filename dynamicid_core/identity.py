@@ -72,7 +72,7 @@ class Identity:
 
 
 def mix(a: Identity, b: Identity, amount: float) -> Identity:
-    """Mix two identities into one person (paper section 3.2): attention scores of a times 1 - amount, of b times amount.
+    """Mix two identities into one person: attention scores of a times 1 - amount, of b times amount.
 
     Scores are scaled, not attention: the tokens of both stay in play for any amount in between; 0 is a, 1 is b.
 

@@ -95,7 +95,9 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, tensors, metadat
         load_identity(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"\xff" * 64, b"\x10\x00\x00\x00\x00\x00\x00\x00{not json......"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 7, b"\xff" * 64, b"\x10\x00\x00\x00\x00\x00\x00\x00{not json......"]
+)
 def test_a_broken_header(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match=r"broken\.safetensors is not a readable safetensors file"):

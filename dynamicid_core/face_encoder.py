@@ -1,0 +1,101 @@
+"""The face encoder: face embedding and CLIP states of a picture to identity tokens (DynamicID, section 3)."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .perceiver import PerceiverLayer
+from .weights import Weights, adopt, compare, depth, parts, shapes, size
+
+
+class FaceEncoder(nn.Module):
+    """Queries made from the embedding, refined by a perceiver resampler that reads the CLIP states.
+
+    Parameter names are those of the release's `proj_module`.
+    """
+
+    def __init__(
+        self,
+        embedding_width: int = 512,
+        hidden_width: int = 1024,
+        clip_width: int = 1280,
+        width: int = 768,
+        tokens: int = 4,
+        depth: int = 4,
+        head_width: int = 64,
+    ) -> None:
+        super().__init__()
+        self.embedding_width = embedding_width
+        self.clip_width = clip_width
+        self.width = width
+        self.tokens = tokens
+        self.proj = nn.Sequential(
+            nn.Linear(embedding_width, hidden_width), nn.GELU(), nn.Linear(hidden_width, tokens * width)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.perceiver_resampler = Resampler(clip_width, width, depth, head_width)
+
+    @classmethod
+    def shaped_like(cls, weights: Weights, head_width: int = 1) -> "FaceEncoder":
+        """An encoder on the meta device, every size but the head width read from the shapes in a state dict."""
+        width = size(weights, "norm.weight", 0, axes=1)
+        stacked = size(weights, "proj.2.weight", 0) if "proj.2.weight" in weights else width
+        with torch.device("meta"):
+            return cls(
+                embedding_width=size(weights, "proj.0.weight", 1),
+                hidden_width=size(weights, "proj.0.weight", 0),
+                clip_width=size(weights, "perceiver_resampler.proj_in.weight", 1),
+                width=width,
+                tokens=parts(stacked, width, "proj.2.weight", "token"),
+                depth=depth(weights, "perceiver_resampler.layers."),
+                head_width=head_width,
+            )
+
+    @classmethod
+    def check(cls, weights: Weights) -> None:
+        """Raises ValueError when tensors are missing, not expected or of a wrong shape, whatever the head width."""
+        compare(shapes(cls.shaped_like(weights)), weights)
+
+    @classmethod
+    def from_weights(cls, weights: Weights, head_width: int = 64) -> "FaceEncoder":
+        """An encoder for evaluation on a state dict's own memory and dtype; ValueError when it doesn't fit."""
+        cls.check(weights)
+        return adopt(cls.shaped_like(weights, head_width), weights)
+
+    def forward(self, embedding: Tensor, clip_states: Tensor, shortcut: float | None = None) -> Tensor:
+        """Identity tokens (B, T, D).
+
+        embedding: (B, 512), the recognition network's, of length 1, or zeros where there is no face.
+        clip_states: (B, N, 1280), the penultimate hidden states of CLIP ViT-H/14.
+        shortcut: when given, the resampler's output, times this, is added to what the embedding alone gives.
+        """
+        if embedding.ndim != 2 or embedding.shape[1] != self.embedding_width:
+            raise ValueError(
+                f"expected face embeddings of shape (people, {self.embedding_width}), got {tuple(embedding.shape)}."
+            )
+        if clip_states.ndim != 3 or clip_states.shape[::2] != (embedding.shape[0], self.clip_width):
+            raise ValueError(
+                f"expected CLIP hidden states of shape ({embedding.shape[0]}, tokens, {self.clip_width}), got "
+                f"{tuple(clip_states.shape)}. The face encoder was trained with CLIP ViT-H/14's penultimate states."
+            )
+        x = self.norm(rearrange(self.proj(embedding), "b (t d) -> b t d", t=self.tokens))
+        refined = self.perceiver_resampler(x, clip_states)
+        return refined if shortcut is None else x + shortcut * refined
+
+
+class Resampler(nn.Module):
+    """Latents refined against a context by `depth` layers of perceiver attention and feed-forward."""
+
+    def __init__(self, context_width: int, width: int, depth: int, head_width: int = 64) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(context_width, width)
+        self.layers = nn.ModuleList(PerceiverLayer(width, head_width) for _ in range(depth))
+        self.proj_out = nn.Linear(width, width)
+        self.norm_out = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x (B, T, width) and context (B, N, context width) to (B, T, width)."""
+        context = self.proj_in(context)
+        for layer in self.layers:
+            x = layer(x, context)
+        return self.norm_out(self.proj_out(x))

@@ -1,0 +1,213 @@
+"""Identity-Motion Reconfigurator: identity tokens with their own motion taken out and another put in.
+
+DynamicID, section 3: DisentangleNet, EntangleNet, and the keypoint encoder that describes a motion with a text encoder.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .perceiver import PerceiverLayer
+from .weights import Weights, adopt, compare, depth, parts, shapes, size
+
+
+class Motion(NamedTuple):
+    """Expression and head pose, one per row."""
+
+    keypoints: Tensor
+    """(B, K), the keypoint encoder's output"""
+    text: Tensor
+    """(B, P), SD1.5's pooled text state of a face prompt"""
+
+
+class IdentityMotionReconfigurator(nn.Module):
+    """Identity tokens, the motion they show and the motions wanted, to identity tokens that show those.
+
+    Parameter names are those of the release's IMR file, `disentangleNet` and `entangleNet` among them.
+    """
+
+    def __init__(
+        self,
+        token_width: int = 768,
+        motion_width: int = 1536,
+        width: int = 1024,
+        latents: int = 4,
+        depth: int = 1,
+        head_width: int = 64,
+    ) -> None:
+        super().__init__()
+        self.token_width = token_width
+        self.motion_width = motion_width
+        self.latents = latents
+        self.norm_in = nn.LayerNorm(token_width)
+        self.proj_in = nn.Linear(token_width, width)
+        self.disentangleNet = nn.ModuleList(
+            PerceiverLayer(width, head_width, self_attention=True) for _ in range(depth)
+        )
+        self.entangleNet = nn.ModuleList(PerceiverLayer(width, head_width, self_attention=True) for _ in range(depth))
+        self.feature_fusion = nn.Sequential(
+            nn.LayerNorm(motion_width),
+            nn.Linear(motion_width, width),
+            nn.GELU(),
+            nn.LayerNorm(width),
+            nn.Linear(width, latents * width),
+            nn.GELU(),
+        )
+        self.norm_out = nn.LayerNorm(width)
+        self.proj_out = nn.Linear(width, token_width)
+
+    @classmethod
+    def shaped_like(cls, weights: Weights, head_width: int = 1) -> "IdentityMotionReconfigurator":
+        """A network on the meta device, every size but the head width read from the shapes in a state dict."""
+        width = size(weights, "norm_out.weight", 0, axes=1)
+        stacked = size(weights, "feature_fusion.4.weight", 0) if "feature_fusion.4.weight" in weights else width
+        with torch.device("meta"):
+            return cls(
+                token_width=size(weights, "norm_in.weight", 0, axes=1),
+                motion_width=size(weights, "feature_fusion.0.weight", 0, axes=1),
+                width=width,
+                latents=parts(stacked, width, "feature_fusion.4.weight", "latent"),
+                depth=depth(weights, "disentangleNet."),
+                head_width=head_width,
+            )
+
+    @classmethod
+    def check(cls, weights: Weights) -> None:
+        """Raises ValueError when tensors are missing, not expected or of a wrong shape, whatever the head width."""
+        compare(shapes(cls.shaped_like(weights)), weights)
+
+    @classmethod
+    def from_weights(cls, weights: Weights, head_width: int = 64) -> "IdentityMotionReconfigurator":
+        """A network for evaluation on a state dict's own memory and dtype; ValueError when it doesn't fit."""
+        cls.check(weights)
+        return adopt(cls.shaped_like(weights, head_width), weights)
+
+    def forward(self, tokens: Tensor, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Tensor:
+        """Tokens (B, T, D) of B people who show the `source` motions (B rows) to (M, T, D) showing the `target`s.
+
+        M is a multiple of B: with m = M / B targets each, rows i*m to (i+1)*m are person i's.
+        """
+        return self.entangle(self.disentangle(tokens, source), target)
+
+    def disentangle(self, tokens: Tensor, source: tuple[Tensor, Tensor]) -> Tensor:
+        """Identity without motion, (B, T, width), from tokens (B, T, D) and the motions that they show (B rows)."""
+        if tokens.ndim != 3 or tokens.shape[2] != self.token_width:
+            raise ValueError(
+                f"expected identity tokens of shape (people, tokens, {self.token_width}), got {tuple(tokens.shape)}."
+            )
+        latents = self.fuse(source)
+        if len(latents) != len(tokens):
+            raise ValueError(
+                f"expected one source motion for each of {len(tokens)} people's tokens, got {len(latents)}."
+            )
+        return _run(self.disentangleNet, self.proj_in(self.norm_in(tokens)), latents)
+
+    def entangle(self, identity: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+        """Tokens (M, T, D) that show the `target` motions (M rows, a multiple of B), from identity (B, T, width)."""
+        latents = self.fuse(target)
+        each, left = divmod(len(latents), len(identity))
+        if left or not each:
+            raise ValueError(
+                f"expected as many target motions for each of {len(identity)} people, got {len(latents)} in all."
+            )
+        x = _run(self.entangleNet, identity.repeat_interleave(each, dim=0), latents)
+        return self.proj_out(self.norm_out(x))
+
+    def fuse(self, motion: tuple[Tensor, Tensor]) -> Tensor:
+        """Keypoints (B, K) and text (B, P) of motions to latents (B, L, width)."""
+        keypoints, text = motion
+        if keypoints.ndim != 2 or text.ndim != 2 or len(keypoints) != len(text):
+            raise ValueError(
+                "expected keypoint and text features with one row per motion, got "
+                f"{tuple(keypoints.shape)} and {tuple(text.shape)}."
+            )
+        features = torch.cat((keypoints, text), dim=1)
+        if features.shape[1] != self.motion_width:
+            raise ValueError(
+                f"expected keypoint and text features of {self.motion_width} together, got "
+                f"{keypoints.shape[1]} + {text.shape[1]}."
+            )
+        return rearrange(self.feature_fusion(features), "b (l d) -> b l d", l=self.latents)
+
+
+class KeypointEncoder(nn.Module):
+    """Convolutions over a keypoint picture; every stage between the first and the last halves it.
+
+    Parameter names are those of the release's keypoint encoder file.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512),
+        depths: tuple[int, ...] = (1, 3, 4, 3, 3, 2),
+        output_width: int = 768,
+    ) -> None:
+        """`widths` and `depths` (convolutions) of the stages that keep or halve the picture; one more makes it 1x1."""
+        super().__init__()
+        stages = [[ConvBlock(1, widths[0], kernel=7, padding=3)]]
+        stages += [[ConvBlock(before, after, stride=2)] for before, after in pairwise(widths)]
+        for stage, width, convolutions in zip(stages, widths, depths, strict=True):
+            stage += [ConvBlock(width, width, residual=True) for _ in range(convolutions - 1)]
+        stages.append([ConvBlock(widths[-1], widths[-1], padding=0), ConvBlock(widths[-1], output_width, 1, padding=0)])
+        self.blocks = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
+        self.output_width = output_width
+        self.picture_side = 3 * 2 ** (len(widths) - 1)
+
+    @classmethod
+    def shaped_like(cls, weights: Weights) -> "KeypointEncoder":
+        """An encoder on the meta device, every size read from the shapes in a state dict."""
+        last = depth(weights, "blocks.") - 1
+        stages = range(max(1, last))
+        with torch.device("meta"):
+            return cls(
+                widths=tuple(size(weights, f"blocks.{i}.0.conv_block.0.weight", 0, axes=4) for i in stages),
+                depths=tuple(depth(weights, f"blocks.{i}.") for i in stages),
+                output_width=size(weights, f"blocks.{last}.1.conv_block.0.weight", 0, axes=4),
+            )
+
+    @classmethod
+    def check(cls, weights: Weights) -> None:
+        """Raises ValueError when tensors are missing, not expected or of a wrong shape."""
+        compare(shapes(cls.shaped_like(weights)), weights)
+
+    @classmethod
+    def from_weights(cls, weights: Weights) -> "KeypointEncoder":
+        """An encoder for evaluation on a state dict's own memory and dtype; ValueError when it doesn't fit."""
+        cls.check(weights)
+        return adopt(cls.shaped_like(weights), weights)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Keypoint pictures (B, 1, 96, 96) in [-1, 1] (points 1 on -1) to features (B, 768)."""
+        side = self.picture_side
+        if pictures.ndim != 4 or pictures.shape[1:] != (1, side, side):
+            shape = tuple(pictures.shape)
+            raise ValueError(f"expected keypoint pictures of shape (pictures, 1, {side}, {side}), got {shape}.")
+        for stage in self.blocks:
+            pictures = stage(pictures)
+        return pictures.flatten(1)
+
+
+class ConvBlock(nn.Module):
+    """Convolution and batch normalisation, the input added where `residual`, then ReLU."""
+
+    def __init__(
+        self, before: int, after: int, kernel: int = 3, stride: int = 1, padding: int = 1, residual: bool = False
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        self.conv_block = nn.Sequential(nn.Conv2d(before, after, kernel, stride, padding), nn.BatchNorm2d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, before, H, W) to (B, after, H / stride, W / stride)."""
+        y = self.conv_block(x)
+        return torch.relu(y + x if self.residual else y)
+
+
+def _run(layers: nn.ModuleList, x: Tensor, latents: Tensor) -> Tensor:
+    """x (B, T, width) changed, layer after layer, by motion latents (B, L, width)."""
+    for layer in layers:
+        x = layer(x, latents)
+    return x
