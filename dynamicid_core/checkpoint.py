@@ -1,0 +1,197 @@
+"""DynamicID's weight files: the release's `.bin`s and one safetensors file with all parts, told apart by content.
+
+`python -m dynamicid_core.checkpoint convert A [B C] OUT` goes from the first to the second; `inspect FILE` shows one.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .adapter import Adapter, AttentionWeights, LowRank, adapter_from_weights, adapter_weights, check_adapter
+from .face_encoder import FaceEncoder
+from .imr import IdentityMotionReconfigurator, KeypointEncoder
+from .tensor_file import read_tensors
+from .weights import Weights, fingerprint, listed
+
+__all__ = ["Adapter", "AttentionWeights", "Checkpoint", "LowRank", "load_checkpoint", "parts_of", "save_checkpoint"]
+
+FORMAT = "dynamicid-1"
+ADAPTER, FACE_ENCODER, IMR, KEYPOINT_ENCODER = "SAA_module", "proj_module", "imr", "keypoint_encoder"
+
+_PREFIXES = {
+    "SAA_module": ADAPTER,
+    "adapter_modules": ADAPTER,  # what one script of the release calls it
+    "proj_module": FACE_ENCODER,
+    "imr": IMR,
+    "keypoint_encoder": KEYPOINT_ENCODER,
+}
+# a file that holds one part alone, as the release's IMR and keypoint encoder do, has no prefixes
+_ALONE = {
+    IMR: re.compile(r"(disentangleNet|entangleNet|feature_fusion)\."),
+    KEYPOINT_ENCODER: re.compile(r"blocks\.\d+\.\d+\.conv_block\."),
+}
+_CHECKS: dict[str, Callable[[Weights], None]] = {
+    ADAPTER: check_adapter,
+    FACE_ENCODER: FaceEncoder.check,
+    IMR: IdentityMotionReconfigurator.check,
+    KEYPOINT_ENCODER: KeypointEncoder.check,
+}
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The parts of DynamicID that some files held, checked; tensors are on the CPU in the files' dtype.
+
+    They may be mapped from the files: clone what is to change.
+    """
+
+    adapter: Adapter | None
+    face_encoder: dict[str, Tensor] | None
+    imr: dict[str, Tensor] | None
+    keypoint_encoder: dict[str, Tensor] | None
+
+
+def load_checkpoint(*paths: str | os.PathLike[str]) -> Checkpoint:
+    """Reads and checks the parts that the files hold together.
+
+    Raises FileNotFoundError where there is no file, and ValueError, naming the file and the tensor, for one that is
+    damaged or of another kind, for missing and extra tensors, wrong shapes, values that are not finite, a part that
+    comes twice, or an adapter and a face encoder that don't belong together.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    origin: dict[str, Path] = {}
+    for path in map(Path, paths):
+        for part, weights in _read_parts(path).items():
+            if part in parts:
+                raise ValueError(
+                    f"{path}: holds {part}, which came from {origin[part]} already. Expected every part once: "
+                    "leave one of the two files out."
+                )
+            parts[part], origin[part] = weights, path
+            try:
+                _check(part, weights)
+            except ValueError as error:
+                raise ValueError(f"{path}: {part}: {error}") from error
+
+    encoder = parts.get(FACE_ENCODER)
+    adapter = None
+    if ADAPTER in parts:
+        known = FaceEncoder.shaped_like(encoder) if encoder else None
+        adapter = adapter_from_weights(
+            parts[ADAPTER], fingerprint(encoder) if encoder else "", known.tokens if known else None
+        )
+        if known and known.width != adapter.token_width:
+            raise ValueError(
+                f"{origin[ADAPTER]}: the adapter takes identity tokens of {adapter.token_width}, the face encoder in "
+                f"{origin[FACE_ENCODER]} makes tokens of {known.width}. Expected two that were trained together."
+            )
+    return Checkpoint(adapter, encoder, parts.get(IMR), parts.get(KEYPOINT_ENCODER))
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+    """Writes every part into one safetensors file, dtypes kept; a file that is there is replaced once the new is whole.
+
+    Raises OSError when it can't be written.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write to.")
+    tensors: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for part, weights in parts_of(checkpoint).items():
+        for name, tensor in weights.items():
+            whole = tensor.detach().cpu().contiguous()
+            # safetensors refuses tensors that share memory, as tied or sliced weights do
+            if whole.untyped_storage().data_ptr() in memory or whole.untyped_storage().nbytes() != whole.nbytes:
+                whole = whole.clone()
+            memory.add(whole.untyped_storage().data_ptr())
+            tensors[f"{part}.{name}"] = whole
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        save_file(tensors, unfinished, metadata={"format": FORMAT})
+        unfinished.chmod(mode)  # safetensors makes files that only their owner may read
+        os.replace(unfinished, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: could not be written ({error}).") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
+    """The state dicts of the parts that are there, by the prefix that their tensors have in a file."""
+    found: dict[str, Mapping[str, Tensor] | None] = {
+        ADAPTER: adapter_weights(checkpoint.adapter) if checkpoint.adapter else None,
+        FACE_ENCODER: checkpoint.face_encoder,
+        IMR: checkpoint.imr,
+        KEYPOINT_ENCODER: checkpoint.keypoint_encoder,
+    }
+    return {part: weights for part, weights in found.items() if weights is not None}
+
+
+def _read_parts(path: Path) -> dict[str, dict[str, Tensor]]:
+    """A file's tensors by part, without prefixes."""
+    tensors, metadata = read_tensors(path)
+    made_as = metadata.get("format", "")
+    if made_as.startswith("dynamicid") and made_as != FORMAT:
+        raise ValueError(f"{path}: expected weights of format {FORMAT}, this is a file of format {made_as}.")
+
+    parts: dict[str, dict[str, Tensor]] = {}
+    spelt: dict[str, str] = {}
+    others = []
+    for name, tensor in tensors.items():
+        prefix, _, rest = name.partition(".")
+        if not rest or prefix not in _PREFIXES:
+            others.append(name)
+            continue
+        part = _PREFIXES[prefix]
+        if spelt.setdefault(part, prefix) != prefix:
+            raise ValueError(f"{path}: {spelt[part]} and {prefix} are the same part, expected one of them.")
+        parts.setdefault(part, {})[rest] = tensor
+    if parts and others:
+        raise ValueError(
+            f"{path}: besides {', '.join(parts)}, it holds tensors of no part of DynamicID ({listed(others)}). "
+            "Leave them out, or name the part that they are of."
+        )
+    if parts:
+        return parts
+    for part, pattern in _ALONE.items():
+        if any(map(pattern.match, tensors)):
+            return {part: tensors}
+    known = ", ".join(f"{prefix}.*" for prefix in _PREFIXES)
+    raise ValueError(
+        f"{path}: expected weights of DynamicID (tensors {known}, or an IMR or keypoint encoder alone), "
+        f"found {listed(others) or 'no tensors'}. Is it another model, a LoRA, an IP-Adapter?"
+    )
+
+
+def _check(part: str, weights: Weights) -> None:
+    """Names, shapes, dtypes and values of a part; ValueError says what is wrong with which tensor."""
+    _CHECKS[part](weights)
+    for name, tensor in weights.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        if tensor.dtype not in _DTYPES or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+            raise ValueError(
+                f"{name} is {tensor.dtype} ({tensor.layout}, {tensor.device}), expected plain floating-point "
+                "weights of 16 to 64 bits. Convert the weights before use."
+            )
+        if not tensor.numel():
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, which holds nothing. The file was badly made.")
+        if not all(bound.isfinite() for bound in tensor.aminmax()):  # NaN is its own minimum
+            raise ValueError(f"{name} holds NaN or infinite values, expected finite ones. The training run diverged.")
+
+
+if __name__ == "__main__":
+    from .checkpoint_cli import main
+
+    raise SystemExit(main())

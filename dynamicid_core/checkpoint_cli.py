@@ -1,0 +1,119 @@
+"""`python -m dynamicid_core.checkpoint`: converts DynamicID's weight files and shows what is in them."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from .adapter import Adapter
+from .checkpoint import (
+    ADAPTER,
+    FACE_ENCODER,
+    IMR,
+    KEYPOINT_ENCODER,
+    Checkpoint,
+    load_checkpoint,
+    parts_of,
+    save_checkpoint,
+)
+from .face_encoder import FaceEncoder
+from .imr import IdentityMotionReconfigurator, KeypointEncoder
+from .weights import fingerprint
+
+_COLUMNS = ("part", "tensors", "values", "size", "dtype", "tokens", "rank", "depth", "shapes", "sha256")
+_MIB = 2**20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0, or 1 after one line on stderr that says what is wrong."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def table(checkpoint: Checkpoint) -> str:
+    """One line per part, what it was trained for read from its shapes, and the first 12 digits of its fingerprint."""
+    rows = [_COLUMNS]
+    for part, weights in parts_of(checkpoint).items():
+        tokens, rank, layers, shape = _sizes(part, weights, checkpoint.adapter)
+        bytes_ = sum(tensor.nbytes for tensor in weights.values())
+        rows.append(
+            (
+                part,
+                str(len(weights)),
+                f"{sum(tensor.numel() for tensor in weights.values()):,}",
+                f"{bytes_ / _MIB:.1f} MiB",
+                _dtypes(weights),
+                tokens,
+                rank,
+                layers,
+                shape,
+                fingerprint(weights)[:12],
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dynamicid_core.checkpoint", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    convert = commands.add_parser("convert", help="put the parts of one or several files into one safetensors file")
+    convert.add_argument("inputs", nargs="+", type=Path, metavar="A", help="SAA.bin, IMR.bin, ... or safetensors files")
+    convert.add_argument("output", type=Path, metavar="OUT", help="the safetensors file to write")
+    convert.add_argument("--overwrite", action="store_true", help="replace OUT if there is one")
+    convert.set_defaults(run=_convert)
+
+    inspect = commands.add_parser("inspect", help="show what is in a file")
+    inspect.add_argument("file", type=Path, metavar="FILE")
+    inspect.set_defaults(run=lambda arguments: print(table(load_checkpoint(arguments.file))))
+    return parser
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    output: Path = arguments.output
+    # with OUT forgotten, the last input would be taken for it
+    if output.suffix != ".safetensors":
+        raise ValueError(f"{output}: expected the file to write, last, with a name that ends in .safetensors.")
+    if output.exists() and not arguments.overwrite:
+        raise ValueError(f"{output}: there is such a file already. Give another name, or --overwrite.")
+    # it is still read from while the new one is written
+    if output.exists() and any(path.exists() and path.samefile(output) for path in arguments.inputs):
+        raise ValueError(f"{output}: expected a file other than those that are read. Give another name.")
+    checkpoint = load_checkpoint(*arguments.inputs)
+    save_checkpoint(checkpoint, output)
+    print(table(checkpoint))
+    print(f"written to {output}")
+
+
+def _dtypes(weights: Mapping[str, Tensor]) -> str:
+    names = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
+    return " ".join(sorted(names))
+
+
+def _sizes(part: str, weights: Mapping[str, Tensor], adapter: Adapter | None) -> tuple[str, str, str, str]:
+    """Token count, rank, depth and the widths of a part, `-` where it has no such thing."""
+    if part == ADAPTER and adapter:
+        widths = " ".join(map(str, sorted(set(adapter.widths))))
+        tokens = "-" if adapter.tokens is None else str(adapter.tokens)
+        shape = f"layers of {widths}, text of {adapter.text_width}, tokens of {adapter.token_width}"
+        return tokens, str(adapter.rank), str(len(adapter.layers)), shape
+    if part == FACE_ENCODER:
+        encoder = FaceEncoder.shaped_like(weights)
+        shape = f"embedding of {encoder.embedding_width}, CLIP of {encoder.clip_width}, tokens of {encoder.width}"
+        return str(encoder.tokens), "-", str(len(encoder.perceiver_resampler.layers)), shape
+    if part == IMR:
+        imr = IdentityMotionReconfigurator.shaped_like(weights)
+        shape = f"motion of {imr.motion_width}, {imr.latents} latents of {imr.norm_out.weight.shape[0]}, "
+        return "-", "-", str(len(imr.disentangleNet)), shape + f"tokens of {imr.token_width}"
+    assert part == KEYPOINT_ENCODER
+    keypoints = KeypointEncoder.shaped_like(weights)
+    side = keypoints.picture_side
+    return "-", "-", str(len(keypoints.blocks)), f"{side}x{side} to {keypoints.output_width}"
