@@ -1,0 +1,1 @@
+"""The only room that knows ComfyUI: everything here may import the host, nothing outside it does."""

@@ -1,0 +1,105 @@
+"""Who claims which part of a picture: the activation of each person, read from one call of a patched UNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import torch
+import torch.nn.functional as F
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from .patch import KEY, AppliedScene
+from .run import RECORDER
+from .sites import BlockKey, Site
+
+
+class Recorder:
+    """Collects what the layers of one UNet call say: (people, h, w) by layer, mean over the batch, on the CPU."""
+
+    def __init__(self, people: int) -> None:
+        self._people = people
+        self.maps: dict[BlockKey, Tensor] = {}
+
+    def record(self, site: Site, active: tuple[int, ...], maps: Tensor) -> None:
+        """Keep a layer's first word: nodes that call the UNet more often run it on changed inputs later.
+
+        Args:
+            maps: (rows, active people, h, w).
+        """
+        if site.block in self.maps:
+            return
+        everybody = torch.zeros(self._people, *maps.shape[-2:])
+        everybody[list(active)] = maps.mean(dim=0).float().cpu()
+        self.maps[site.block] = everybody
+
+
+def applied_scene(model: ModelPatcher) -> AppliedScene:
+    """The scene that a model was patched with.
+
+    Raises:
+        ValueError: it was not.
+    """
+    applied = model.get_attachment(KEY)
+    if applied is None:
+        raise ValueError(
+            "Activation Map needs a model that draws people, but this one has no DynamicID applied to it. "
+            "Connect the model of Apply DynamicID."
+        )
+    return applied
+
+
+def activation_maps(
+    model: ModelPatcher,
+    positive: list[Any],
+    latent: dict[str, Any],
+    at: float,
+    layer: BlockKey | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Noise a latent to one point of the schedule, call the UNet once and return (people, h, w) in [0, 1].
+
+    Args:
+        model: patched with `apply_scene`; not changed.
+        positive: the host's conditioning.
+        latent: the host's latent, {"samples": (batch, 4, h, w)}.
+        at: 0 (all noise) to 1 (none left).
+        layer: a cross-attention, such as ("output", 5); None averages all.
+        seed: of the noise.
+
+    Raises:
+        ValueError: the model is not patched, has no such layer, or `at` is outside 0..1.
+    """
+    applied = applied_scene(model)
+    if not 0 <= at <= 1:
+        raise ValueError(f"`at` must be from 0 (all noise) to 1 (finished picture), got {at:g}.")
+    blocks = [site.block for site in applied.sites]
+    if layer is not None and layer not in blocks:
+        names = ", ".join(f"{name} {number}" for name, number in blocks)
+        raise ValueError(f"This model has no cross-attention layer {layer[0]} {layer[1]}. It has: {names}.")
+
+    recorder = Recorder(len(applied.scene))
+    probe = model.clone()
+    probe.model_options["transformer_options"][RECORDER] = recorder
+    samples = comfy.sample.fix_empty_latent_channels(probe, latent["samples"])
+    schedule = probe.get_model_object("model_sampling")
+    sigma = min(max(float(schedule.percent_to_sigma(at)), float(schedule.sigma_min)), float(schedule.sigma_max))
+
+    guider = comfy.samplers.CFGGuider(probe)
+    guider.inner_set_conds({"positive": positive})
+    noise = comfy.sample.prepare_noise(samples, seed)
+    guider.sample(noise, samples, comfy.samplers.KSAMPLER(_call_once), torch.tensor([sigma, 0.0]))
+
+    size = samples.shape[-2:]
+    chosen = [recorder.maps[layer]] if layer is not None and layer in recorder.maps else list(recorder.maps.values())
+    if not chosen:
+        return torch.zeros(len(applied.scene), *size)
+    scaled = [F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0] for maps in chosen]
+    return torch.stack(scaled).mean(dim=0).clamp(0, 1)
+
+
+def _call_once(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], **_: Any) -> Tensor:
+    model(x, sigmas[:1].expand(x.shape[0]), **extra_args)
+    return x

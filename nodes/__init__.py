@@ -1,0 +1,30 @@
+"""The pack's nodes, one module per step of a graph: load, encode, place, apply, inspect."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..dynamicid_core.host import folders
+from .apply import Apply, ApplyAdvanced
+from .identities import LoadIdentity, MixIdentities, SaveIdentity
+from .inspect import ActivationMap
+from .load import LoadDynamicID
+from .place import AutoLayout, PlaceIdentity
+
+
+class DynamicIDExtension(ComfyExtension):
+    """What the host loads."""
+
+    async def on_load(self) -> None:
+        folders.register()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            LoadDynamicID,
+            LoadIdentity,
+            SaveIdentity,
+            MixIdentities,
+            PlaceIdentity,
+            AutoLayout,
+            Apply,
+            ApplyAdvanced,
+            ActivationMap,
+        ]

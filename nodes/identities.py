@@ -1,0 +1,121 @@
+"""Load Identity, Save Identity, Mix Identities."""
+
+from pathlib import Path
+
+import torch
+from comfy_api.latest import io
+
+from ..dynamicid_core.host import folders
+from ..dynamicid_core.identity import Identity, load_identity, mix, renamed, save_identity
+from .sockets import IdentitySocket
+
+
+class LoadIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DynamicIDLoadIdentity",
+            display_name="Load Identity",
+            category="DynamicID/identity",
+            description="Loads a person saved with Save Identity from models/dynamicid/identities.",
+            search_aliases=["load face", "face model", "load person", "faceid"],
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=folders.identity_names(),
+                    tooltip="A saved person. Press R to refresh the list after saving a new one.",
+                )
+            ],
+            outputs=[IdentitySocket.Output(display_name="identity")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> tuple[int, int]:
+        """An identity saved again under the same name is loaded again."""
+        stat = folders.identity_path(name).stat()
+        return stat.st_mtime_ns, stat.st_size
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        return io.NodeOutput(load_identity(folders.identity_path(name)))
+
+
+class SaveIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DynamicIDSaveIdentity",
+            display_name="Save Identity",
+            category="DynamicID/identity",
+            description="Saves a person to models/dynamicid/identities, to be used again with Load Identity.",
+            search_aliases=["save face", "face model", "save person"],
+            is_output_node=True,
+            inputs=[
+                IdentitySocket.Input("identity", tooltip="The person to save."),
+                io.String.Input(
+                    "name",
+                    default="person",
+                    tooltip="File name without a suffix; a / puts it into a folder, such as friends/alice.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="Replace another person saved under this name. Off: say so and save nothing.",
+                ),
+            ],
+            outputs=[IdentitySocket.Output(display_name="identity")],
+        )
+
+    @classmethod
+    def execute(cls, identity: Identity, name: str, overwrite: bool = False) -> io.NodeOutput:
+        path = folders.new_identity_path(name)
+        named = renamed(identity, path.stem)
+        if path.exists() and not overwrite and not _same_person(identity, path):
+            raise FileExistsError(
+                f"Another person is saved as {name!r} already. Choose another name, or turn overwrite on to replace "
+                "the one that is there."
+            )
+        save_identity(named, path)
+        return io.NodeOutput(named)
+
+
+def _same_person(identity: Identity, path: Path) -> bool:
+    try:
+        saved = load_identity(path)
+    except ValueError:
+        return False
+    return saved.shares == identity.shares and torch.equal(saved.tokens, identity.tokens)
+
+
+class MixIdentities(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DynamicIDMix",
+            display_name="Mix Identities",
+            category="DynamicID/identity",
+            description="Makes one person out of two: their attention scores are scaled against each other.",
+            search_aliases=["blend faces", "merge faces", "average face", "morph"],
+            inputs=[
+                IdentitySocket.Input("identity_a", tooltip="The person at mix 0."),
+                IdentitySocket.Input("identity_b", tooltip="The person at mix 1."),
+                io.Float.Input(
+                    "mix",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="0 is only the first person, 1 only the second. In between, both stay in play: the "
+                    "scores of the first are multiplied by 1 - mix, those of the second by mix.",
+                ),
+            ],
+            outputs=[IdentitySocket.Output(display_name="identity")],
+        )
+
+    @classmethod
+    def execute(cls, identity_a: Identity, identity_b: Identity, mix: float) -> io.NodeOutput:
+        return io.NodeOutput(_mix(identity_a, identity_b, mix))
+
+
+# The node's input is called `mix` too.
+_mix = mix

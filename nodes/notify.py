@@ -1,0 +1,19 @@
+"""Tell the user something in the log and on the node itself."""
+
+import logging
+
+from comfy_api.latest import io
+
+log = logging.getLogger("DynamicID")
+
+
+def warn(node: type[io.ComfyNode], message: str) -> None:
+    """Log a warning and show it on the node, which must ask for the hidden input `unique_id`."""
+    log.warning("%s: %s", node.define_schema().display_name, message)
+    node_id = getattr(node.hidden, "unique_id", None)
+    if node_id is None:
+        return
+    # Only a running server numbers nodes; without one its module may not even be importable.
+    from server import PromptServer
+
+    PromptServer.instance.send_progress_text(f"⚠ {message}", node_id)

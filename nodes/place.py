@@ -1,0 +1,184 @@
+"""Place Identity and Auto Layout: who stands where."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..dynamicid_core.host.boxes import regions_from_boxes
+from ..dynamicid_core.identity import Identity
+from ..dynamicid_core.regions import Region, columns, grown
+from ..dynamicid_core.scene import Placement
+from .notify import warn
+from .preview import CANVAS, canvas_size, scene_preview
+from .sockets import MAX_PEOPLE, IdentitySocket, PlacementsSocket, span_inputs, weight_input
+
+_ALIASES = ["region", "regional", "area", "mask", "box", "two people", "multi id", "layout"]
+
+
+class PlaceIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def fraction(name: str, default: float, tooltip: str) -> io.Float.Input:
+            return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+        return io.Schema(
+            node_id="DynamicIDPlace",
+            display_name="Place Identity",
+            category="DynamicID/regions",
+            description="Gives a person a box or a mask, a weight and a part of sampling. Chain several through "
+            "placements, or connect each to Apply DynamicID.",
+            search_aliases=_ALIASES,
+            inputs=[
+                IdentitySocket.Input("identity", tooltip="Who."),
+                fraction("x", 0.0, "Left edge of the box as a fraction of the picture's width."),
+                fraction("y", 0.0, "Top edge of the box as a fraction of the picture's height."),
+                fraction("width", 0.5, "Width of the box as a fraction of the picture's width; 0: absent."),
+                fraction("height", 1.0, "Height of the box as a fraction of the picture's height; 0: absent."),
+                weight_input("Strength of this person. 0: they hold their region but add nothing."),
+                *span_inputs("this person will"),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where this person stands, in place of the box; any size, soft edges allowed. "
+                    "An all-black mask leaves the person out.",
+                ),
+                PlacementsSocket.Input("placements", optional=True, tooltip="People placed before."),
+            ],
+            outputs=[
+                PlacementsSocket.Output(display_name="placements"),
+                io.Mask.Output(display_name="mask", tooltip="This person's region, for Conditioning (Set Mask)."),
+                io.Image.Output(display_name="preview"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        identity: Identity,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        weight: float,
+        start_at: float,
+        end_at: float,
+        mask: Tensor | None = None,
+        placements: Sequence[Placement] = (),
+    ) -> io.NodeOutput:
+        region = Region(box=(x, y, x + width, y + height)) if mask is None else Region(mask=mask)
+        scene = (*placements, Placement(identity, region, weight, start_at, end_at))
+        size = (CANVAS, CANVAS) if region.mask is None else (region.mask.shape[1], region.mask.shape[0])
+        own = region.rasterise(size[1], size[0])
+        return _placed(cls, scene, own.unsqueeze(0), size)
+
+
+class AutoLayout(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        template = io.Autogrow.TemplatePrefix(
+            IdentitySocket.Input("person", tooltip="A person; another socket appears for the next one."),
+            prefix="person_",
+            min=1,
+            max=MAX_PEOPLE,
+        )
+        boxes = [
+            io.MultiType.Input(
+                "boxes",
+                [io.Custom("BOUNDING_BOX"), io.Custom("ARRAY")],
+                tooltip="A box per person, in the same order, from Create Bounding Boxes or another box node.",
+            ),
+            io.Int.Input(
+                "picture_width",
+                default=512,
+                min=1,
+                max=16384,
+                tooltip="Width in pixels of the picture that the boxes were drawn for.",
+            ),
+            io.Int.Input(
+                "picture_height",
+                default=512,
+                min=1,
+                max=16384,
+                tooltip="Height in pixels of the picture that the boxes were drawn for.",
+            ),
+        ]
+        masks = [io.Mask.Input("masks", tooltip="A batch of masks, one per person, in the same order.")]
+        return io.Schema(
+            node_id="DynamicIDLayout",
+            display_name="Auto Layout",
+            category="DynamicID/regions",
+            description="Gives each person a place: equal columns, drawn boxes, or masks.",
+            search_aliases=_ALIASES,
+            inputs=[
+                io.Autogrow.Input("people", template=template),
+                io.DynamicCombo.Input(
+                    "layout",
+                    options=[
+                        io.DynamicCombo.Option("columns", []),
+                        io.DynamicCombo.Option("boxes", boxes),
+                        io.DynamicCombo.Option("masks", masks),
+                    ],
+                    tooltip="columns: equal strips from left to right; boxes: drawn on the host's canvas; "
+                    "masks: a mask per person.",
+                ),
+                io.Float.Input(
+                    "margin",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Grow every box on each side by this part of its size; where boxes then overlap, people "
+                    "share. Masks stay as they are.",
+                ),
+            ],
+            outputs=[
+                PlacementsSocket.Output(display_name="placements"),
+                io.Mask.Output(display_name="masks", tooltip="One mask per person, for Conditioning (Set Mask)."),
+                io.Image.Output(display_name="preview"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, people: Mapping[str, Identity | None], layout: Mapping[str, Any], margin: float = 0.0
+    ) -> io.NodeOutput:
+        identities = [person for person in people.values() if person is not None]
+        if not identities:
+            raise ValueError("Auto Layout needs at least one person: connect Load Identity to its first socket.")
+        size = (CANVAS, CANVAS)
+        regions: Sequence[Region]
+        if layout["layout"] == "columns":
+            regions = columns(len(identities))
+        elif layout["layout"] == "boxes":
+            width, height = layout["picture_width"], layout["picture_height"]
+            regions = regions_from_boxes(layout["boxes"], width, height)
+            size = canvas_size(width, height)
+        else:
+            masks = layout["masks"]
+            regions = [Region(mask=mask) for mask in (masks if masks.ndim == 3 else masks[None])]
+            size = (masks.shape[-1], masks.shape[-2])
+        if len(regions) != len(identities):
+            raise ValueError(
+                f"Auto Layout got {len(identities)} people but {len(regions)} {layout['layout']}. "
+                "Give each person one, in the same order."
+            )
+        scene = tuple(
+            Placement(person, grown(region, margin)) for person, region in zip(identities, regions, strict=True)
+        )
+        masks = torch.stack([placement.region.rasterise(size[1], size[0]) for placement in scene])
+        return _placed(cls, scene, masks, size)
+
+
+def _placed(
+    cls: type[io.ComfyNode], scene: tuple[Placement, ...], masks: Tensor, size: tuple[int, int]
+) -> io.NodeOutput:
+    absent = [placement.identity.name or "a person" for placement in scene if placement.is_absent]
+    if absent:
+        warn(cls, f"{', '.join(absent)} will be absent: the region or the part of sampling is empty.")
+    preview = scene_preview(scene, *canvas_size(*size))
+    return io.NodeOutput(scene, masks, preview, ui=ui.PreviewImage(preview, cls=cls))

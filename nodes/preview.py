@@ -1,0 +1,71 @@
+"""Pictures that show who stands where."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..dynamicid_core.scene import Placement
+
+# Longer side of previews and of masks made from boxes, in pixels; regional prompts scale masks to the latent.
+CANVAS = 512
+
+_COLOURS = ((235, 87, 87), (86, 156, 214), (111, 207, 151), (242, 201, 76), (187, 107, 217), (242, 153, 74))
+_PAPER = (38, 38, 44)
+_INK = (245, 245, 245)
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """The colour (8-bit RGB) of person 0, 1, ... in all previews."""
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def canvas_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of a preview of a picture with this aspect."""
+    scale = CANVAS / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def overlay(base: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """Lay coloured maps, one per person, over a picture.
+
+    Args:
+        base: (H, W, 3) in [0, 1].
+        maps: (H, W) in [0, 1] each.
+    """
+    picture = base.clone()
+    for number, share in enumerate(maps):
+        tint = torch.tensor(colour(number)) / 255
+        picture = torch.lerp(picture, tint.expand_as(picture), 0.65 * share.clamp(0, 1).unsqueeze(-1))
+    return picture
+
+
+def scene_preview(scene: Sequence[Placement], width: int = CANVAS, height: int = CANVAS) -> Tensor:
+    """The regions of a scene with the people's names: (1, H, W, 3) in [0, 1]."""
+    paper = torch.tensor(_PAPER).div(255).expand(height, width, 3)
+    masks = [placement.region.rasterise(height, width) for placement in scene]
+    labels = [
+        (placement.identity.name or f"person {number + 1}", mask)
+        for number, (placement, mask) in enumerate(zip(scene, masks, strict=True))
+    ]
+    return labelled(overlay(paper, masks), labels)
+
+
+def labelled(picture: Tensor, labels: Sequence[tuple[str, Tensor]]) -> Tensor:
+    """Write each label at the centre of its map: (1, H, W, 3).
+
+    Args:
+        picture: (H, W, 3) in [0, 1].
+        labels: text and (H, W) map in [0, 1]; a map that is zero everywhere gets no label.
+    """
+    image = Image.fromarray((picture.numpy() * 255).round().astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(max(12, image.height // 24))
+    for text, mask in labels:
+        rows, cols = torch.nonzero(mask > 0.5 * mask.max(), as_tuple=True)
+        if mask.max() > 0:
+            centre = (float(cols.float().mean()), float(rows.float().mean()))
+            draw.text(centre, text, fill=_INK, font=font, anchor="mm", stroke_width=2, stroke_fill=_PAPER)
+    return torch.from_numpy(np.asarray(image).astype(np.float32) / 255).unsqueeze(0)
