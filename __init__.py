@@ -3,8 +3,6 @@
 import logging
 from typing import Any
 
-WEB_DIRECTORY = "./web"
-
 
 async def comfy_entrypoint() -> Any:
     """Return the pack's ComfyExtension (ComfyUI V3).

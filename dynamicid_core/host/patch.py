@@ -22,6 +22,7 @@ from ..attention import activation_gate, activation_scores, identity_delta, layo
 from ..identity import Identity
 from ..scene import Placement
 from .run import (
+    NO_SIGMA,
     RECORDER,
     RUN,
     STEP,
@@ -35,14 +36,14 @@ from .run import (
     rows_of,
     to_device,
 )
-from .sites import BlockKey, Site, paired_layers
+from .sites import Site, paired_layers
 
 log = logging.getLogger("DynamicID")
 
 # The key of our wrappers, callbacks and attachment on a ModelPatcher.
 KEY = "dynamicid"
 
-_ALWAYS = {"sigma_start": 999999999.9, "sigma_end": 0.0}
+_ALWAYS = {"sigma_start": NO_SIGMA, "sigma_end": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,10 @@ class AppliedScene:
     settings: Settings
     sites: tuple[Site, ...]
     model_sampling: Any
+
+    def begin_run(self) -> Run:
+        """A run as far as it can be known where no sampler tells of one: no layout phase, chunk 1 is negative."""
+        return begin_run(self.scene, self.settings, self.model_sampling)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +125,7 @@ class IdentityAttention:
     def delta(self, q: Tensor, extra_options: dict[str, Any]) -> Tensor | int:
         """What the people add to the layer's attention: (rows, queries, channels), or 0 when nobody is active."""
         step = self._step(extra_options)
+        step.run.reached.add(self.site.block)
         if not step.active:
             return 0
         height, width = self._grid(q, extra_options)
@@ -140,26 +146,36 @@ class IdentityAttention:
             gate = layout_gate(gate, inside, settings.layout_scale)
         return identity_delta(q, keys, values, heads, log_share, gate)
 
-    def to(self, *_: Any, **__: Any) -> IdentityAttention:
-        """The host moves patches between devices; this one moves with each run by itself, see the class."""
-        return self
+    def to(self, *args: Any, **kwargs: Any) -> IdentityAttention:
+        """The host moves patches between devices. Ours moves with each run by itself; what is underneath moves here."""
+        base = self.base.to(*args, **kwargs) if hasattr(self.base, "to") else self.base
+        if base is self.base:
+            return self
+        moved = fork(self)
+        moved.base = base
+        return moved
 
     def models(self) -> list[ModelPatcher]:
         """Models that the host must load for this patch: those of the attention underneath."""
-        return self.base.models() if self.base is not None and hasattr(self.base, "models") else []
+        return self.base.models() if hasattr(self.base, "models") else []
+
+    def cleanup(self) -> None:
+        """The host calls this after a run, for the attention underneath."""
+        if hasattr(self.base, "cleanup"):
+            self.base.cleanup()
 
     def __deepcopy__(self, memo: dict) -> IdentityAttention:
         return fork(self)
 
     def _step(self, options: dict[str, Any]) -> Step:
-        """The step as the wrapper has read it; read here only where something calls the UNet's layers by itself."""
-        step = options.get(STEP)
-        if step is None:
-            run = options.get(RUN) or begin_run(
-                self.applied.scene, self.applied.settings, self.applied.model_sampling, None, None
-            )
-            step = options[STEP] = begin_step(run, options.get("sigmas"))
-        return step
+        """The step as the wrapper has read it; read here only where something calls this layer in a way of its own."""
+        step: Step | None = options.get(STEP)
+        if step is not None and step.run.scene is self.applied.scene:
+            return step
+        run: Run | None = options.get(RUN)
+        if run is None or run.scene is not self.applied.scene:
+            run = self.applied.begin_run()
+        return begin_step(run, options.get("sigmas"))
 
     def _grid(self, q: Tensor, options: dict[str, Any]) -> tuple[int, int]:
         height, width = options["activations_shape"][-2:]
@@ -191,7 +207,7 @@ class IdentityAttention:
         key = ("terms", step.active, height, width, q.dtype, q.device)
         memory = step.run.memory
         if key not in memory:
-            log_share, inside = grid_terms(self.applied.scene, step, height, width)
+            log_share, inside = grid_terms(step, height, width)
             if log_share is not None:
                 log_share = to_device(log_share.repeat_interleave(torch.tensor(counts), dim=1), q)
             memory[key] = (log_share, inside.to(q.device))
@@ -342,7 +358,7 @@ def _fork_patches(_: ModelPatcher, clone: ModelPatcher) -> None:
 def _run_wrapper(applied: AppliedScene) -> Callable:
     def begin(executor: Any, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         options = extra_args["model_options"]["transformer_options"]
-        _warn_if_overwritten(applied, extra_args["model_options"])
+        _tell_copies_apart(guider)
         run = begin_run(
             applied.scene,
             applied.settings,
@@ -354,6 +370,19 @@ def _run_wrapper(applied: AppliedScene) -> Callable:
         return executor(guider, sigmas, {**extra_args, "model_options": model_options}, *args, **kwargs)
 
     return begin
+
+
+def _tell_copies_apart(guider: Any) -> None:
+    """The host copies an area of one side to the others, its id too; each copy gets an id of its own.
+
+    The conditionings that a guider holds while it samples are copies for this run.
+    """
+    originals = getattr(guider, "original_conds", {})
+    for name, group in guider.conds.items():
+        own = {cond.get("uuid") for cond in originals.get(name) or ()}
+        for cond in group or ():
+            if cond.get("uuid") not in own:
+                cond["uuid"] = uuid.uuid4()
 
 
 def _step_wrapper(applied: AppliedScene) -> Callable:
@@ -368,16 +397,20 @@ def _step_wrapper(applied: AppliedScene) -> Callable:
         **kwargs: Any,
     ) -> Any:
         options = transformer_options or {}
-        run: Run = options.get(RUN) or begin_run(applied.scene, applied.settings, applied.model_sampling, None, None)
+        run: Run = options.get(RUN) or applied.begin_run()
         options = {**options, STEP: begin_step(run, options.get("sigmas"))}
-        return executor(x, timesteps, context, y, control, options, **kwargs)
+        out = executor(x, timesteps, context, y, control, options, **kwargs)
+        if not run.memory.setdefault("checked", False):
+            run.memory["checked"] = True
+            _warn_if_unreached(applied, run)
+        return out
 
     return begin
 
 
-def _warn_if_overwritten(applied: AppliedScene, model_options: dict[str, Any]) -> None:
-    present = _attn2_patches(model_options)
-    lost = [site.block for site in applied.sites if not _carries(_at(present, site.block), applied)]
+def _warn_if_unreached(applied: AppliedScene, run: Run) -> None:
+    """After a run's first call of the UNet: another pack may have taken our attention's place instead of wrapping it."""
+    lost = [site.block for site in applied.sites if site.block not in run.reached]
     if lost:
         names = ", ".join(f"{block} {number}" for block, number in lost)
         log.warning(
@@ -387,20 +420,3 @@ def _warn_if_overwritten(applied: AppliedScene, model_options: dict[str, Any]) -
             len(applied.sites),
             names,
         )
-
-
-def _at(present: dict[Any, Any], block: BlockKey) -> Any:
-    return present.get((*block, 0), present.get(block))
-
-
-def _carries(patch: Any, applied: AppliedScene, depth: int = 3) -> bool:
-    """Whether our attention is this patch, or one of the callables that this patch holds."""
-    if isinstance(patch, IdentityAttention):
-        return patch.applied is applied or _carries(patch.base, applied, depth - 1)
-    if patch is None or depth == 0:
-        return False
-    held: list[Any] = [getattr(patch, "__self__", None)]
-    held += [cell.cell_contents for cell in getattr(patch, "__closure__", None) or ()]
-    for value in getattr(patch, "__dict__", {}).values():
-        held += value if isinstance(value, list) else [value]
-    return any(_carries(value, applied, depth - 1) for value in held if callable(value))

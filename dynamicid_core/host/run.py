@@ -18,6 +18,9 @@ RUN = "dynamicid_run"
 STEP = "dynamicid_step"
 RECORDER = "dynamicid_recorder"
 
+# What packs agree to take for the noise level where none is told: higher than any.
+NO_SIGMA = 999999999.9
+
 # Rows of a batch are drawn with a person's tokens or, in the negative half, with the encoder's tokens of nobody.
 POSITIVE, NEGATIVE = 0, 1
 
@@ -49,33 +52,31 @@ class Run:
     """One run of a sampler over one model.
 
     Attributes:
+        scene: the people it draws.
         spans: each person's (sigma_start, sigma_end); active from the first down to the second.
         layout_sigma: the layout phase lasts while sigma is above it; None: no layout phase in this run.
-        negative: ids of the conditionings that are the guider's negative ones.
-        ambiguous: ids that stand on both sides, where the chunk's number has to tell.
+        negative: ids of the conditionings that are the guider's negative ones; None where it names none.
         memory: what layers have prepared for this run, by whatever it depends on; gone with the run.
+        reached: layers that were called so far.
     """
 
+    scene: tuple[Placement, ...]
     spans: tuple[tuple[float, float], ...]
     layout_sigma: float | None = None
-    negative: frozenset[Any] = frozenset()
-    ambiguous: frozenset[Any] = frozenset()
-    names_negative: bool = False
+    negative: frozenset[Any] | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
+    reached: set[Any] = field(default_factory=set)
 
     def roles(self, chunks: Sequence[int], ids: Sequence[Any]) -> tuple[int, ...]:
         """POSITIVE or NEGATIVE for each chunk of a batch.
 
         A chunk is negative when the guider lists its conditioning under a name with "negative" in it ("negative",
         "empty_negative_prompt"); everything else ("positive", "middle") counts as positive. Where the guider names
-        none, or the ids don't tell, number 1 is negative: its place in the plain CFG guider's list.
+        none, number 1 is negative: its place in the plain CFG guider's list.
         """
-        if not self.names_negative or len(ids) != len(chunks):
+        if self.negative is None or len(ids) != len(chunks):
             return tuple(NEGATIVE if chunk == 1 else POSITIVE for chunk in chunks)
-        return tuple(
-            NEGATIVE if (chunk == 1 if uid in self.ambiguous else uid in self.negative) else POSITIVE
-            for chunk, uid in zip(chunks, ids, strict=True)
-        )
+        return tuple(NEGATIVE if uid in self.negative else POSITIVE for uid in ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,18 +97,18 @@ class Step:
 
 
 def begin_run(
-    scene: Sequence[Placement],
+    scene: tuple[Placement, ...],
     settings: Settings,
     model_sampling: Any,
-    sample_sigmas: Tensor | None,
-    conds: Mapping[str, Sequence[Mapping[str, Any]]] | None,
+    sample_sigmas: Tensor | None = None,
+    conds: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Run:
     """Read what a whole sampling run needs to know (the only place that reads the schedule back from the GPU).
 
     Args:
         model_sampling: the host's schedule; `percent_to_sigma(0..1)`.
-        sample_sigmas: (steps + 1,) noise levels of this run, falling; None where there is no run.
-        conds: the guider's conditionings by name, each with a "uuid".
+        sample_sigmas: (steps + 1,) noise levels of this run, falling; None where no sampler runs.
+        conds: the guider's conditionings by name, each with a "uuid" of its own.
     """
     spans = tuple(
         (
@@ -116,33 +117,30 @@ def begin_run(
         )
         for person in scene
     )
-    conds = conds or {}
-    negative = {c.get("uuid") for name, group in conds.items() if "negative" in name for c in group or ()}
-    positive = {c.get("uuid") for name, group in conds.items() if "negative" not in name for c in group or ()}
+    named = [group or () for name, group in (conds or {}).items() if "negative" in name]
     return Run(
+        scene=scene,
         spans=spans,
         layout_sigma=_layout_sigma(settings, model_sampling, sample_sigmas),
-        negative=frozenset(negative),
-        ambiguous=frozenset(negative & positive),
-        names_negative=any("negative" in name for name in conds),
+        negative=frozenset(cond.get("uuid") for group in named for cond in group) if named else None,
     )
 
 
 def begin_step(run: Run, sigmas: Tensor | None) -> Step:
     """Read the noise level of one call of the UNet (one read-back) and find who is active at it."""
     if sigmas is None:
-        return Step(float("inf"), tuple(range(len(run.spans))), False, run)
+        return Step(NO_SIGMA, tuple(range(len(run.spans))), False, run)
     sigma = float(sigmas.flatten()[0])
     active = tuple(i for i, (start, end) in enumerate(run.spans) if start >= sigma >= end)
     in_layout = run.layout_sigma is not None and sigma > run.layout_sigma * (1 + _SIGMA_NOISE)
     return Step(sigma, active, in_layout, run)
 
 
-def grid_terms(scene: Sequence[Placement], step: Step, height: int, width: int) -> RegionTerms:
+def grid_terms(step: Step, height: int, width: int) -> RegionTerms:
     """The regions of the active people on one grid, on the CPU; rasterised once per run and grid."""
     key = ("grid", step.active, height, width)
     if key not in step.run.memory:
-        masks = rasterise([scene[i].region for i in step.active], height, width)
+        masks = rasterise([step.run.scene[i].region for i in step.active], height, width)
         step.run.memory[key] = region_terms(masks)
     return step.run.memory[key]
 
