@@ -84,7 +84,7 @@ class IdentityAttention:
     go to the GPU once per sampling run and leave with it.
     """
 
-    def __init__(self, applied: AppliedScene, site: Site, tokens: LayerTokens, base: Callable | None = None) -> None:
+    def __init__(self, applied: AppliedScene, site: Site, tokens: LayerTokens, base: Any = None) -> None:
         self.applied = applied
         self.site = site
         self.tokens = tokens
@@ -400,7 +400,7 @@ def _step_wrapper(applied: AppliedScene) -> Callable:
         run: Run = options.get(RUN) or applied.begin_run()
         options = {**options, STEP: begin_step(run, options.get("sigmas"))}
         out = executor(x, timesteps, context, y, control, options, **kwargs)
-        if not run.memory.setdefault("checked", False):
+        if "checked" not in run.memory:
             run.memory["checked"] = True
             _warn_if_unreached(applied, run)
         return out
@@ -409,7 +409,7 @@ def _step_wrapper(applied: AppliedScene) -> Callable:
 
 
 def _warn_if_unreached(applied: AppliedScene, run: Run) -> None:
-    """After a run's first call of the UNet: another pack may have taken our attention's place instead of wrapping it."""
+    """After a run's first call of the UNet: another pack may have taken our place instead of wrapping us."""
     lost = [site.block for site in applied.sites if site.block not in run.reached]
     if lost:
         names = ", ".join(f"{block} {number}" for block, number in lost)

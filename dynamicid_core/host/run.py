@@ -148,8 +148,8 @@ def grid_terms(step: Step, height: int, width: int) -> RegionTerms:
 def batch_roles(step: Step, rows: int, options: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:
     """The roles of a batch's equal chunks and the rows of each, whatever other packs did to the batch.
 
-    Attention-couple packs repeat the positive chunks, once per regional prompt, while `cond_or_uncond` still counts
-    the chunks of before; they tell the chunks of after in a key of their own, or not at all.
+    Attention-couple packs repeat every chunk but number 1, once per regional prompt, while `cond_or_uncond` still
+    tells the chunks of before; they tell the chunks of after in a key of their own, or not at all.
 
     Args:
         rows: rows of this layer's queries.
@@ -165,17 +165,17 @@ def batch_roles(step: Step, rows: int, options: Mapping[str, Any]) -> tuple[tupl
     batch = (options.get("original_shape") or [rows])[0]
     per_chunk = max(batch // len(chunks), 1)
     if rows != per_chunk * len(chunks):
-        roles = _expanded(roles, rows // per_chunk)
+        roles = _expanded(roles, chunks, rows // per_chunk)
     return (roles, per_chunk) if len(roles) * per_chunk == rows else (_row_by_row(roles, rows), 1)
 
 
-def _expanded(roles: tuple[int, ...], total: int) -> tuple[int, ...]:
-    """The roles after each positive chunk was repeated equally often, so that there are `total` chunks."""
-    positive = roles.count(POSITIVE)
-    times, left = divmod(total - (len(roles) - positive), positive or 1)
-    if not positive or left or times < 1:
+def _expanded(roles: tuple[int, ...], chunks: Sequence[int], total: int) -> tuple[int, ...]:
+    """The roles after every chunk but number 1 was repeated equally often, so that there are `total` chunks."""
+    repeated = sum(chunk != 1 for chunk in chunks)
+    times, left = divmod(total - (len(chunks) - repeated), repeated or 1)
+    if left or times < 1:
         return roles
-    return tuple(role for role in roles for _ in range(times if role == POSITIVE else 1))
+    return tuple(role for role, chunk in zip(roles, chunks, strict=True) for _ in range(1 if chunk == 1 else times))
 
 
 def _row_by_row(roles: tuple[int, ...], rows: int) -> tuple[int, ...]:
