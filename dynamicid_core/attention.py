@@ -79,16 +79,30 @@ def activation_gate(scores: Tensor, threshold: float) -> Tensor:
     return gate * (gate >= threshold) if threshold > 0 else gate
 
 
-def layout_gate(gate: Tensor, inside: Tensor, layout_scale: float) -> Tensor:
-    """Press people into their regions during the first steps: w + L inside, w / (1 + L) outside, in between by degree.
+class LayoutTerms(NamedTuple):
+    """What the layout phase does to the gate of each query: gate * scale + shift; both (queries,)."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+def layout_terms(inside: Tensor, layout_scale: float) -> LayoutTerms:
+    """The layout phase on one grid: w + L inside all regions, w / (1 + L) outside them, in between by degree.
 
     Args:
-        gate: (rows, queries) from `activation_gate`.
         inside: (queries,) in [0, 1] from `region_terms`.
         layout_scale: L, 0 or more; the paper's release uses 4.
     """
-    scale = inside + (1 - inside) / (1 + layout_scale)
-    return torch.addcmul(layout_scale * inside, gate, scale)
+    return LayoutTerms(inside + (1 - inside) / (1 + layout_scale), layout_scale * inside)
+
+
+def layout_gate(gate: Tensor, terms: LayoutTerms) -> Tensor:
+    """Press people into their regions during the first steps: (rows, queries), above 1 inside.
+
+    Args:
+        gate: (rows, queries) from `activation_gate`.
+    """
+    return torch.addcmul(terms.shift, gate, terms.scale)
 
 
 def identity_attention(q: Tensor, keys: Tensor, values: Tensor, heads: int, log_share: Tensor | None) -> Tensor:

@@ -18,7 +18,15 @@ from einops import rearrange
 from torch import Tensor
 
 from ..adapter import Adapter, AttentionWeights, LowRank
-from ..attention import activation_gate, activation_scores, identity_delta, layout_gate, person_activation
+from ..attention import (
+    LayoutTerms,
+    activation_gate,
+    activation_scores,
+    identity_delta,
+    layout_gate,
+    layout_terms,
+    person_activation,
+)
 from ..identity import Identity
 from ..scene import Placement
 from .run import (
@@ -130,7 +138,7 @@ class IdentityAttention:
             return 0
         height, width = self._grid(q, extra_options)
         keys, values, key_sum = self._rows(q, step, extra_options)
-        log_share, inside = self._terms(q, step, height, width)
+        log_share, layout = self._terms(q, step, height, width)
         heads, settings = extra_options["n_heads"], self.applied.settings
 
         gate = None
@@ -143,7 +151,7 @@ class IdentityAttention:
             maps = rearrange(activation, "rows people (h w) -> rows people h w", h=height)
             extra_options[RECORDER].record(self.site, step.active, maps)
         if gate is not None and step.in_layout:
-            gate = layout_gate(gate, inside, settings.layout_scale)
+            gate = layout_gate(gate, layout)
         return identity_delta(q, keys, values, heads, log_share, gate)
 
     def to(self, *args: Any, **kwargs: Any) -> IdentityAttention:
@@ -201,8 +209,8 @@ class IdentityAttention:
             memory[key] = tuple(rows_of(to_device(tensor, q), roles, per_chunk) for tensor in by_role)
         return memory[key]
 
-    def _terms(self, q: Tensor, step: Step, height: int, width: int) -> tuple[Tensor | None, Tensor]:
-        """The regions' shares per token, in q's dtype, and how far each query lies inside any, on q's device."""
+    def _terms(self, q: Tensor, step: Step, height: int, width: int) -> tuple[Tensor | None, LayoutTerms]:
+        """The regions' shares per token, in q's dtype, and the layout phase in float32, both on q's device."""
         counts = tuple(self.tokens.keys[i].shape[1] for i in step.active)
         key = ("terms", step.active, height, width, q.dtype, q.device)
         memory = step.run.memory
@@ -210,7 +218,7 @@ class IdentityAttention:
             log_share, inside = grid_terms(step, height, width)
             if log_share is not None:
                 log_share = to_device(log_share.repeat_interleave(torch.tensor(counts), dim=1), q)
-            memory[key] = (log_share, inside.to(q.device))
+            memory[key] = (log_share, layout_terms(inside.to(q.device), self.applied.settings.layout_scale))
         return memory[key]
 
 

@@ -11,6 +11,7 @@ from dynamicid_pack.dynamicid_core.attention import (
     identity_attention,
     identity_delta,
     layout_gate,
+    layout_terms,
     person_activation,
     region_terms,
 )
@@ -54,7 +55,7 @@ def test_equals_the_release(name: str) -> None:
     if case["gate"]:
         gate = activation_gate(activation_scores(q, keys.sum(dim=1)), THRESHOLD)
         if case["layout_scale"]:
-            gate = layout_gate(gate, inside, case["layout_scale"])
+            gate = layout_gate(gate, layout_terms(inside, case["layout_scale"]))
     if case["mix"] is not None:
         shares = torch.tensor([case["mix"], 1 - case["mix"]]).repeat_interleave(TOKENS)
         keys = keys * shares[:, None]
@@ -124,7 +125,7 @@ def test_a_value_at_the_threshold_stays() -> None:
 
 def test_layout_gate_inside_outside_and_between() -> None:
     gate = torch.tensor([[0.5, 0.5, 0.5]])
-    out = layout_gate(gate, torch.tensor([1.0, 0.0, 0.5]), 4.0)
+    out = layout_gate(gate, layout_terms(torch.tensor([1.0, 0.0, 0.5]), 4.0))
     assert torch.allclose(out, torch.tensor([[4.5, 0.1, 0.5 * (0.5 + 0.1) + 2.0]]))
 
 
