@@ -43,10 +43,10 @@ def applied_scene(model: ModelPatcher) -> AppliedScene:
         ValueError: it was not.
     """
     applied = model.get_attachment(KEY)
-    if applied is None:
+    if applied is None or not applied.scene:
         raise ValueError(
-            "Activation Map needs a model that draws people, but this one has no DynamicID applied to it. "
-            "Connect the model of Apply DynamicID."
+            "Activation Map needs a model that draws people, but this one has no DynamicID applied to it, or only its "
+            "LoRA. Connect the model of an Apply DynamicID whose weight is above 0."
         )
     return applied
 

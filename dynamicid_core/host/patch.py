@@ -247,21 +247,22 @@ def apply_scene(
     layers = paired_layers(model, adapter)
     for person in scene:
         _check_identity(person.identity, adapter)
-    if not lora_strength and all(person.weight == 0 for person in scene):
+    drawn = tuple(scene) if any(person.weight for person in scene) else ()
+    if not lora_strength and not drawn:
         return model
 
     patched = model.clone()
+    sites = tuple(site for site, _, _ in layers)
+    applied = AppliedScene(drawn, settings, sites, model.get_model_object("model_sampling"))
+    patched.set_attachments(KEY, applied)
     if lora_strength:
         _merge_lora(patched, adapter, layers, lora_strength)
-    if any(person.weight for person in scene):
-        sites = tuple(site for site, _, _ in layers)
-        applied = AppliedScene(tuple(scene), settings, sites, model.get_model_object("model_sampling"))
+    if drawn:
         for site, _, cross in layers:
             _patch_site(patched, IdentityAttention(applied, site, _project(scene, cross)))
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, _run_wrapper(applied))
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _step_wrapper(applied))
         patched.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _fork_patches)
-        patched.set_attachments(KEY, applied)
     return patched
 
 

@@ -314,13 +314,16 @@ def test_activation_map_errors(model: Any, dynamicid: Any, arguments: dict[str, 
     patched = simple(model, dynamicid, person(1))
     with pytest.raises(ValueError, match=message):
         activation_maps(patched, probe.conditioning(TEXT[0]), {"samples": torch.zeros(1, 4, 16, 16)}, **arguments)
-    with pytest.raises(ValueError, match="no DynamicID applied"):
-        activation_maps(model, probe.conditioning(TEXT[0]), {"samples": torch.zeros(1, 4, 16, 16)}, at=0.5)
+    for nobody in (model, apply(model, dynamicid, person(1), weight=0.0)):
+        with pytest.raises(ValueError, match="no DynamicID applied"):
+            activation_maps(nobody, probe.conditioning(TEXT[0]), {"samples": torch.zeros(1, 4, 16, 16)}, at=0.5)
 
 
-def test_applied_twice_is_refused(model: Any, dynamicid: Any) -> None:
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_applied_twice_is_refused(model: Any, dynamicid: Any, weight: float) -> None:
+    """Even where only the LoRA was applied: it would be merged twice."""
     with pytest.raises(ValueError, match="Connect all people to one Apply DynamicID"):
-        simple(simple(model, dynamicid, person(1)), dynamicid, person(2))
+        simple(apply(model, dynamicid, person(1), weight=weight), dynamicid, person(2))
 
 
 def test_nobody_wired_is_an_error_and_nobody_left_passes_the_model(model: Any, dynamicid: Any) -> None:
