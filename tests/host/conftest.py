@@ -1,0 +1,93 @@
+"""Fixtures for tests in the real host: its modules in this process (on the CPU), and a real server."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not os.environ.get("COMFYUI_PATH"):
+    raise pytest.UsageError("tests/host need a host: run `python dev.py test`, or set COMFYUI_PATH to ComfyUI's folder")
+
+import comfy.cli_args
+
+# before anything else of the host is imported, since its modules read these once: the CPU, and a folder of our own
+# instead of the host's for what it reads and writes
+comfy.cli_args.args.cpu = True
+_FOLDER = tempfile.TemporaryDirectory(prefix="dynamicid-host-", ignore_cleanup_errors=True)
+comfy.cli_args.args.base_directory = _FOLDER.name
+
+import torch  # noqa: E402
+
+from . import full_size, tiny  # noqa: E402
+from .server import Server, link  # noqa: E402
+
+PEOPLE = tuple(f"person_{index:02}" for index in range(12))
+"""Identities that the server has, as Load Identity lists them."""
+
+
+@pytest.fixture(autouse=True)
+def _without_gradients() -> Iterator[None]:
+    """The host runs every node so."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="session")
+def generated() -> full_size.GeneratedFiles:
+    """Full-size model files, made where they are missing."""
+    return full_size.generated_files()
+
+
+@pytest.fixture(scope="session")
+def encoder_fingerprint(generated: full_size.GeneratedFiles) -> str:
+    """What identities made for the generated adapter carry in their metadata."""
+    from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
+
+    adapter = load_checkpoint(generated.adapter).adapter
+    assert adapter is not None and adapter.encoder_fingerprint
+    return adapter.encoder_fingerprint
+
+
+@pytest.fixture(scope="session")
+def make_server(
+    tmp_path_factory: pytest.TempPathFactory, generated: full_size.GeneratedFiles, encoder_fingerprint: str
+) -> Callable[..., Server]:
+    """Prepares a server with the generated models and identities: `with make_server("--lowvram") as running: …`."""
+
+    def make(*arguments: str) -> Server:
+        server = Server(tmp_path_factory.mktemp("comfyui"), arguments or ("--cpu",))
+        for folder, file in (
+            ("checkpoints", generated.checkpoint),
+            ("dynamicid", generated.adapter),
+            ("controlnet", generated.controlnet),
+            ("loras", generated.lora),
+        ):
+            link(file, server.models / folder / file.name)
+        for seed, name in enumerate(PEOPLE, start=1):
+            path = server.models / "dynamicid" / "identities" / f"{name}.safetensors"
+            tiny.identity_file(path, seed, encoder=encoder_fingerprint, width=full_size.WIDTH)
+        return server
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def server(make_server: Callable[..., Server]) -> Iterator[Server]:
+    """The server that most tests share, on the CPU."""
+    with make_server() as running:
+        yield running
+
+
+@pytest.fixture
+def tiny_model() -> Any:
+    """A fresh ModelPatcher around the small SD1.5-shaped model."""
+    return tiny.tiny_patcher()
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model's adapter as a file."""
+    return tiny.adapter_file(tmp_path_factory.mktemp("adapter") / "tiny.safetensors")

@@ -1,0 +1,151 @@
+"""Names and shapes of the weights that tests generate, taken from the host's own networks on the meta device."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import comfy.cldm.cldm
+import comfy.clip_model
+import comfy.ops
+import comfy.sd1_clip
+import comfy.utils
+import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+Shapes = dict[str, tuple[int, ...]]
+
+SD15: dict[str, Any] = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "context_dim": 768,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+    "legacy": False,
+}
+
+TINY: dict[str, Any] = SD15 | {
+    "model_channels": 64,
+    "num_res_blocks": [1, 1, 1],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [1, 1, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 0, 0],
+    "context_dim": 128,
+}
+
+SD_VAE: dict[str, Any] = {
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
+
+
+def _of(module: torch.nn.Module) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def unet(config: dict[str, Any]) -> Shapes:
+    """A UNet's weights in the host's (ldm) names, without prefix."""
+    return _of(UNetModel(**config, dtype=torch.float32, device="meta", operations=comfy.ops.disable_weight_init))
+
+
+def unet_names(config: dict[str, Any]) -> dict[str, str]:
+    """diffusers' name of each of the UNet's weights -> the host's."""
+    present = unet(config)
+    return {theirs: ours for theirs, ours in comfy.utils.unet_to_diffusers(config).items() if ours in present}
+
+
+def diffusers_unet(config: dict[str, Any]) -> Shapes:
+    """The same UNet's weights in diffusers' names; both layouts give every weight the same shape."""
+    present = unet(config)
+    return {theirs: present[ours] for theirs, ours in unet_names(config).items()}
+
+
+def controlnet(config: dict[str, Any]) -> Shapes:
+    """A ControlNet that reads RGB hints, for a UNet of this config, in cldm names without prefix."""
+    own = {k: v for k, v in config.items() if k not in ("out_channels", "transformer_depth_output")}
+    net = comfy.cldm.cldm.ControlNet(
+        **own, hint_channels=3, dtype=torch.float32, device="meta", operations=comfy.ops.disable_weight_init
+    )
+    return _of(net)
+
+
+def text_encoder() -> Shapes:
+    """CLIP-L as SD1.5 checkpoints hold it: without the projection, which SD1.5 does not use."""
+    config = json.loads(Path(comfy.sd1_clip.__file__).with_name("sd1_clip_config.json").read_text("utf-8"))
+    shapes = _of(comfy.clip_model.CLIPTextModel(config, torch.float32, "meta", comfy.ops.disable_weight_init))
+    return {name: shape for name, shape in shapes.items() if name.startswith("text_model.")}
+
+
+def vae() -> Shapes:
+    """SD1.5's autoencoder, encoder included, in ldm names without prefix."""
+    with torch.device("meta"):
+        return _of(AutoencoderKL(ddconfig=SD_VAE, embed_dim=4))
+
+
+def attention_blocks(config: dict[str, Any]) -> list[str]:
+    """The transformer blocks' prefixes in the host's names, in diffusers' processor order: down, up, middle."""
+    found = {name.split("transformer_blocks.0.")[0] for name in unet(config) if "transformer_blocks.0." in name}
+    order = {"input_blocks": 0, "output_blocks": 1, "middle_block": 2}
+    return sorted(found, key=lambda prefix: (order[prefix.split(".")[0]], int(prefix.split(".")[1])))
+
+
+def saa(config: dict[str, Any], rank: int) -> Shapes:
+    """`SAA_module.{i}.…` for a UNet of this config: LoRA of this rank on every attention, id projections on odd i."""
+    present, context = unet(config), config["context_dim"]
+    shapes: Shapes = {}
+    for block, prefix in enumerate(attention_blocks(config)):
+        width = present[f"{prefix}transformer_blocks.0.attn1.to_q.weight"][0]
+        for attention, text_width in enumerate((width, context)):
+            name = f"SAA_module.{2 * block + attention}"
+            for part in ("q", "k", "v", "out"):
+                inner = text_width if part in "kv" else width
+                shapes[f"{name}.to_{part}_lora.down.weight"] = (rank, inner)
+                shapes[f"{name}.to_{part}_lora.up.weight"] = (width, rank)
+            if attention == 1:
+                shapes[f"{name}.to_k_ip.weight"] = shapes[f"{name}.to_v_ip.weight"] = (width, context)
+    return shapes
+
+
+def face_encoder(width: int, *, tokens: int, embedding: int, hidden: int, clip_width: int, layers: int = 4) -> Shapes:
+    """`proj_module.…`: face embedding (embedding,) and CLIP states (n, clip_width) to tokens (tokens, width)."""
+
+    def linear(name: str, out: int, into: int, bias: bool = True) -> Shapes:
+        return {f"{name}.weight": (out, into)} | ({f"{name}.bias": (out,)} if bias else {})
+
+    def norm(name: str) -> Shapes:
+        return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+    resampler = "perceiver_resampler"
+    shapes = linear("proj.0", hidden, embedding) | linear("proj.2", tokens * width, hidden) | norm("norm")
+    shapes |= linear(f"{resampler}.proj_in", width, clip_width) | linear(f"{resampler}.proj_out", width, width)
+    shapes |= norm(f"{resampler}.norm_out")
+    for layer in range(layers):
+        attention, feed_forward = f"{resampler}.layers.{layer}.0", f"{resampler}.layers.{layer}.1"
+        shapes |= norm(f"{attention}.norm1") | norm(f"{attention}.norm2")
+        shapes |= linear(f"{attention}.to_q", width, width, bias=False)
+        shapes |= linear(f"{attention}.to_kv", 2 * width, width, bias=False)
+        shapes |= linear(f"{attention}.to_out", width, width, bias=False)
+        shapes |= norm(f"{feed_forward}.0")
+        shapes |= linear(f"{feed_forward}.1", 4 * width, width, bias=False)
+        shapes |= linear(f"{feed_forward}.3", width, 4 * width, bias=False)
+    return {f"proj_module.{name}": shape for name, shape in shapes.items()}

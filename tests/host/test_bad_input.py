@@ -1,0 +1,495 @@
+"""What users get wrong: an error that says what was expected, what came and what to do, and a server that lives."""
+
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import comfy.model_patcher
+import comfy.supported_models
+import pytest
+import torch
+from dynamicid_pack.dynamicid_core.host import folders
+from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
+from dynamicid_pack.dynamicid_core.identity import Identity
+from dynamicid_pack.nodes.apply import Apply
+from dynamicid_pack.nodes.place import AutoLayout, PlaceIdentity
+from safetensors.torch import save_file
+
+from . import shapes, tiny
+from .conftest import PEOPLE
+from .full_size import WIDTH
+from .graphs import Graph, Scene, Settings, portrait, several
+from .server import Server
+
+pytestmark = pytest.mark.timeout(900)
+
+QUICK = Settings(steps=1, cfg=1.0)
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _still_samples(server: Server) -> Iterator[None]:
+    """After everything below, the server still does what it is for."""
+    yield
+    result = server.run(portrait(PEOPLE[:2], QUICK))
+    assert result.message == ""
+    assert len(result.images) == 1
+
+
+def refusal(server: Server, graph: Graph, node: str) -> str:
+    """The error that a user reads when this graph is queued: raised by a node of this class, before any sampling."""
+    result = server.run(graph)
+    assert result.error is not None, "the server took it"
+    assert server.alive
+    ids = result.node_errors.keys() or {result.error.get("node_id")}
+    assert {graph[i]["class_type"] for i in ids if i} == {node}
+    assert "KSampler" not in [graph[i]["class_type"] for i in result.executed]
+    return result.message
+
+
+# Names
+
+
+OUTSIDE = ["../{}", "a/../../{}", "..\\{}", "{}/../../../x", "/tmp/{}", "C:\\{}", "~/../{}", "", " ", "a:b", "nul\0"]
+
+
+@pytest.mark.parametrize("pattern", OUTSIDE)
+def test_no_identity_is_saved_outside_its_folder(pattern: str, server: Server, tmp_path: Path) -> None:
+    name = pattern.format("escaped")
+    graph = Graph()
+    loaded = graph.add("DynamicIDLoadIdentity", name=PEOPLE[0])
+    graph.add("DynamicIDSaveIdentity", identity=loaded[0], name=name, overwrite=False)
+    identities = server.models / "dynamicid" / "identities"
+    before = set(identities.rglob("*"))
+    message = refusal(server, graph, "DynamicIDSaveIdentity")
+    assert repr(name.strip()) in message
+    assert "plain file name" in message
+    assert set(identities.rglob("*")) == before
+    around = [server.folder, *server.folder.parents[:2], Path("/tmp")]
+    assert not [path for folder in around for path in folder.glob("*escaped*")]
+
+
+@pytest.mark.parametrize(
+    "name", ["../generated_dynamicid", "../../checkpoints/generated_sd15", "/etc/passwd", "nobody"]
+)
+def test_no_identity_is_read_from_elsewhere(name: str, server: Server) -> None:
+    message = refusal(server, portrait([name], QUICK), "DynamicIDLoadIdentity")
+    assert name in message
+    assert PEOPLE[0] in message, "what there is instead"
+
+
+@pytest.mark.parametrize("name", ["../checkpoints/generated_sd15.safetensors", "/etc/passwd", "missing.safetensors"])
+@pytest.mark.parametrize("field", ["saa", "imr"])
+def test_no_weights_are_read_from_elsewhere(field: str, name: str, server: Server) -> None:
+    scene = Scene(QUICK)
+    scene.apply(scene.loader(**{field: name}), [scene.identity(PEOPLE[0])])
+    scene.sample()
+    scene.save()
+    message = refusal(server, scene, "DynamicIDLoader")
+    assert name in message
+
+
+@pytest.mark.parametrize("name", ["../secret", "a/../../secret", "..\\secret", "/secret", "{}/secret"])
+def test_folders_hold_where_no_list_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host checks names against its lists; a wired name passes it, and must still not leave the folder."""
+    import folder_paths
+
+    root = tmp_path / "models" / "dynamicid"
+    (root / "identities").mkdir(parents=True)
+    for place in (tmp_path, tmp_path / "models"):
+        tiny.identity_file(place / "secret.safetensors", 1)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, folders.FOLDER, ([str(root)], {".safetensors"}))
+    name = name.format(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        folders.identity_path(name)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        folders.adapter_path(f"{name}.safetensors")
+
+
+# Weight files
+
+
+def written(change: Callable[[State], object]) -> Callable[[Path], None]:
+    """Writes the small model's adapter after a change to it."""
+
+    def write(path: Path) -> None:
+        state = tiny.tiny_adapter_state()
+        change(state)
+        save_file(state, path)
+
+    return write
+
+
+def cut(path: Path) -> None:
+    save_file(tiny.tiny_adapter_state(), path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def cut_bin(path: Path) -> None:
+    torch.save({"SAA_module": tiny.tiny_adapter_state()}, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+WEIGHTS: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
+    "truncated": ("t.safetensors", cut, ("truncated", "again")),
+    "truncated bin": ("t.bin", cut_bin, ("truncated", "again")),
+    "empty": ("e.safetensors", lambda path: path.write_bytes(b""), ("empty", "again")),
+    "broken header": (
+        "h.safetensors",
+        lambda path: path.write_bytes(b"\x20" + bytes(7) + b"{" * 32),
+        ("header", "again"),
+    ),
+    "header of a huge length": (
+        "l.safetensors",
+        lambda path: path.write_bytes(b"\xff" * 7 + b"\x00" + b"{}" * 16),
+        ("header", "again"),
+    ),
+    "a web page": (
+        "w.safetensors",
+        lambda path: path.write_bytes(b"<!DOCTYPE html><html>404"),
+        ("neither", "web page"),
+    ),
+    "a list": ("l.bin", lambda path: torch.save([1, 2], path), ("expected a dict", "list")),
+    "wrong shape": (
+        "s.safetensors",
+        written(lambda state: state.update({"SAA_module.3.to_k_ip.weight": torch.zeros(7, 5)})),
+        ("3.to_k_ip.weight", "(7, 5)", "expected"),
+    ),
+    "wrong rank": (
+        "r.safetensors",
+        written(lambda state: state.update({"SAA_module.2.to_q_lora.up.weight": torch.zeros(128, 3)})),
+        ("2.to_q_lora", "(128, 3)", "expected"),
+    ),
+    "missing key": (
+        "m.safetensors",
+        written(lambda state: state.pop("SAA_module.5.to_v_ip.weight")),
+        ("5.to_v_ip.weight",),
+    ),
+    "extra key": (
+        "x.safetensors",
+        written(lambda state: state.update({"SAA_module.0.to_k_ip.weight": torch.zeros(64, 128)})),
+        ("0.to_k_ip.weight",),
+    ),
+    "a stranger among the keys": (
+        "y.safetensors",
+        written(lambda state: state.update({"other.weight": torch.zeros(1)})),
+        ("other.weight",),
+    ),
+    "NaN": (
+        "n.safetensors",
+        written(lambda state: state["SAA_module.1.to_k_ip.weight"].fill_(float("nan"))),
+        ("1.to_k_ip.weight", "NaN", "finite"),
+    ),
+    "another model": (
+        "o.safetensors",
+        lambda path: save_file({"lora_unet_x.lora_down.weight": torch.zeros(2, 2)}, path),
+        ("SAA_module", "lora_unet_x.lora_down.weight", "LoRA"),
+    ),
+    "only a face encoder": (
+        "p.safetensors",
+        written(lambda state: [state.pop(name) for name in list(state) if name.startswith("SAA_module")]),
+        ("no SAA", "Choose"),
+    ),
+}
+"""Case -> file name, how it is written, what the error must say."""
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_weights_that_are_none(case: str, server: Server) -> None:
+    name, write, says = WEIGHTS[case]
+    path = server.models / "dynamicid" / name
+    write(path)
+    scene = Scene(QUICK)
+    scene.apply(scene.loader(saa=name), [scene.identity(PEOPLE[0])])
+    scene.sample()
+    scene.save()
+    try:
+        message = refusal(server, scene, "DynamicIDLoader")
+    finally:
+        path.unlink()
+    assert name in message
+    for phrase in says:
+        assert phrase in message
+
+
+class Payload:
+    """Runs a command where it is unpickled without care."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def saved_plainly(content: Any, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def saved_as_before_zip(content: Any, path: Path) -> None:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("save", [torch.save, saved_plainly, saved_as_before_zip])
+def test_a_pickle_that_runs_code_is_refused(save: Callable[[Any, Path], None], server: Server, tmp_path: Path) -> None:
+    path, mark = server.models / "dynamicid" / "evil.bin", tmp_path / "ran"
+    save({"SAA_module": {"0.to_q_lora.up.weight": Payload(mark)}}, path)
+    scene = Scene(QUICK)
+    scene.apply(scene.loader(saa=path.name), [scene.identity(PEOPLE[0])])
+    scene.sample()
+    scene.save()
+    try:
+        message = refusal(server, scene, "DynamicIDLoader")
+    finally:
+        path.unlink()
+    assert not mark.exists(), "it ran"
+    assert "mkdir" in message
+    assert "refused" in message
+    assert "evil.bin" in message
+
+
+def test_an_adapter_for_another_model(server: Server, tiny_adapter_file: Path) -> None:
+    path = server.models / "dynamicid" / "tiny.safetensors"
+    path.write_bytes(tiny_adapter_file.read_bytes())
+    scene = Scene(QUICK)
+    scene.apply(scene.loader(saa=path.name), [scene.identity(PEOPLE[0])])
+    scene.sample()
+    scene.save()
+    try:
+        message = refusal(server, scene, "DynamicIDApply")
+    finally:
+        path.unlink()
+    assert "16 cross-attention layers" in message
+    assert "7 cross-attention layers" in message
+
+
+# Identities
+
+
+def identity(**given: Any) -> Callable[[Path, str], object]:
+    """Writes an identity that differs from a sound one in what is given."""
+    sound: dict[str, Any] = {"width": WIDTH}
+    return lambda path, encoder: tiny.identity_file(path, 1, **{"encoder": encoder} | sound | given)
+
+
+def raw(content: bytes) -> Callable[[Path, str], object]:
+    return lambda path, _: path.write_bytes(content)
+
+
+def tensors(**given: torch.Tensor) -> Callable[[Path, str], object]:
+    return lambda path, _: save_file(given, path, metadata={"format": "dynamicid-identity-1"})
+
+
+LOAD, APPLY = "DynamicIDLoadIdentity", "DynamicIDApply"
+TOKENS = torch.zeros(4, WIDTH)
+
+IDENTITIES: dict[str, tuple[Callable[[Path, str], object], str, tuple[str, ...]]] = {
+    "of another encoder": (identity(encoder="f" * 64), APPLY, ("another face encoder", "f" * 12, "Encode")),
+    "of another width": (identity(width=256), APPLY, ("width 256", "768", "Encode")),
+    "with NaN": (identity(changed={"tokens": TOKENS / 0}), LOAD, ("tokens", "NaN", "finite")),
+    "with infinity": (identity(changed={"negative_tokens": TOKENS + torch.inf}), LOAD, ("negative_tokens", "infinity")),
+    "with one axis": (identity(changed={"tokens": TOKENS[0].clone()}), LOAD, ("(768,)", "(4, 768)")),
+    "with unlike halves": (
+        identity(changed={"negative_tokens": torch.zeros(3, WIDTH)}),
+        LOAD,
+        ("(4, 768)", "(3, 768)"),
+    ),
+    "of another format": (
+        identity(metadata={"format": "dynamicid-identity-9"}),
+        LOAD,
+        ("dynamicid-identity-1", "dynamicid-identity-9", "Save Identity"),
+    ),
+    "with shares that are no numbers": (
+        identity(metadata={"shares": "half,half"}),
+        LOAD,
+        ("shares", "half,half", "numbers"),
+    ),
+    "with shares that don't divide its tokens": (identity(metadata={"shares": "0.1,0.2,0.7"}), LOAD, ("4 tokens", "3")),
+    "without negative tokens": (tensors(tokens=TOKENS), LOAD, ("negative_tokens", "missing")),
+    "another model": (tensors(weight=torch.zeros(2)), LOAD, ("tokens", "missing")),
+    "broken header": (raw(b"\x20" + bytes(7) + b"{" * 32), LOAD, ("safetensors", "again")),
+    "empty": (raw(b""), LOAD, ("safetensors", "again")),
+    "a web page": (raw(b"<!DOCTYPE html><html>404"), LOAD, ("safetensors", "again")),
+}
+"""Case -> how the file is written, which node must refuse it, what the error must say."""
+
+
+@pytest.mark.parametrize("case", IDENTITIES)
+def test_identities_that_are_none(case: str, server: Server, encoder_fingerprint: str) -> None:
+    write, node, says = IDENTITIES[case]
+    path = server.models / "dynamicid" / "identities" / "odd.safetensors"
+    write(path, encoder_fingerprint)
+    try:
+        message = refusal(server, portrait(["odd"], QUICK), node)
+    finally:
+        path.unlink()
+    assert "odd" in message
+    for phrase in says:
+        assert phrase in message
+
+
+def test_two_encoders_in_one_mix(server: Server, encoder_fingerprint: str) -> None:
+    path = tiny.identity_file(
+        server.models / "dynamicid" / "identities" / "stranger.safetensors", 5, encoder="a" * 64, width=WIDTH
+    )
+    scene = Scene(QUICK)
+    pair = {"identity_a": scene.identity(PEOPLE[0]), "identity_b": scene.identity("stranger")}
+    scene.apply(scene.loader(), [scene.add("DynamicIDMix", pair, mix=0.5)[0]])
+    scene.sample()
+    scene.save()
+    try:
+        message = refusal(server, scene, "DynamicIDMix")
+    finally:
+        path.unlink()
+    assert "stranger" in message
+    assert "a" * 12 in message
+    assert encoder_fingerprint[:12] in message
+
+
+# Values
+
+
+def placed(**changed: Any) -> Scene:
+    scene = Scene(QUICK)
+    scene.apply(scene.loader(), [scene.place(scene.identity(PEOPLE[0]), **changed)[0]])
+    scene.sample()
+    scene.save()
+    return scene
+
+
+PLACES: dict[str, tuple[dict[str, float], tuple[str, ...]]] = {
+    "start after end": ({"start_at": 0.8, "end_at": 0.2}, ("start_at 0.8", "end_at 0.2", "Swap")),
+    "over the right edge": ({"x": 0.7, "width": 0.6}, ("0.7", "1.3", "within the picture")),
+    "over the lower edge": ({"y": 0.9, "height": 0.2}, ("0.9", "1.1", "within the picture")),
+    "left of the picture": ({"x": -0.5}, ("-0.5", "x")),
+    "wider than the picture": ({"width": 1.5}, ("1.5", "width")),
+    "negative weight": ({"weight": -1.0}, ("-1.0", "weight")),
+    "end after the end": ({"end_at": 1.2}, ("1.2", "end_at")),
+}
+"""Case -> inputs of Place Identity, what the error must say."""
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_places_that_are_none(case: str, server: Server) -> None:
+    changed, says = PLACES[case]
+    message = refusal(server, placed(**changed), "DynamicIDPlace")
+    for phrase in says:
+        assert phrase in message
+
+
+def test_start_after_end_for_everybody(server: Server) -> None:
+    scene = Scene(QUICK)
+    scene.apply_advanced(scene.loader(), [scene.identity(PEOPLE[0])], start_at=0.5, end_at=0.25)
+    scene.sample()
+    scene.save()
+    message = refusal(server, scene, "DynamicIDApplyAdvanced")
+    assert "start_at 0.5" in message
+    assert "end_at 0.25" in message
+
+
+def test_nobody_wired(server: Server) -> None:
+    scene = Scene(QUICK)
+    scene.apply(scene.loader(), [])
+    scene.sample()
+    scene.save()
+    assert "person" in refusal(server, scene, "DynamicIDApply")
+
+
+def test_applied_twice(server: Server) -> None:
+    scene = Scene(QUICK)
+    scene.cast(PEOPLE[:1])
+    scene.cast(PEOPLE[1:2])
+    scene.sample()
+    scene.save()
+    message = refusal(server, scene, "DynamicIDApply")
+    assert "already" in message
+    assert "one Apply DynamicID" in message
+
+
+def test_fewer_masks_than_people(server: Server) -> None:
+    scene = Scene(QUICK)
+    mask = scene.add("SolidMask", value=1.0, width=32, height=32)
+    people = several([scene.identity(name) for name in PEOPLE[:2]])
+    layout = scene.add("DynamicIDLayout", people | {"layout": "masks", "layout.masks": mask[0], "margin": 0.0})
+    scene.apply(scene.loader(), [layout[0]])
+    scene.sample()
+    scene.save()
+    message = refusal(server, scene, "DynamicIDLayout")
+    assert "2 people" in message
+    assert "1 masks" in message
+
+
+def person() -> Identity:
+    drawn = tiny.identity_tensors(1)
+    return Identity(drawn["tokens"], drawn["negative_tokens"])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (8,), (2, 8, 8), (0, 8)])
+def test_masks_of_the_wrong_rank(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(height, width\), got shape") as caught:
+        PlaceIdentity.execute(person(), 0, 0, 1, 1, 1.0, 0, 1, mask=torch.ones(shape))
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "says"),
+    [
+        ({"x": 600, "y": 0, "width": 50, "height": 50}, "outside the 512 x 512 picture"),
+        ({"x": 0, "y": 0}, "got {'x': 0, 'y': 0}"),
+        ({"bbox": [0, 900, 500, 1300]}, "x 0.9 to 1.3"),
+        ("a text", "got str"),
+        ([], "Draw a box"),
+    ],
+)
+def test_boxes_that_are_none(boxes: Any, says: str) -> None:
+    layout = {"layout": "boxes", "boxes": boxes, "picture_width": 512, "picture_height": 512}
+    with pytest.raises(ValueError, match=re.escape(says)):
+        AutoLayout.execute({"person_0": person()}, layout)
+
+
+# Models
+
+
+def host_model(config: Any) -> Any:
+    cpu = torch.device("cpu")
+    config.set_inference_dtype(torch.float32, None)
+    return comfy.model_patcher.ModelPatcher(config.get_model({}, "", device=cpu), load_device=cpu, offload_device=cpu)
+
+
+def sdxl() -> Any:
+    changed = {"transformer_depth": [0, 2, 2], "transformer_depth_output": [0, 0, 2, 2, 2, 2], "context_dim": 2048}
+    config = shapes.TINY | changed | {"use_linear_in_transformer": True, "adm_in_channels": 2816}
+    del config["num_heads"], config["num_head_channels"]
+    return comfy.supported_models.SDXL(config)
+
+
+def sd2() -> Any:
+    return comfy.supported_models.SD20(shapes.TINY | {"context_dim": 1024, "use_linear_in_transformer": True})
+
+
+def flux() -> Any:
+    sizes = {"in_channels": 16, "out_channels": 16, "vec_in_dim": 32, "context_in_dim": 48, "hidden_size": 64}
+    depth = {"mlp_ratio": 4.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [8, 12, 12]}
+    rest = {"theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []}
+    return comfy.supported_models.Flux({"image_model": "flux"} | sizes | depth | rest)
+
+
+def narrow_sd15() -> Any:
+    return comfy.supported_models.SD15(shapes.TINY | {"model_channels": 32})
+
+
+@pytest.mark.parametrize(
+    ("config", "name"), [(sdxl, "SDXL"), (sd2, "SD20"), (flux, "Flux"), (narrow_sd15, "SD15")], ids=str
+)
+def test_other_models(config: Callable[[], Any], name: str, tiny_adapter_file: Path) -> None:
+    model = host_model(config())
+    keys = dict(model.model_options)
+    with pytest.raises(ValueError, match=r"SD1\.5") as caught:
+        Apply.execute(model, load_dynamicid(tiny_adapter_file), {"person_0": person()}, weight=1.0)
+    message = str(caught.value)
+    assert f"this model is {name}" in message
+    assert "Load an SD1.5 checkpoint" in message
+    assert model.model_options == keys
