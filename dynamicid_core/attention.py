@@ -15,9 +15,6 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-# The smallest score range that is still told apart from "all queries alike".
-_TINY = torch.finfo(torch.float32).tiny
-
 
 class RegionTerms(NamedTuple):
     """What the people's regions mean on one grid of h*w queries.
@@ -75,8 +72,9 @@ def activation_gate(scores: Tensor, threshold: float) -> Tensor:
         (rows, queries) in [0, 1]; 0 everywhere in a row whose queries are all alike.
     """
     low, high = torch.aminmax(scores, dim=-1, keepdim=True)
-    gate = (scores - low) / (high - low).clamp_min(_TINY)
-    return gate * (gate >= threshold) if threshold > 0 else gate
+    gate = (scores - low) / (high - low)
+    # A row whose queries are all alike is 0/0, and NaN is never at or above the threshold.
+    return torch.where(gate >= threshold, gate, 0.0)
 
 
 class LayoutTerms(NamedTuple):
@@ -105,35 +103,37 @@ def layout_gate(gate: Tensor, terms: LayoutTerms) -> Tensor:
     return torch.addcmul(terms.shift, gate, terms.scale)
 
 
-def identity_attention(q: Tensor, keys: Tensor, values: Tensor, heads: int, log_share: Tensor | None) -> Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(rows, n, heads * d) to (rows, heads, n, d), without einops: this runs in every layer of every step."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def identity_attention(q: Tensor, keys: Tensor, values: Tensor, log_share: Tensor | None) -> Tensor:
     """Attention of the queries to the identity tokens alone: (rows, queries, channels).
 
     Args:
         q: (rows, queries, channels), heads flattened in channels.
-        keys, values: (rows, tokens, channels).
-        heads: number of attention heads; divides channels.
+        keys, values: (rows, heads, tokens, channels / heads), see `split_heads`.
         log_share: (queries, tokens) added to the scores, -inf excludes; None adds nothing. Same dtype as q.
     """
-    q, keys, values = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, keys, values))
-    attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=log_share)
-    return rearrange(attended, "b h n d -> b n (h d)")
+    q = split_heads(q, keys.shape[1])
+    return F.scaled_dot_product_attention(q, keys, values, attn_mask=log_share).transpose(1, 2).flatten(2)
 
 
-def identity_delta(
-    q: Tensor, keys: Tensor, values: Tensor, heads: int, log_share: Tensor | None, gate: Tensor | None
-) -> Tensor:
-    """What identity attention adds to the layer's text attention: (rows, queries, channels) in q's dtype.
+def added(out: Tensor | None, attended: Tensor, gate: Tensor | None) -> Tensor:
+    """`out + gate * attended`: (rows, queries, channels); without `out` the product alone.
 
     Args:
         gate: (rows, queries); None means 1 everywhere (gate off: plain decoupled attention).
-        Others: see `identity_attention`.
     """
-    attended = identity_attention(q, keys, values, heads, log_share)
-    return attended if gate is None else attended * gate.to(attended.dtype).unsqueeze(-1)
+    if gate is None:
+        return attended if out is None else out + attended
+    column = gate.to(attended.dtype).unsqueeze(-1)
+    return attended * column if out is None else torch.addcmul(out, attended, column)
 
 
 def person_activation(
-    q: Tensor, keys: Tensor, heads: int, log_share: Tensor | None, gate: Tensor, token_counts: tuple[int, ...]
+    q: Tensor, keys: Tensor, log_share: Tensor | None, gate: Tensor, token_counts: tuple[int, ...]
 ) -> Tensor:
     """How strongly each person is drawn at each query, for display: (rows, people, queries) in [0, 1].
 
@@ -144,8 +144,8 @@ def person_activation(
         token_counts: number of tokens of each person, in the order of the keys.
         Others: see `identity_attention`.
     """
-    q, keys = (rearrange(x.float(), "b n (h d) -> b h n d", h=heads) for x in (q, keys))
-    scores = torch.einsum("bhnd,bhtd->bhnt", q, keys) / q.shape[-1] ** 0.5
+    q = split_heads(q, keys.shape[1]).float()
+    scores = torch.einsum("bhnd,bhtd->bhnt", q, keys.float()) / q.shape[-1] ** 0.5
     if log_share is not None:
         scores = scores + log_share.float()
     attention = scores.softmax(dim=-1).mean(dim=1)

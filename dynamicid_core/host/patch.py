@@ -22,10 +22,12 @@ from ..attention import (
     LayoutTerms,
     activation_gate,
     activation_scores,
-    identity_delta,
+    added,
+    identity_attention,
     layout_gate,
     layout_terms,
     person_activation,
+    split_heads,
 )
 from ..identity import Identity
 from ..scene import Placement
@@ -118,7 +120,9 @@ class IdentityAttention:
                 attn_precision=extra_options.get("attn_precision"),
                 transformer_options=extra_options,
             )
-        out = out + self.delta(q, extra_options)
+        people = self._people(q, extra_options)
+        if people is not None:
+            out = added(out, *people)
         if self.callback:
             sigma = self._step(extra_options).sigma
             for callback, kwargs in zip(self.callback, self.kwargs, strict=True):
@@ -127,19 +131,20 @@ class IdentityAttention:
         return out.to(q.dtype)
 
     def as_callback(self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, extra_options: dict, **_: Any) -> Tensor | int:
-        """What the people add, for an attention object of another pack that was there first."""
-        return self.delta(q, extra_options)
+        """What the people add, for an attention object of another pack that was there first; 0: nobody is active."""
+        people = self._people(q, extra_options)
+        return 0 if people is None else added(None, *people)
 
-    def delta(self, q: Tensor, extra_options: dict[str, Any]) -> Tensor | int:
-        """What the people add to the layer's attention: (rows, queries, channels), or 0 when nobody is active."""
+    def _people(self, q: Tensor, extra_options: dict[str, Any]) -> tuple[Tensor, Tensor | None] | None:
+        """Attention to the active people (rows, queries, channels) and its gate (rows, queries); None: nobody is."""
         step = self._step(extra_options)
         step.run.reached.add(self.site.block)
         if not step.active:
-            return 0
+            return None
         height, width = self._grid(q, extra_options)
         keys, values, key_sum = self._rows(q, step, extra_options)
         log_share, layout = self._terms(q, step, height, width)
-        heads, settings = extra_options["n_heads"], self.applied.settings
+        settings = self.applied.settings
 
         gate = None
         if settings.gate:
@@ -147,12 +152,12 @@ class IdentityAttention:
         if RECORDER in extra_options:
             counts = tuple(self.tokens.keys[i].shape[1] for i in step.active)
             shown = torch.ones(q.shape[:2], device=q.device) if gate is None else gate
-            activation = person_activation(q, keys, heads, log_share, shown, counts)
+            activation = person_activation(q, keys, log_share, shown, counts)
             maps = rearrange(activation, "rows people (h w) -> rows people h w", h=height)
             extra_options[RECORDER].record(self.site, step.active, maps)
         if gate is not None and step.in_layout:
             gate = layout_gate(gate, layout)
-        return identity_delta(q, keys, values, heads, log_share, gate)
+        return identity_attention(q, keys, values, log_share), gate
 
     def to(self, *args: Any, **kwargs: Any) -> IdentityAttention:
         """The host moves patches between devices. Ours moves with each run by itself; what is underneath moves here."""
@@ -196,21 +201,25 @@ class IdentityAttention:
         return height, width
 
     def _rows(self, q: Tensor, step: Step, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, values and summed keys of the active people for each row of the batch, in q's dtype on its device."""
+        """Keys and values by head, and summed keys, of the active people for each row of the batch, as q's kind."""
         roles, per_chunk = batch_roles(step, q.shape[0], options)
         key = (self.site.block, step.active, roles, per_chunk, q.dtype, q.device)
         memory = step.run.memory
         if key not in memory:
+            heads = options["n_heads"]
             by_role = (
-                torch.cat([self.tokens.keys[i] for i in step.active], dim=1),
-                torch.cat([self.tokens.values[i] for i in step.active], dim=1),
+                split_heads(torch.cat([self.tokens.keys[i] for i in step.active], dim=1), heads),
+                split_heads(torch.cat([self.tokens.values[i] for i in step.active], dim=1), heads),
                 self.tokens.gate_keys[:, list(step.active)].mean(dim=1),
             )
             memory[key] = tuple(rows_of(to_device(tensor, q), roles, per_chunk) for tensor in by_role)
         return memory[key]
 
     def _terms(self, q: Tensor, step: Step, height: int, width: int) -> tuple[Tensor | None, LayoutTerms]:
-        """The regions' shares per token, in q's dtype, and the layout phase in float32, both on q's device."""
+        """The regions' shares per token, in q's dtype, and the layout phase in float32, both on q's device.
+
+        Rasterised once per run and grid: layers of one size share them.
+        """
         counts = tuple(self.tokens.keys[i].shape[1] for i in step.active)
         key = ("terms", step.active, height, width, q.dtype, q.device)
         memory = step.run.memory

@@ -137,12 +137,8 @@ def begin_step(run: Run, sigmas: Tensor | None) -> Step:
 
 
 def grid_terms(step: Step, height: int, width: int) -> RegionTerms:
-    """The regions of the active people on one grid, on the CPU; rasterised once per run and grid."""
-    key = ("grid", step.active, height, width)
-    if key not in step.run.memory:
-        masks = rasterise([step.run.scene[i].region for i in step.active], height, width)
-        step.run.memory[key] = region_terms(masks)
-    return step.run.memory[key]
+    """The regions of the active people on one grid, on the CPU."""
+    return region_terms(rasterise([step.run.scene[i].region for i in step.active], height, width))
 
 
 def batch_roles(step: Step, rows: int, options: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:

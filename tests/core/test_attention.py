@@ -8,12 +8,13 @@ import torch
 from dynamicid_pack.dynamicid_core.attention import (
     activation_gate,
     activation_scores,
+    added,
     identity_attention,
-    identity_delta,
     layout_gate,
     layout_terms,
     person_activation,
     region_terms,
+    split_heads,
 )
 from dynamicid_pack.dynamicid_core.regions import Region, rasterise
 from dynamicid_pack.tests.support import GOLDEN, relative_error
@@ -60,8 +61,8 @@ def test_equals_the_release(name: str) -> None:
         shares = torch.tensor([case["mix"], 1 - case["mix"]]).repeat_interleave(TOKENS)
         keys = keys * shares[:, None]
 
-    text_attention = identity_attention(q, k, v, HEADS, None)
-    out = text_attention + identity_delta(q, keys, values, HEADS, log_share, gate)
+    k, v, keys, values = (split_heads(x, HEADS) for x in (k, v, keys, values))
+    out = added(identity_attention(q, k, v, None), identity_attention(q, keys, values, log_share), gate)
     assert relative_error(_linear("to_out.0", out), TENSORS[f"{name}.output"]) < 1e-5
 
 
@@ -79,7 +80,7 @@ def test_overlapping_regions_are_shared_and_finite() -> None:
     assert torch.allclose(share[0, 4], torch.tensor([0.5, 0.5]))
     assert torch.equal(inside, torch.ones(32))
     q, keys, values = _random(1, 32, 16), _random(1, 2, 16, seed=1), _random(1, 2, 16, seed=2)
-    assert torch.isfinite(identity_attention(q, keys, values, 2, log_share)).all()
+    assert torch.isfinite(identity_attention(q, split_heads(keys, 2), split_heads(values, 2), log_share)).all()
 
 
 def test_shares_change_continuously_from_box_to_outside() -> None:
@@ -102,7 +103,7 @@ def test_alone_inside_a_box_draws_only_that_person() -> None:
     masks = rasterise([Region(box=(0, 0, 0.5, 1)), Region(box=(0.5, 0, 1, 1))], 4, 4)
     log_share, _ = region_terms(masks)
     q, keys, values = _random(1, 16, 8), _random(1, 2, 8, seed=1), _random(1, 2, 8, seed=2)
-    out = identity_attention(q, keys, values, 2, log_share).reshape(4, 4, 8)
+    out = identity_attention(q, split_heads(keys, 2), split_heads(values, 2), log_share).reshape(4, 4, 8)
     assert torch.allclose(out[:, :2], values[0, 0].expand(4, 2, 8))
     assert torch.allclose(out[:, 2:], values[0, 1].expand(4, 2, 8))
 
@@ -144,7 +145,7 @@ def test_half_precision_gate_does_not_overflow() -> None:
 def test_person_activation_adds_up_to_the_gate() -> None:
     q, keys = _random(2, 16, 8), _random(2, 6, 8, seed=1)
     gate = torch.rand(2, 16)
-    maps = person_activation(q, keys, 2, None, gate, (4, 2))
+    maps = person_activation(q, split_heads(keys, 2), None, gate, (4, 2))
     assert maps.shape == (2, 2, 16)
     assert torch.allclose(maps.sum(dim=1), gate)
     assert math.isclose(float(maps.amin()), 0, abs_tol=1) and (maps >= 0).all()

@@ -1,0 +1,100 @@
+"""What is measured: a full-size SD1.5 UNet of the host's own class, an adapter and people, all of random numbers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.model_patcher
+import comfy.supported_models
+import torch
+from torch import Tensor
+
+from ..dynamicid_core.adapter import Adapter, AttentionWeights, LowRank
+from ..dynamicid_core.host.patch import apply_scene
+from ..dynamicid_core.host.run import Settings
+from ..dynamicid_core.host.sites import find_sites
+from ..dynamicid_core.identity import Identity
+from ..dynamicid_core.scene import arrange
+
+RANK, TOKENS, WIDTH = 128, 4, 768  # the release's adapter
+TEXT_TOKENS = 77
+
+_SD15: dict[str, Any] = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "context_dim": WIDTH,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+}
+
+
+def full_size_model(load_device: torch.device, dtype: torch.dtype) -> Any:
+    """The host's ModelPatcher around an SD1.5 UNet; on the meta device its weights have shapes and no numbers."""
+    config = comfy.supported_models.SD15(dict(_SD15))
+    config.set_inference_dtype(dtype, None)
+    keep = torch.device("meta" if load_device.type == "meta" else "cpu")
+    model = config.get_model({}, "", device=keep).eval()
+    for name, parameter in model.diffusion_model.named_parameters():
+        _draw(name, parameter)
+    return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=keep)
+
+
+def random_adapter(model: Any) -> Adapter:
+    """An adapter for this model in the release's shapes, without a face encoder."""
+    layers = []
+    for site in find_sites(model):
+        layers.append(_attention(site.width, site.width, with_identity=False))
+        layers.append(_attention(site.width, site.context_width, with_identity=True))
+    return Adapter(tuple(layers), encoder_fingerprint="", fingerprint="benchmark", tokens=TOKENS)
+
+
+def with_people(model: Any, adapter: Adapter, count: int) -> Any:
+    """The model with the adapter's LoRA and so many people in columns; with none, the LoRA alone.
+
+    All of them share their merged weights, so the host merges once however often they take turns. A merged LoRA
+    changes no shape and costs nothing per step: the model with none takes the unpatched model's time.
+    """
+    people = [Identity(torch.randn(TOKENS, WIDTH), torch.randn(TOKENS, WIDTH)) for _ in range(count)]
+    return apply_scene(model, adapter, arrange(people), Settings())
+
+
+def random_text() -> tuple[Tensor, Tensor]:
+    """Encodings of a prompt and a negative prompt: (1, tokens, width) each."""
+    return torch.randn(1, TEXT_TOKENS, WIDTH), torch.randn(1, TEXT_TOKENS, WIDTH)
+
+
+def latent_size(picture: Sequence[int]) -> tuple[int, int]:
+    """(height, width) of the latent of a picture of (width, height) pixels."""
+    width, height = picture
+    return height // 8, width // 8
+
+
+def _attention(width: int, source: int, with_identity: bool) -> AttentionWeights:
+    def pair(before: int) -> LowRank:
+        return LowRank(_random(RANK, before), _random(width, RANK))
+
+    to_ip = [_random(width, source) for _ in range(2)] if with_identity else [None, None]
+    return AttentionWeights(pair(width), pair(source), pair(source), pair(width), *to_ip)
+
+
+def _random(rows: int, columns: int) -> Tensor:
+    return torch.randn(rows, columns) / columns**0.5
+
+
+def _draw(name: str, parameter: Tensor) -> None:
+    """Numbers that keep activations finite: scaled by fan-in, norms of 1, biases of 0."""
+    if parameter.ndim >= 2:
+        torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    else:
+        torch.nn.init.constant_(parameter, 1 if name.endswith("weight") else 0)
