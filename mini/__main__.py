@@ -1,0 +1,70 @@
+"""The miniature's commands.
+
+`python -m mini sheet OUT.png`                     a contact sheet of people, motions, places and groups
+`python -m mini train --checkpoints FOLDER [...]`  train the miniature's networks, or go on with it
+`python -m mini ship --checkpoints FOLDER --to OUT`  the trained networks as they ship, and their model card
+"""
+
+import argparse
+import sys
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .caption import PLACES, YAWS, Ask, Look
+from .head import EXPRESSIONS, Motion
+from .person import draw_person
+from .render import render
+from .scene import Figure, Scene, compose
+
+
+def _row(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.concatenate(pictures, axis=1)
+
+
+def sheet() -> NDArray[np.uint8]:
+    """(rows x 128, 1024, 3) uint8 RGB: 16 people, one person's expressions and poses, the places, groups."""
+    rows = []
+    people = [draw_person(seed) for seed in range(16)]
+    looks = [compose(Ask((Look(expression="neutral", view="in front view"),)), (p,), p.seed) for p in people]
+    rows += [_row([render(s).image for s in looks[i : i + 8]]) for i in (0, 8)]
+    for seed in (3, 5):
+        person = draw_person(seed)
+        poses = [Motion(e) for e in EXPRESSIONS] + [Motion("happy", pitch=15.0)]
+        poses += [Motion("neutral", yaw) for yaw in YAWS]
+        poses += [Motion("happy", 40.0), Motion("sad", -20.0, -15.0), Motion("fear", 20.0, 15.0)]
+        figures = [Figure(person, m, "blue", "t-shirt", 64, 65, 26) for m in poses]
+        shown = [render(Scene(128, 128, "on a plain yellow background", (f,))).image for f in figures]
+        rows += [_row(shown[:8]), _row(shown[8:])]
+    asks = [Ask((Look(),), place) for place in (*PLACES[5:], "on a plain green background")]
+    rows.append(_row([render(compose(ask, (draw_person(40 + i),), i)).image for i, ask in enumerate(asks)]))
+    for count in (2, 3):
+        groups = [tuple(draw_person(60 + 3 * i + j) for j in range(count)) for i in range(4)]
+        rows.append(_row([render(compose(Ask((Look(),) * count), g, i)).image for i, g in enumerate(groups)]))
+    return np.concatenate(rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m mini", description="The miniature world.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("sheet", help="draw a contact sheet").add_argument("out", help="the PNG to write")
+    trainer = commands.add_parser("train", help="train the networks, or go on with it")
+    shipper = commands.add_parser("ship", help="write the trained networks as they ship, and their model card")
+    if argv[:1] in (["train"], ["ship"]):  # only then is torch needed
+        from .train import command
+
+        command.add_arguments(trainer)
+        command.add_ship_arguments(shipper)
+        return command.run(parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    if not cv2.imwrite(arguments.out, cv2.cvtColor(sheet(), cv2.COLOR_RGB2BGR)):
+        print(f"could not write {arguments.out}", file=sys.stderr)
+        return 1
+    print(arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,113 @@
+"""Endless pictures of the world, each found by its number alone.
+
+Any process can draw any number, in any order, and gets the same picture: workers share nothing but `stride`.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from .caption import CLOTHES_COLOURS, GARMENTS, PLACES, YAWS, Ask, Look, view_of, write
+from .head import EXPRESSIONS
+from .person import Person, draw_person
+from .render import Picture, render
+from .scene import Scene, compose, describe
+
+TRAINING_PEOPLE = 10_000
+_HELD_OUT_FROM = 1_000_000  # the first number of a person whom no training picture shows
+PAIRS = tuple((expression, yaw) for expression in EXPRESSIONS for yaw in YAWS)
+# Expressions and yaws that are each seen in training, but never together: one of the side views of each expression.
+HELD_OUT_PAIRS = (
+    ("happy", -40.0), ("sad", 20.0), ("anger", -20.0), ("surprise", 40.0), ("disgust", -40.0), ("fear", 20.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A scene, what its caption asks for (all or a part of what it shows), and that caption."""
+
+    scene: Scene
+    ask: Ask
+
+    @property
+    def caption(self) -> str:
+        return write(self.ask)
+
+    def picture(self) -> Picture:
+        return render(self.scene)
+
+
+@dataclass(frozen=True)
+class World:
+    """People, motions and places to draw from.
+
+    Attributes:
+        seed: another seed, other pictures (of the same people).
+        held_out_people: show people whom training never shows, instead of those whom it does.
+        pairs: the (expression, yaw) that are shown; `training_pairs()` leaves the held-out ones out.
+        silence: how probably a caption leaves a thing unsaid.
+    """
+
+    seed: int = 0
+    held_out_people: bool = False
+    pairs: tuple[tuple[str, float], ...] = PAIRS
+    silence: float = 0.12
+
+    def person(self, number: int) -> Person:
+        """The `number`th person of this world's share of mankind."""
+        return draw_person(_HELD_OUT_FROM + number if self.held_out_people else number % TRAINING_PEOPLE)
+
+    def sample(self, index: int, count: int = 1) -> Sample:
+        """Picture `index` of those that show `count` (1 to 3) different people."""
+        rng = random.Random(f"world {self.seed} {self.held_out_people} {count} {index}")
+        people = [self.person(number) for number in rng.sample(range(TRAINING_PEOPLE), count)]
+        looks = [self._look(rng) for _ in people]
+        scene = compose(Ask(tuple(looks), rng.choice(PLACES)), tuple(people), rng.getrandbits(32))
+        return Sample(scene, self._said(describe(scene, posed=rng.random() < 0.5), rng))
+
+    def stream(self, counts: tuple[int, ...] = (1,), start: int = 0, stride: int = 1) -> Iterator[Sample]:
+        """Samples without end, taking turns with `counts`; worker k of n starts at k with stride n."""
+        index = start
+        while True:
+            yield self.sample(index // len(counts), counts[index % len(counts)])
+            index += stride
+
+    def portraits_of(self, number: int) -> list[Sample]:
+        """One person in every motion of `pairs`, clothes and place the same: a set to learn or judge editing by."""
+        rng = random.Random(f"set {self.seed} {self.held_out_people} {number}")
+        look, place, seed = self._look(rng), rng.choice(PLACES), rng.getrandbits(32)
+        samples = []
+        for i, (expression, yaw) in enumerate(self.pairs):
+            asked = replace(look, expression=expression, view=view_of(yaw, posed=True), tilt=None, posed=True)
+            scene = compose(Ask((asked,), place), (self.person(number),), seed + i)
+            # The same details of the place behind each, though another chance moved the head.
+            scene = replace(scene, seed=seed)
+            samples.append(Sample(scene, describe(scene, posed=True)))
+        return samples
+
+    def _look(self, rng: random.Random) -> Look:
+        expression, yaw = rng.choice(self.pairs)
+        tilt = rng.choice(("facing up", "facing down")) if rng.random() < 0.25 else None
+        view = view_of(yaw, posed=True)
+        return Look(rng.choice(CLOTHES_COLOURS), rng.choice(GARMENTS), expression, tilt, view, posed=True)
+
+    def _said(self, ask: Ask, rng: random.Random) -> Ask:
+        """`ask` with some of it left unsaid."""
+
+        def silent() -> bool:
+            return rng.random() < self.silence
+
+        looks = []
+        for look in ask.people:
+            if silent():
+                look = replace(look, colour=None, garment=None)
+            if silent():
+                look = replace(look, expression=None)
+            if silent():
+                look = replace(look, view=None, tilt=None)
+            looks.append(replace(look, posed=look.posed and bool(look.expression or look.view)))
+        return Ask(tuple(looks), None if silent() else ask.place)
+
+
+def training_pairs() -> tuple[tuple[str, float], ...]:
+    return tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
