@@ -1,0 +1,88 @@
+"""Sizes of the miniature's networks, in the words of those who load them, and weights made ready for loading."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CONTEXT = 128  # width of the text states
+VOCABULARY = 49_408  # rows that the host's text encoder has
+ROWS = "text_model.embeddings.token_embedding.weight"
+ROW_IDS = "token_ids"
+
+# As `comfy.sd1_clip.SDClipModel` takes it (`textmodel_json_config`) and `transformers.CLIPTextConfig` understands it.
+TEXT: dict[str, Any] = {
+    "model_type": "clip_text_model",
+    "hidden_size": CONTEXT,
+    "intermediate_size": 4 * CONTEXT,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "hidden_act": "quick_gelu",
+    "max_position_embeddings": 77,
+    "projection_dim": CONTEXT,
+    "eos_token_id": 49_407,
+}
+
+# As `comfy.clip_vision.ClipVisionModel` takes it (older hosts only as a JSON file) and as
+# `transformers.CLIPVisionConfig` understands it.
+VISION: dict[str, Any] = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 192,
+    "intermediate_size": 768,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 3,
+    "num_channels": 3,
+    "hidden_act": "gelu",
+    "image_size": 128,
+    "patch_size": 16,
+    "projection_dim": CONTEXT,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+
+# As `comfy.supported_models.SD15` takes it.
+UNET: dict[str, Any] = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 64,
+    "num_res_blocks": [1, 1, 1],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [1, 1, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 0, 0],
+    "context_dim": CONTEXT,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+}
+
+
+def with_all_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A kept text encoder with a row for every token, as the host expects.
+
+    `token_ids` (n,) names the tokens of the first n kept rows; every other token gets the last row, the unknown one.
+    """
+    rows, ids = state[ROWS], state[ROW_IDS].long()
+    table = rows[-1].expand(VOCABULARY, -1).clone()
+    table[ids] = rows[:-1]
+    return {name: tensor for name, tensor in state.items() if name != ROW_IDS} | {ROWS: table}
+
+
+def parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the encoders' stage stored, parted: the text encoder's weights and the image encoder's."""
+    vision = {name: tensor for name, tensor in state.items() if name.startswith(("vision_model.", "visual_"))}
+    text = {name: tensor for name, tensor in state.items() if name not in vision}
+    return text, vision
+
+
+def as_seen(images: Tensor) -> Tensor:
+    """Pictures (n, 3, H, W) in [0, 1] as the image encoder sees them whole: (n, 3, 128, 128) in [-1, 1]."""
+    size = VISION["image_size"]
+    if images.shape[2:] != (size, size):
+        images = torch.nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    return images * 2 - 1

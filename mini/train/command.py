@@ -1,0 +1,80 @@
+"""`python -m mini train` and `ship`: all stages, or one from what the others stored; then what becomes of them."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import torch
+
+from . import ship
+from .autoencoder import AutoencoderStage
+from .encoders import EncodersStage
+from .face_pack import FacePackStage
+from .judge import JudgeStage
+from .loop import Stage, Training, Workshop, half_is_quicker
+from .unet import UNetStage
+
+# In the order in which they are trained: each may use what those before it stored.
+STAGES: dict[str, Callable[[Workshop], Stage]] = {
+    stage.name: stage for stage in (AutoencoderStage, JudgeStage, EncodersStage, UNetStage, FacePackStage)
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoints", type=Path, required=True, metavar="FOLDER", help="outside the checkout")
+    parser.add_argument("--stage", choices=STAGES, help="this one alone; all of them otherwise")
+    parser.add_argument("--until", type=int, metavar="STEP", help="stop at this step; a later run goes on from there")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--threads", type=int, help="of the CPU; as many as torch takes by itself otherwise")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoints", type=Path, required=True, metavar="FOLDER", help="where they were trained")
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the shipped files go")
+    parser.add_argument("--threads", type=int, help="of the CPU")
+
+
+def _ship(workshop: Workshop, folder: Path) -> int:
+    try:
+        ship.ship(workshop, folder)
+    except ValueError as error:  # a stage that has not been trained
+        print(error, file=sys.stderr)
+        return 1
+    (folder / "MODEL_CARD.md").write_text(ship.card(workshop, folder, ship.measure(workshop, folder)))
+    print(folder / "MODEL_CARD.md")
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    cv2.setNumThreads(1)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    folder = arguments.checkpoints.expanduser().resolve()
+    if folder.is_relative_to(Path(__file__).resolve().parents[2]):
+        print(f"expected a folder outside the checkout for the checkpoints, got {folder}", file=sys.stderr)
+        return 2
+    if arguments.command == "ship":
+        return _ship(Workshop(folder), arguments.to)
+    device = torch.device(arguments.device)
+    half = arguments.precision == "bfloat16" or (arguments.precision == "auto" and half_is_quicker(device))
+    workshop = Workshop(folder, arguments.seed, device, half)
+    precision, threads = "bfloat16" if half else "float32", torch.get_num_threads()
+    print(f"process {os.getpid()}, {device}, {precision}, {threads} threads, {folder}", flush=True)
+    for name in [arguments.stage] if arguments.stage else STAGES:
+        try:
+            training = Training(STAGES[name](workshop), lambda line: print(line, flush=True))
+        except ValueError as error:  # a stage whose inputs are missing
+            print(error, file=sys.stderr)
+            return 1
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, training.stop)
+        training.run(arguments.until)
+        if training.stopped:
+            return 1
+    return 0

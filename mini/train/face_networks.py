@@ -1,0 +1,171 @@
+"""The face pack's networks, and how they become the files that insightface loads."""
+
+import copy
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDES = (8, 16, 32)
+ANCHORS = 2
+LANDMARK_CUT, RECOGNITION_CUT = 192, 112
+POINTS = 1103  # of the real 1k3d68, whose last 68 are used
+
+
+def _conv(inside: int, outside: int, stride: int = 1, size: int = 3) -> nn.Sequential:
+    layer = nn.Conv2d(inside, outside, size, stride, size // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outside), nn.ReLU())
+
+
+class Detector(nn.Module):
+    """SCRFD's interface: (1, 3, H, W), sides divisible by 32, to scores, boxes and keypoints at three strides.
+
+    Boxes are distances from a cell's corner to the four sides, keypoints offsets from it, both in strides.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv(3, 16, 2), _conv(16, 24, 2))
+        self.levels = nn.ModuleList(
+            [
+                nn.Sequential(_conv(24, 48, 2), _conv(48, 48)),
+                nn.Sequential(_conv(48, 96, 2), _conv(96, 96)),
+                nn.Sequential(_conv(96, 128, 2), _conv(128, 128), _conv(128, 128), _conv(128, 128)),
+            ]
+        )
+        self.across = nn.ModuleList([nn.Conv2d(width, 64, 1) for width in (48, 96, 128)])
+        self.head = _conv(64, 64)
+        self.said = nn.Conv2d(64, ANCHORS * 15, 1)
+        with torch.no_grad():
+            self.said.state_dict()["bias"].view(ANCHORS, 15)[:, 0] = -4.0  # hardly a cell is a face's
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Each level's (n, h, w, ANCHORS, 15): logit, 4 sides, 5 keypoints' x and y."""
+        x, levels = self.stem(images), []
+        for level in self.levels:
+            x = level(x)
+            levels.append(x)
+        found: list[Tensor] = []
+        above: Tensor | None = None
+        for across, level in zip(reversed(self.across), reversed(levels), strict=True):
+            x = across(level)
+            above = x if above is None else x + F.interpolate(above, scale_factor=2.0)
+            found.insert(0, self.said(self.head(above)).permute(0, 2, 3, 1).unflatten(-1, (ANCHORS, 15)))
+        return found
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        rows = [level.reshape(-1, 15) for level in self.maps(images)]
+        return (*(r[:, :1].sigmoid() for r in rows), *(r[:, 1:5] for r in rows), *(r[:, 5:] for r in rows))
+
+
+class Landmarks(nn.Module):
+    """Cuts (n, 3, 192, 192) to 106 points (n, 212) and 68 3-D points (n, 204), in half cuts from the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (24, 48, 96, 128)
+        layers: list[nn.Module] = [nn.AvgPool2d(2), _conv(3, 16, 2)]
+        for inside, outside in zip((16, *widths), widths, strict=False):
+            layers += [_conv(inside, outside, 1 if outside == 24 else 2), _conv(outside, outside)]
+        layers += [_conv(128, 56, size=1), nn.Flatten(), nn.Linear(56 * 36, 192), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.flat, self.deep = nn.Linear(192, 212), nn.Linear(192, 204)
+
+    def forward(self, cuts: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.trunk(cuts)
+        return self.flat(x), self.deep(x)
+
+
+class Flat(nn.Module):
+    """2d106det's interface."""
+
+    def __init__(self, landmarks: Landmarks):
+        super().__init__()
+        self.landmarks = landmarks
+
+    def forward(self, cuts: Tensor) -> Tensor:
+        return self.landmarks.flat(self.landmarks.trunk(cuts))
+
+
+class Deep(Flat):
+    """1k3d68's interface: all but the last 68 points are zeros."""
+
+    def forward(self, cuts: Tensor) -> Tensor:
+        return F.pad(self.landmarks.deep(self.landmarks.trunk(cuts)), (3 * (POINTS - 68), 0))
+
+
+class Recognition(nn.Module):
+    """Aligned cuts (n, 3, 112, 112) to embeddings (n, 512)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_conv(3, 24, 2, 5)]
+        for inside, outside in ((24, 32), (32, 64), (64, 128), (128, 160)):
+            layers += [_conv(inside, outside, 1 if inside == 24 else 2), _conv(outside, outside)]
+        layers += [_conv(160, 72, size=1), nn.Flatten(), nn.Linear(72 * 49, 192), nn.BatchNorm1d(192), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.embedding = nn.Linear(192, 512)
+
+    def forward(self, cuts: Tensor) -> Tensor:
+        return self.embedding(self.trunk(cuts))
+
+
+class FacePack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.detector, self.landmarks, self.recognition = Detector(), Landmarks(), Recognition()
+
+
+def _halved(data: bytes) -> bytes:
+    """An ONNX file whose larger weights are kept in half precision, and widened when it is loaded."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load_from_string(data)
+    casts = []
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < 256:
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    for i, node in enumerate(nodes):
+        node.name = f"node_{i}"  # insightface takes early nodes called Sub and Mul for built-in preprocessing
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def write_pack(pack: FacePack, folder: Path) -> None:
+    """Write the pack's files as buffalo_l names them; the folder may then be given to insightface's FaceAnalysis."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pack = copy.deepcopy(pack).cpu().eval()
+    landmark, recognition = (torch.zeros(1, 3, side, side) for side in (LANDMARK_CUT, RECOGNITION_CUT))
+    of_any_size = {2: "height", 3: "width"}
+    outputs = [f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in STRIDES]
+    files: dict[str, tuple[nn.Module, Tensor, list[str], dict[str, dict[int, str]]]] = {
+        "det_10g": (
+            pack.detector,
+            torch.zeros(1, 3, 160, 160),
+            outputs,
+            {"image": of_any_size} | {name: {0: f"cells_{name}"} for name in outputs},
+        ),
+        "2d106det": (Flat(pack.landmarks), landmark, ["points"], {"image": {0: "n"}, "points": {0: "n"}}),
+        "1k3d68": (Deep(pack.landmarks), landmark, ["points"], {"image": {0: "n"}, "points": {0: "n"}}),
+        "w600k_r50": (pack.recognition, recognition, ["embedding"], {"image": {0: "n"}, "embedding": {0: "n"}}),
+    }
+    for name, (network, example, outputs, free) in files.items():
+        path = folder / f"{name}.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # this exporter is the older one, which needs no further package
+            torch.onnx.export(
+                network.eval(), (example,), path, input_names=["image"], output_names=outputs, dynamic_axes=free,
+                opset_version=17, dynamo=False,
+            )  # fmt: skip
+        path.write_bytes(_halved(path.read_bytes()))

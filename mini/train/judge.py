@@ -1,0 +1,357 @@
+"""The judge: two residual networks, apart from everything that they judge.
+
+`scene` looks at a whole picture: the place, and where faces are. `face` looks at one face and what is around it: every
+factor of the person, the expression, the pose, the clothes, and an embedding by which people are told apart.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..caption import CLOTHES_COLOURS, GARMENTS, PLACES
+from ..head import EXPRESSIONS
+from ..person import CHOICES, NUMBERS
+from ..world import Sample, World
+from . import figures
+from .autoencoder import as_input
+from .loop import Stage, Workshop
+from .pictures import NAMES, Pictures, Truth, numbers_of, turns
+
+CELL = 8  # pixels of a picture for each of the scene network's places
+CUT, AROUND = 96, 1.9  # a face's cut in pixels, and its side in lengths of the box's longer side
+EMBEDDING = 96
+POSE_SCALE = 30.0  # degrees
+PictureMap = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+KINDS: dict[str, int] = {name: len(options) for name, options in CHOICES.items()} | {
+    "expression": len(EXPRESSIONS),
+    "colour": len(CLOTHES_COLOURS),
+    "garment": len(GARMENTS),
+}
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions with batch norm and a shortcut; `stride` 2 halves the picture."""
+
+    def __init__(self, inside: int, outside: int, stride: int):
+        super().__init__()
+        self.first = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        last = nn.BatchNorm2d(outside)
+        nn.init.zeros_(last.weight)  # at first there is the shortcut alone
+        self.norms = nn.ModuleList([nn.BatchNorm2d(outside), last])
+        self.short: nn.Module = nn.Identity()
+        if stride > 1 or inside != outside:
+            self.short = nn.Sequential(
+                nn.AvgPool2d(stride), nn.Conv2d(inside, outside, 1, bias=False), nn.BatchNorm2d(outside)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norms[0](self.first(x)))
+        return F.relu(self.norms[1](self.second(y)) + self.short(x))
+
+
+def _trunk(stem: int, widths: Sequence[int]) -> nn.Sequential:
+    """Pictures to maps of an eighth of the size for three widths, a sixteenth for four."""
+    layers: list[nn.Module] = [nn.Conv2d(3, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()]
+    for i, (inside, outside) in enumerate(zip((stem, *widths), widths, strict=False)):
+        layers += [_Residual(inside, outside, 2 if i else 1), _Residual(outside, outside, 1)]
+    return nn.Sequential(*layers)
+
+
+class SceneJudge(nn.Module):
+    """(n, 3, H, W) in [0, 1] to places (n, 12) and cells (n, 5, H/8, W/8): a face's middle here, and its box."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = _trunk(16, (24, 48, 96))
+        self.place = nn.Linear(96, len(PLACES))
+        self.cells = nn.Conv2d(96, 5, 1)
+        with torch.no_grad():
+            self.cells.weight.mul_(0.1)
+            self.cells.state_dict()["bias"].fill_(-3.0)  # most cells hold none
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.trunk(images * 2 - 1)
+        return self.place(x.mean((2, 3))), self.cells(x)
+
+
+class FaceJudge(nn.Module):
+    """Cuts (n, 3, 96, 96) in [0, 1] to logits by kind, numbers (n, 4), pose (n, 3) and embedding (n, 96)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = _trunk(32, (32, 64, 128, 192))
+        self.pool = nn.AdaptiveAvgPool2d(3)
+        self.wide = nn.Sequential(nn.Linear(192 * 9, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU())
+        self.kinds = nn.ModuleDict({name: nn.Linear(512, count) for name, count in KINDS.items()})
+        self.numbers = nn.Linear(512, len(NUMBERS))
+        self.pose = nn.Linear(512, 3)
+        self.embedding = nn.Linear(512, EMBEDDING)
+
+    def forward(self, cuts: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+        x = self.wide(self.pool(self.trunk(cuts * 2 - 1)).flatten(1))
+        kinds = {name: head(x) for name, head in self.kinds.items()}
+        return kinds, self.numbers(x), self.pose(x), F.normalize(self.embedding(x).float(), dim=1)
+
+
+class Judge(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scene, self.face = SceneJudge(), FaceJudge()
+
+
+def cut(images: Tensor, boxes: Tensor) -> Tensor:
+    """Squares about the faces: images (n, 3, H, W), boxes (n, 4) in pixels, one each, to (n, 3, CUT, CUT)."""
+    height, width = images.shape[2:]
+    half = AROUND / 2 * torch.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    turn = torch.zeros(len(boxes), 2, 3, device=images.device)
+    turn[:, 0, 0], turn[:, 0, 2] = 2 * half / width, 2 * x / width - 1
+    turn[:, 1, 1], turn[:, 1, 2] = 2 * half / height, 2 * y / height - 1
+    places = F.affine_grid(turn, [len(boxes), 3, CUT, CUT], align_corners=False)
+    return F.grid_sample(images.float(), places, padding_mode="border", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Gallery(World):
+    """A world whose portraits show each person `views` times in a row, in other motions, clothes and places."""
+
+    views: int = 4
+
+    def sample(self, index: int, count: int = 1) -> Sample:
+        if count != 1:
+            raise ValueError(f"expected portraits, got {count} people")
+        base = super().sample(index)
+        figure = replace(base.scene.figures[0], person=self.person(index // self.views))
+        return Sample(replace(base.scene, figures=(figure,)), base.ask)
+
+
+def _cells(boxes: NDArray[np.float32], height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Truth of the scene network's cells: a soft peak (n, h, w) at each face's middle; boxes (n, 4, h, w) in cells."""
+    h, w = height // CELL, width // CELL
+    y, x = np.mgrid[:h, :w] + 0.5
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2 / CELL
+    far = (x - centre[..., 0, None, None]) ** 2 + (y - centre[..., 1, None, None]) ** 2
+    nearest = far.argmin(1)[:, None]
+    sides = (np.broadcast_to(boxes[..., k, None, None] / CELL, far.shape) for k in range(4))
+    near = np.stack([np.take_along_axis(side, nearest, 1)[:, 0] for side in sides], 1)
+    offsets = near - np.stack([x, y, x, y])
+    return torch.from_numpy(np.exp(-far.min(1) / 0.7)).float(), torch.from_numpy(offsets).float()
+
+
+def find_faces(cells: Tensor, least: float = 0.4) -> list[Tensor]:
+    """From the scene network's cells (n, 5, h, w) to each picture's boxes (k, 4) in pixels, left to right."""
+    peaks = torch.sigmoid(cells[:, 0].float())
+    # A cell is a face's where none of those about it is more so: two faces' middles are at least 6 cells apart.
+    highest = F.max_pool2d(peaks[:, None], 5, 1, 2)[:, 0]
+    found = []
+    for peak, high, offsets in zip(peaks, highest, cells[:, 1:].float(), strict=True):
+        y, x = torch.nonzero((peak == high) & (peak >= least), as_tuple=True)
+        middle = torch.stack([x, y, x, y], 1) + 0.5
+        boxes = (offsets[:, y, x].T + middle) * CELL
+        found.append(boxes[boxes[:, 0].argsort()])
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What the judge says of k faces, in order of the pictures, left to right; places in CHOICES, EXPRESSIONS, ...
+
+    Attributes:
+        kinds: by name, (k,) int64; numbers: (k, 4); pose: (k, 3) degrees; embedding: (k, 96), of length 1.
+    """
+
+    kinds: dict[str, NDArray[np.int64]]
+    numbers: NDArray[np.float32]
+    pose: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+def judge_scenes(judge: Judge, images: NDArray[np.uint8], workshop: Workshop) -> tuple[NDArray[np.int64], list[Tensor]]:
+    """Of pictures (n, H, W, 3): the places (n,), and each one's face boxes (k, 4) in pixels, left to right."""
+    places: list[Tensor] = []
+    boxes: list[Tensor] = []
+    with torch.no_grad(), workshop.autocast():
+        for i in range(0, len(images), 32):
+            place, cells = judge.scene(as_input(images[i : i + 32], workshop.device))
+            places.append(place.argmax(1).cpu())
+            boxes += [found.cpu() for found in find_faces(cells)]
+    return torch.cat(places).numpy(), boxes
+
+
+def judge_faces(judge: Judge, images: NDArray[np.uint8], boxes: Tensor, workshop: Workshop) -> Verdict:
+    """Of faces: pictures (k, H, W, 3), one for each box (k, 4)."""
+    found = []
+    with torch.no_grad(), workshop.autocast():
+        for i in range(0, len(images), 32):
+            cuts = cut(as_input(images[i : i + 32], workshop.device), boxes[i : i + 32].to(workshop.device))
+            found.append(judge.face(cuts))
+    kinds = {name: torch.cat([kind[name] for kind, *_ in found]).argmax(1).cpu().numpy() for name in KINDS}
+    numbers, turned, embedding = (torch.cat([row[k] for row in found]).float().cpu().numpy() for k in (1, 2, 3))
+    return Verdict(kinds, numbers, np.float32(POSE_SCALE) * turned, embedding)
+
+
+def load(workshop: Workshop) -> Judge:
+    judge = Judge()
+    judge.load_state_dict(workshop.stored("judge"))
+    return judge.to(workshop.device).eval().requires_grad_(False)
+
+
+def true_kinds(truth: Truth) -> dict[str, NDArray[np.int64]]:
+    """The truth of KINDS, by name: one for each face, (n * k,)."""
+    people = truth.people()
+    kinds = {name: np.array([CHOICES[name].index(getattr(p, name)) for p in people]) for name in CHOICES}
+    # The colour of what isn't there can't be seen.
+    kinds["glasses_colour"][kinds["glasses"] == 0] = -1
+    kinds["hair_colour"][(kinds["hair"] == 0) & (kinds["beard"] == 0)] = -1
+    for name in ("expression", "colour", "garment"):
+        kinds[name] = getattr(truth, name).ravel()
+    return kinds
+
+
+def told_apart(embedding: NDArray[np.float32], persons: NDArray[np.int64], crowd: int = 100) -> float:
+    """How often a face's nearest among `crowd` people, each seen once in another picture, is the right person's."""
+    names = list(dict.fromkeys(persons.tolist()))[:crowd]
+    rows = [np.flatnonzero(persons == name) for name in names]
+    gallery = embedding[[row[0] for row in rows]]
+    asked = [(i, k) for i, row in enumerate(rows) for k in row[1:]]
+    return float(np.mean([(gallery @ embedding[k]).argmax() == i for i, k in asked]))
+
+
+class JudgeStage(Stage):
+    name = "judge"
+    steps = 6_000
+    learning_rate = 2e-3
+    weight_decay = 0.02
+    clip = 5.0
+    people, groups = 10, 6  # a step: each person four times, groups of two
+    temperature = 0.1
+
+    def __init__(self, workshop: Workshop, size: int = 40_000):
+        super().__init__(workshop)
+        self.gallery = Pictures(workshop.folder, Gallery(seed=11), 1, size)
+        self.pairs = Pictures(workshop.folder, World(seed=1), 2, size // 4)
+        self.trios = Pictures(workshop.folder, World(seed=1), 3, size // 16)
+        self.held_out = Pictures(workshop.folder, Gallery(seed=12, held_out_people=True), 1, 500)
+        self.held_out_pairs = Pictures(workshop.folder, World(seed=2, held_out_people=True), 2, 100)
+        self.held_out_trios = Pictures(workshop.folder, World(seed=2, held_out_people=True), 3, 100)
+
+    def network(self) -> nn.Module:
+        return Judge()
+
+    def _worn(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Pictures a little blurred, tinted or noisy: the judged ones are not the renderer's own."""
+        count = len(images)
+        small = F.interpolate(images, scale_factor=0.6, mode="area")
+        blurred = F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
+        blur, tint, gain, noise = (
+            torch.rand(count, k, 1, 1, generator=rng).to(images.device) for k in (1, 3, 1, 1)
+        )  # fmt: skip
+        images = torch.lerp(images, blurred, (blur * 1.8 - 0.8).clamp(0, 1))
+        grain = torch.randn(images.shape, generator=rng).to(images.device)
+        return (images * (0.94 + 0.12 * gain) + 0.06 * (tint - 0.5) + 0.03 * noise * grain).clamp(0, 1)
+
+    def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(network, Judge)
+        device, views = self.workshop.device, 4
+        sets = numbers_of(step, self.people, self.gallery.size // views)
+        three, turn = turns(step, 4)
+        groups = self.trios if three else self.pairs
+        shown = [
+            self.gallery.take((sets[:, None] * views + np.arange(views)).ravel()),
+            groups.batch(turn, self.groups),
+        ]
+        scene_loss, cuts = torch.zeros((), device=device), []
+        for pictures, truth in shown:
+            images = self._worn(as_input(pictures, device), rng)
+            few = slice(0, 2 * self.groups)
+            place, cells = network.scene(images[few])
+            peak, boxes = (x.to(device) for x in _cells(truth.box[few], *pictures.shape[1:3]))
+            there = peak > 0.3
+            scene_loss = scene_loss + F.cross_entropy(place.float(), torch.from_numpy(truth.place[few]).to(device))
+            scene_loss = scene_loss + 30 * F.binary_cross_entropy_with_logits(cells[:, 0].float(), peak)
+            wrong = (cells[:, 1:].float() - boxes).abs().mean(1)
+            scene_loss = scene_loss + (wrong * there).sum() / there.sum()
+            people = truth.box.shape[1]
+            around = torch.from_numpy(truth.box.reshape(-1, 4))
+            # Boxes are found, not known: a little off.
+            length = (around[:, 2:] - around[:, :2]).max(1, keepdim=True).values
+            around = around + length * 0.05 * torch.randn(around.shape, generator=rng)
+            cuts.append(cut(images.repeat_interleave(people, 0), around.to(device)))
+        kinds, numbers, pose, embedding = network.face(torch.cat(cuts).contiguous(memory_format=torch.channels_last))
+
+        truths = [true_kinds(truth) for _, truth in shown]
+        kind_loss = torch.zeros((), device=device)
+        for name, logits in kinds.items():
+            target = torch.from_numpy(np.concatenate([true[name] for true in truths])).to(device)
+            weight = 3.0 if name == "expression" else 1.0
+            kind_loss = kind_loss + weight * F.cross_entropy(logits.float(), target, ignore_index=-1)
+        asked = [[getattr(p, name) for name in NUMBERS] for _, truth in shown for p in truth.people()]
+        number_loss = F.smooth_l1_loss(numbers.float(), torch.tensor(asked, device=device))
+        true_pose = torch.from_numpy(np.concatenate([truth.pose.reshape(-1, 3) for _, truth in shown]))
+        pose_loss = F.smooth_l1_loss(pose.float(), true_pose.to(device) / POSE_SCALE, beta=0.2)
+        identity = self._identity(embedding, np.concatenate([truth.persons.ravel() for _, truth in shown]))
+        loss = scene_loss + 0.3 * kind_loss + 3 * number_loss + 3 * pose_loss + identity
+        return {
+            "loss": loss, "scene": scene_loss, "kinds": kind_loss, "numbers": number_loss, "pose": pose_loss,
+            "identity": identity,
+        }  # fmt: skip
+
+    def _identity(self, embedding: Tensor, persons: NDArray[np.int64]) -> Tensor:
+        """Faces of one person near each other, of different people far: a contrast over the batch."""
+        who = torch.from_numpy(persons).to(embedding.device)
+        itself = torch.eye(len(who), dtype=torch.bool, device=embedding.device)
+        same = (who[:, None] == who) & ~itself
+        likely = (embedding @ embedding.T / self.temperature).masked_fill(itself, -1e4).log_softmax(1)
+        seen_again = same.any(1)
+        return -((likely * same).sum(1)[seen_again] / same.sum(1)[seen_again]).mean()
+
+    def report(self, judge: Judge, again: PictureMap = lambda images: images) -> dict[str, float]:
+        """Shares judged right on held-out people, after `again` was done to the pictures (a round trip, say)."""
+        said: dict[str, float] = {}
+        images, truth = self.held_out.take(np.arange(self.held_out.size))
+        images = again(images)
+        verdict = judge_faces(judge, images, torch.from_numpy(truth.box[:, 0]), self.workshop)
+        for name, true in true_kinds(truth).items():
+            said[name] = float((verdict.kinds[name] == true)[true >= 0].mean())
+        apart = np.abs(verdict.pose - truth.pose[:, 0])
+        said |= {f"{name}_degrees": float(np.median(apart[:, i])) for i, name in enumerate(("pitch", "yaw", "roll"))}
+        said["person_of_100"] = told_apart(verdict.embedding, truth.persons[:, 0])
+        right = []
+        for pictures, shown in ((images, truth), *((again(p), t) for p, t in self._held_out_groups())):
+            places, boxes = judge_scenes(judge, pictures, self.workshop)
+            right += [
+                (place == there, len(found) == shown.box.shape[1])
+                for place, there, found in zip(places, shown.place, boxes, strict=True)
+            ]
+        said["place"], said["count"] = (float(x) for x in np.mean(right, 0))
+        return said
+
+    def _held_out_groups(self) -> list[tuple[NDArray[np.uint8], Truth]]:
+        return [pictures.take(np.arange(pictures.size)) for pictures in (self.held_out_pairs, self.held_out_trios)]
+
+    def measures(self, network: nn.Module) -> dict[str, float]:
+        assert isinstance(network, Judge)
+        return self.report(network)
+
+    def picture(self, network: nn.Module) -> NDArray[np.uint8]:
+        """Held-out portraits, as found and judged."""
+        assert isinstance(network, Judge)
+        images = self.held_out.take(np.arange(0, 128, 4))[0].copy()
+        _, boxes = judge_scenes(network, images, self.workshop)
+        for image, found in zip(images, boxes, strict=True):
+            if not len(found):
+                continue
+            verdict = judge_faces(network, image[None], found[:1], self.workshop)
+            x0, y0, x1, y1 = (round(float(x)) for x in found[0])
+            cv2.rectangle(image, (x0, y0), (x1, y1), (255, 0, 0), 1)
+            text = f"{NAMES[verdict.kinds['expression'][0]]} {verdict.pose[0, 1]:.0f}"
+            cv2.putText(image, text, (2, 124), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 3)
+            cv2.putText(image, text, (2, 124), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1)
+        return figures.grid(list(images), 8)

@@ -1,0 +1,160 @@
+"""Pictures drawn once and kept on disk with their truth, in shards that are drawn when first asked for."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..caption import CLOTHES_COLOURS, GARMENTS, PLACES, Ask, Look
+from ..head import EXPRESSIONS
+from ..person import Person, draw_person
+from ..render import Picture, render
+from ..scene import compose
+from ..world import World
+
+SHARD = 500
+NAMES = tuple(EXPRESSIONS)
+person = lru_cache(maxsize=20_000)(draw_person)
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is true of n pictures that show k people each; arrays, the first axis the picture's.
+
+    Attributes:
+        persons: (n, k) int64, the people's seeds.
+        expression, colour, garment: (n, k) int64, places in EXPRESSIONS, CLOTHES_COLOURS, GARMENTS.
+        place: (n,) int64, in PLACES.
+        caption: (n,) str.
+        pose, box, keypoints, landmarks, points68: float32, (n, k, ...), as `render.FaceTruth` has them.
+    """
+
+    persons: NDArray[np.int64]
+    expression: NDArray[np.int64]
+    colour: NDArray[np.int64]
+    garment: NDArray[np.int64]
+    place: NDArray[np.int64]
+    caption: NDArray[np.str_]
+    pose: NDArray[np.float32]
+    box: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    points68: NDArray[np.float32]
+
+    def people(self) -> list[Person]:
+        """The n * k people, picture by picture."""
+        return [person(int(seed)) for seed in self.persons.ravel()]
+
+
+def _truth(drawn: list[tuple[str, Picture]]) -> dict[str, NDArray]:
+    """Truth's arrays by name."""
+    faces = [picture.faces for _, picture in drawn]
+    figures = [picture.scene.figures for _, picture in drawn]
+    truth: dict[str, NDArray] = {
+        "persons": np.array([[face.person.seed for face in row] for row in faces]),
+        "expression": np.array([[NAMES.index(face.motion.expression) for face in row] for row in faces]),
+        "colour": np.array([[CLOTHES_COLOURS.index(f.colour) for f in row] for row in figures]),
+        "garment": np.array([[GARMENTS.index(f.garment) for f in row] for row in figures]),
+        "place": np.array([PLACES.index(picture.scene.place) for _, picture in drawn]),
+        "caption": np.array([caption for caption, _ in drawn]),
+    }
+    for name in ("pose", "box", "keypoints", "landmarks", "points68"):
+        truth[name] = np.array([[getattr(face, name) for face in row] for row in faces])
+    return truth
+
+
+@lru_cache(maxsize=1)
+def renderer_digest() -> str:
+    """Eight hex digits that change with the renderer: pictures drawn by another are never taken for this one's."""
+    asked = [(Ask((Look(),) * count, place), count) for count, place in ((1, PLACES[6]), (2, PLACES[9]), (3, None))]
+    digest = hashlib.sha256()
+    for seed, (ask, count) in enumerate(asked):
+        people = tuple(draw_person(10 * seed + i) for i in range(count))
+        digest.update(render(compose(ask, people, seed)).image.tobytes())
+    return digest.hexdigest()[:8]
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file aside and move it to its place: a kill leaves no half of it there."""
+    part = path.with_suffix(f".{os.getpid()}")
+    with part.open("wb") as file:
+        write(file)
+    part.replace(path)
+
+
+class Pictures:
+    """`size` pictures of a world that show `count` people each, kept under `folder`.
+
+    A picture depends on its number alone, never on what was drawn before.
+    """
+
+    def __init__(self, folder: Path, world: World, count: int, size: int):
+        whose = f"{type(world).__name__.lower()}-{'heldout' if world.held_out_people else 'training'}"
+        self.folder = folder / f"pictures-{renderer_digest()}" / f"{whose}-{world.seed}-{count}"
+        self.world, self.count, self.size = world, count, size
+        self.shard = lru_cache(maxsize=64)(self._open)
+
+    def _open(self, shard: int) -> tuple[NDArray[np.uint8], Truth]:
+        """Pictures shard * SHARD and on: (SHARD, H, W, 3), read when used, and their truth."""
+        images, truth = self.folder / f"{shard:05}.npy", self.folder / f"{shard:05}.npz"
+        if not images.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            samples = [self.world.sample(shard * SHARD + i, self.count) for i in range(SHARD)]
+            drawn = [(sample.caption, sample.picture()) for sample in samples]
+            # The pictures last: a shard is whole or not there.
+            write_whole(truth, lambda file: np.savez(file, **_truth(drawn)))  # type: ignore[arg-type]
+            write_whole(images, lambda file: np.save(file, np.stack([picture.image for _, picture in drawn])))
+        with np.load(truth) as arrays:
+            return np.load(images, mmap_mode="r"), Truth(**arrays)
+
+    def shards(self) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
+        """All pictures in order, SHARD at a time."""
+        for shard in range(-(-self.size // SHARD)):
+            images, truth = self._open(shard)
+            keep = slice(0, self.size - shard * SHARD)
+            yield images[keep], Truth(**{name: array[keep] for name, array in vars(truth).items()})
+
+    def take(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Truth]:
+        """(n, H, W, 3) uint8 RGB and the truth of the pictures with these numbers."""
+        found = [(self.shard(int(number) // SHARD), int(number) % SHARD) for number in numbers]
+        images = np.stack([shard[0][i] for shard, i in found])
+        names = vars(found[0][0][1])
+        return images, Truth(**{n: np.stack([getattr(shard[1], n)[i] for shard, i in found]) for n in names})
+
+    def batch(self, step: int, size: int) -> tuple[NDArray[np.uint8], Truth]:
+        """Batch `step` of an endless reading: in order first, then in another order each time round."""
+        return self.take(numbers_of(step, size, self.size))
+
+
+def turns(step: int, every: int) -> tuple[bool, int]:
+    """Whether this step shows the rarer of two sorts (each `every`th does), and how many of its sort came before it.
+
+    So no batch is left out, and none is drawn in vain.
+    """
+    rare = step % every == every - 1
+    return rare, step // every if rare else step - step // every
+
+
+def numbers_of(step: int, batch: int, size: int) -> NDArray[np.int64]:
+    """(batch,) the numbers below `size` that a step reads: each once in every turn, the first turn in order."""
+    at = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
+    turn, place = at // size, at % size
+    return place * np.array([_stride(int(t), size) for t in turn], np.int64) % size
+
+
+@lru_cache(maxsize=16)
+def _stride(turn: int, size: int) -> int:
+    """Going round with a stride that has no divisor in common with the size visits every place once."""
+    if turn == 0:
+        return 1
+    rng = np.random.default_rng(turn)
+    while True:
+        stride = int(rng.integers(1, size + 1))
+        if np.gcd(stride, size) == 1:
+            return stride

@@ -1,0 +1,108 @@
+"""`python -m mini ship`: the trained networks as the pack ships them, and what each gets right, as a model card."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from ..kept import keep, widen
+from . import autoencoder, encoders, face_pack, host, judge
+from .autoencoder import AutoencoderStage
+from .encoders import EncodersStage
+from .face_networks import write_pack
+from .face_pack import FacePackStage
+from .judge import JudgeStage
+from .loop import Workshop
+from .unet import UNetStage
+
+FORMAT = "dynamicid-mini-1"
+NETWORKS = ("autoencoder", "encoders", "unet", "judge")
+PACK = "face-pack"
+WHAT = {
+    "autoencoder": "pictures to latents and back (TAESD's architecture)",
+    "judge": "names every factor, the expression, the pose, the person: judges the others",
+    "encoders": "text and image encoder, by contrast (CLIP's architectures)",
+    "unet": "latents from captions (SD1.5's architecture, noise prediction)",
+    PACK: "detection, landmarks, pose and recognition, as insightface loads them",
+}
+
+
+def ship(workshop: Workshop, folder: Path) -> None:
+    """Write `<name>.safetensors` for each network, and the face pack's ONNX files in a folder of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in NETWORKS:
+        save_file(keep(workshop.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
+    write_pack(face_pack.load(workshop), folder / PACK)
+
+
+def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """A shipped network's weights in float32."""
+    return widen(load_file(folder / f"{name}.safetensors"))
+
+
+def _restored(workshop: Workshop, folder: Path, scratch: Path) -> Workshop:
+    """A workshop in which the stages' stored weights are the shipped ones, so that what is measured is what ships."""
+    for name in NETWORKS:
+        (scratch / name).mkdir(parents=True)
+        save_file(as_shipped(folder, name), scratch / name / "weights.safetensors")
+    for drawn in workshop.folder.glob("pictures-*"):
+        (scratch / drawn.name).symlink_to(drawn)
+    return replace(workshop, folder=scratch)
+
+
+def measure(workshop: Workshop, folder: Path, quick: bool = False) -> dict[str, dict[str, float]]:
+    """What the shipped networks in `folder` get right on held-out people, by network; `quick` for a first look."""
+    with tempfile.TemporaryDirectory() as scratch:
+        shop = _restored(workshop, folder, Path(scratch))
+        coder, judging, unet = autoencoder.load(shop), judge.load(shop), host.unet()
+        unet.load_state_dict(shop.stored("unet"))
+        unet = unet.to(shop.device).eval().requires_grad_(False)
+
+        def round_trip(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            return autoencoder.decode(coder, autoencoder.encode(coder, images, shop), shop)
+
+        coding, reading, drawing = AutoencoderStage(shop), EncodersStage(shop), UNetStage(shop)
+        judges, faces = JudgeStage(shop), FacePackStage(shop)
+        if quick:
+            for pictures in (coding.held_out, reading.held_out, judges.held_out, faces.held_out):
+                pictures.size = 16
+            judges.held_out_pairs.size = judges.held_out_trios.size = 4
+        with torch.no_grad():
+            return {
+                "autoencoder": coding.measures(coder),
+                "judge": judges.report(judging),
+                "judge, on round trips": judges.report(judging, round_trip),
+                "encoders": reading.captions_told(encoders.load(shop)),
+                "unet": drawing.measures(unet, (4, 2, 2) if quick else (200, 100, 100)),
+                PACK: faces.report(folder / PACK),
+                f"{PACK}, on round trips": faces.report(folder / PACK, round_trip),
+            }
+
+
+def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]) -> str:
+    """The model card, in Markdown."""
+    lines = [
+        "# The miniature's networks",
+        "",
+        "Trained on rendered people by `python -m mini train`; measured on others.",
+    ]
+    lines += [
+        "",
+        "| network | what it does | parameters | bytes | steps | loss |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, what in WHAT.items():
+        files = [folder / f"{name}.safetensors"] if name in NETWORKS else sorted((folder / name).iterdir())
+        size, count = sum(file.stat().st_size for file in files), sum(t.numel() for t in workshop.stored(name).values())
+        state = torch.load(workshop.folder / name / "checkpoint.pt", map_location="cpu", weights_only=True)
+        last = [losses["loss"] for _, losses in state["history"][-10:]]
+        loss = f"{np.mean(last):.4g}" if last else ""
+        lines.append(f"| {name} | {what} | {count:,} | {size:,} | {state['step']:,} | {loss} |")
+    for name, values in measured.items():
+        lines += ["", f"## {name}", "", "| measure | value |", "| --- | --- |"]
+        lines += [f"| {key} | {value:.4g} |" for key, value in values.items()]
+    return "\n".join(lines) + "\n"

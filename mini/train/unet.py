@@ -1,0 +1,179 @@
+"""The UNet's stage: SD1.5's, in small, on latents of portraits and groups with their captions."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..caption import CLOTHES_COLOURS, GARMENTS, PLACES, view_of
+from ..caption import parse as parse_caption
+from ..world import World
+from . import autoencoder, encoders, figures, host, judge, pictures
+from .loop import Stage, Workshop
+from .pictures import NAMES, Pictures, numbers_of, turns, write_whole
+from .words import words
+
+TIMES = 1000
+
+
+def alphas() -> Tensor:
+    """(1000,) SD1.5's schedule: the share of the picture's variance that is left at each time."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMES, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float()
+
+
+class Latents:
+    """Pictures as latents, kept beside the pictures and encoded when first asked for."""
+
+    def __init__(self, source: Pictures, network: autoencoder.Autoencoder, digest: str, workshop: Workshop):
+        self.source, self._network, self._workshop = source, network, workshop
+        self.folder = source.folder / f"latents-{digest}"
+        self._shard = lru_cache(maxsize=512)(self._open)
+
+    def _open(self, shard: int) -> NDArray[np.float16]:
+        path = self.folder / f"{shard:05}.npy"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            images = np.array(self.source.shard(shard)[0])
+            found = autoencoder.encode(self._network, images, self._workshop).half().numpy()
+            write_whole(path, lambda file: np.save(file, found))
+        return np.load(path)
+
+    def batch(self, step: int, size: int) -> tuple[Tensor, list[str]]:
+        """(size, 4, h, w) float32 and their captions."""
+        at = [divmod(int(number), pictures.SHARD) for number in numbers_of(step, size, self.source.size)]
+        found = np.stack([self._shard(shard)[i] for shard, i in at]).astype(np.float32)
+        return torch.from_numpy(found), [str(self.source.shard(shard)[1].caption[i]) for shard, i in at]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+
+
+@torch.no_grad()
+def sample(
+    network: nn.Module,
+    reader: encoders.Encoders,
+    captions: Sequence[str],
+    size: tuple[int, int],
+    workshop: Workshop,
+    steps: int = 20,
+    guidance: float = 4.0,
+    seed: int = 0,
+) -> Tensor:
+    """Latents (n, 4, *size) drawn from noise by DDIM with classifier-free guidance."""
+    device, left = workshop.device, alphas()
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn((len(captions), 4, *size), generator=rng).to(device)
+    with workshop.autocast():
+        context = reader.states(words().batch([*captions, *[""] * len(captions)]).to(device))[0]
+        times = torch.linspace(TIMES - 1, 0, steps + 1).round().long()[:-1].tolist()
+        for now, then in zip(times, [*times[1:], -1], strict=True):
+            a, b = float(left[now]), float(left[then]) if then >= 0 else 1.0
+            at = torch.full((2 * len(x),), now, device=device)
+            asked, plain = network(torch.cat([x, x]), at, context, transformer_options={}).float().chunk(2)
+            noise = plain + guidance * (asked - plain)
+            picture = (x - (1 - a) ** 0.5 * noise) / a**0.5
+            x = b**0.5 * picture + (1 - b) ** 0.5 * noise
+    return x
+
+
+class UNetStage(Stage):
+    name = "unet"
+    steps = 40_000
+    learning_rate = 4e-4
+    weight_decay = 0.01
+    average = 0.9995
+    portraits, groups = 20, 8  # a step
+    unsaid = 0.1
+
+    def __init__(self, workshop: Workshop, size: int = 60_000):
+        super().__init__(workshop)
+        stored = workshop.folder / "autoencoder" / "weights.safetensors"
+        self.autoencoder, self.reader = autoencoder.load(workshop), encoders.load(workshop)
+        self.data = [
+            Latents(Pictures(workshop.folder, World(seed=1), count, share), self.autoencoder, _digest(stored), workshop)
+            for count, share in ((1, size), (2, size // 3), (3, size // 6))
+        ]
+        self._left = alphas().to(workshop.device)
+
+    def network(self) -> nn.Module:
+        return host.unet()
+
+    def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+        device = self.workshop.device
+        portraits, pairs, trios = self.data
+        three, turn = turns(step, 3)
+        found = {}
+        for name, latents, at, size in (
+            ("portraits", portraits, step, self.portraits),
+            ("groups", trios if three else pairs, turn, self.groups),
+        ):
+            true, captions = latents.batch(at, size)
+            dropped = torch.rand(size, generator=rng) < self.unsaid
+            captions = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
+            with torch.no_grad():
+                context = self.reader.states(words().batch(captions).to(device))[0]
+            times = torch.randint(TIMES, (size,), generator=rng).to(device)
+            noise = torch.randn(true.shape, generator=rng).to(device)
+            left = self._left[times][:, None, None, None]
+            mixed = left.sqrt() * true.to(device) + (1 - left).sqrt() * noise
+            said = network(mixed, times, context, transformer_options={})
+            found[name] = F.mse_loss(said.float(), noise)
+        # Every picture weighs the same for its area.
+        share = self.portraits / (self.portraits + 2 * self.groups)
+        return {"loss": share * found["portraits"] + (1 - share) * found["groups"], **found}
+
+    def drawn(self, network: nn.Module, captions: Sequence[str], size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
+        """Pictures (n, H, W, 3) uint8 of the captions, by latents of this size."""
+        latents = [
+            sample(network, self.reader, captions[i : i + 20], size, self.workshop, seed=seed + i)
+            for i in range(0, len(captions), 20)
+        ]
+        return autoencoder.decode(self.autoencoder, torch.cat(latents), self.workshop)
+
+    def _captions(self, count: int, number: int) -> list[str]:
+        world = World(seed=2, held_out_people=True, silence=0.0)
+        return [world.sample(i, count).caption for i in range(number)]
+
+    def picture(self, network: nn.Module) -> NDArray[np.uint8]:
+        """Sixteen portraits, four groups of two, four of three: captions that training does not show."""
+        portraits = self.drawn(network, self._captions(1, 16), (16, 16), 1)
+        groups = [self.drawn(network, self._captions(count, 4), (16, 32), count) for count in (2, 3)]
+        return np.concatenate([figures.grid(list(portraits), 8), *(figures.grid(list(shown), 4) for shown in groups)])
+
+    def measures(self, network: nn.Module, numbers: tuple[int, int, int] = (200, 100, 100)) -> dict[str, float]:
+        """How often the judge finds in the pictures what their captions ask for; nothing while there is no judge."""
+        if not (self.workshop.folder / "judge" / "weights.safetensors").exists():
+            return {}
+        judging = judge.load(self.workshop)
+        right: dict[str, list[bool]] = {}
+
+        def note(name: str, found: bool) -> None:
+            right.setdefault(name, []).append(bool(found))
+
+        for count, number in zip((1, 2, 3), numbers, strict=True):
+            captions = self._captions(count, number)
+            images = self.drawn(network, captions, (16, 16 if count == 1 else 32), 100 + count)
+            places, boxes = judge.judge_scenes(judging, images, self.workshop)
+            for image, caption, place, found in zip(images, captions, places, boxes, strict=True):
+                ask = parse_caption(caption)
+                note("place", PLACES[place] == ask.place)
+                note("count", len(found) == count)
+                if len(found) != count:
+                    continue
+                verdict = judge.judge_faces(judging, np.stack([image] * count), found, self.workshop)
+                for i, look in enumerate(ask.people):
+                    who = "" if count == 1 else "_in_groups"
+                    note(f"colour{who}", CLOTHES_COLOURS[verdict.kinds["colour"][i]] == look.colour)
+                    note(f"garment{who}", GARMENTS[verdict.kinds["garment"][i]] == look.garment)
+                    note(f"expression{who}", NAMES[verdict.kinds["expression"][i]] == look.expression)
+                    if look.view:
+                        note(f"view{who}", view_of(float(verdict.pose[i, 1]), look.posed) == look.view)
+        return {name: float(np.mean(found)) for name, found in right.items()}

@@ -1,0 +1,50 @@
+"""Captions as tokens: CLIP's own tokenizer, and the few of its tokens that captions use."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ..caption import ADJECTIVES, CLOTHES_COLOURS, COUNTS, GARMENTS, PLACES, TILTS, VIEWS, WHERE
+from ..networks import TEXT
+from . import host
+
+LENGTH: int = TEXT["max_position_embeddings"]
+
+
+class Words:
+    """CLIP's tokenizer, and its tokens numbered anew from 0: `ids` those that captions use, `unknown` all others."""
+
+    def __init__(self) -> None:
+        from transformers import CLIPTokenizer
+
+        self._tokenizer = CLIPTokenizer.from_pretrained(str(host.folder() / "comfy" / "sd1_tokenizer"))
+        said = [*COUNTS.values(), *WHERE[3], *CLOTHES_COLOURS, *GARMENTS, *PLACES, *ADJECTIVES, *ADJECTIVES.values()]
+        said += [*TILTS, *VIEWS, "in a expression", "the expression is", ","]
+        start, *_, end = self._tokenizer("")["input_ids"]
+        used = {token for words in said for token in self._tokenizer(words)["input_ids"]}
+        self.ids = sorted(used | {start, end})
+        self._number = {token: number for number, token in enumerate(self.ids)}
+        self.start, self.end, self.unknown = self._number[start], self._number[end], len(self.ids)
+
+    @cache  # noqa: B019 (one Words a process)
+    def numbers(self, caption: str) -> tuple[int, ...]:
+        """A caption's tokens, at most LENGTH with both ends: clauses that have no room are left out, from the last."""
+        inner = [self._number.get(token, self.unknown) for token in self._tokenizer(caption)["input_ids"][1:-1]]
+        if len(inner) > LENGTH - 2:
+            return self.numbers(caption.rpartition(", ")[0])
+        return (self.start, *inner, self.end)
+
+    def batch(self, captions: Sequence[str]) -> Tensor:
+        """(n, LENGTH) int64: token numbers, filled up with the end token as SD1.5's are."""
+        rows = torch.full((len(captions), LENGTH), self.end)
+        for row, caption in zip(rows, captions, strict=True):
+            numbers = self.numbers(caption)
+            row[: len(numbers)] = torch.tensor(numbers)
+        return rows
+
+
+@cache
+def words() -> Words:
+    return Words()

@@ -1,0 +1,66 @@
+"""What ships: weights a byte each, files that load, a model card of what was measured."""
+
+import pytest
+import torch
+from dynamicid_pack.mini.__main__ import main
+from dynamicid_pack.mini.kept import LARGE, keep, widen
+from dynamicid_pack.mini.train import pictures, ship
+from dynamicid_pack.mini.train.autoencoder import Autoencoder
+from dynamicid_pack.mini.train.loop import Training, Workshop
+from safetensors.torch import load_file
+
+
+def test_kept_weights_come_back_nearly_as_they_were():
+    torch.manual_seed(0)
+    state = {
+        "kernel": torch.randn(64, 32, 3, 3) * torch.logspace(-3, 1, 64).reshape(-1, 1, 1, 1),
+        "matrix": torch.randn(128, 64),
+        "bias": torch.randn(64),
+        "small": torch.randn(3, 5),
+        "ids": torch.arange(70_000),
+    }
+    state["matrix"][5] = 0
+    kept = keep(state)
+    assert kept["kernel"].dtype == kept["matrix"].dtype == torch.int8 and kept["bias"].dtype == torch.float16
+    found = widen(kept)
+    assert found.keys() == state.keys()
+    assert torch.equal(found["ids"], state["ids"]) and not found["matrix"][5].any()
+    for name in ("kernel", "matrix"):
+        assert found[name].shape == state[name].shape and found[name].dtype == torch.float32
+        rows, back = state[name].flatten(1), found[name].flatten(1)
+        # half a step of a row's 127, and what half precision loses of its scale
+        assert ((rows - back).abs() <= rows.abs().amax(1, keepdim=True) * (0.5 / 127 + 1e-3) + 1e-6).all()
+
+
+def test_kept_weights_take_a_quarter():
+    state = Autoencoder().state_dict()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in keep(state).values())
+    assert size < 0.27 * sum(tensor.numel() * 4 for tensor in state.values())
+    assert any(tensor.numel() >= LARGE for tensor in state.values())
+
+
+def test_shipping_before_training_says_what_is_missing(tmp_path, capsys):
+    assert main(["ship", "--checkpoints", str(tmp_path), "--to", str(tmp_path / "out")]) == 1
+    assert "train it first" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_everything_ships_and_is_measured(tmp_path, host, monkeypatch):
+    pytest.importorskip("insightface")
+    from .test_face_pack import small
+    from .test_stages import BASE, quiet
+
+    monkeypatch.setattr(pictures, "SHARD", 8)
+    workshop = Workshop(tmp_path / "trained")
+    for make in (*BASE.values(), small):
+        Training(make(workshop), quiet).run()
+    out = tmp_path / "shipped"
+    ship.ship(workshop, out)
+    for name in ship.NETWORKS:
+        stored, kept = workshop.stored(name), ship.as_shipped(out, name)
+        assert kept.keys() == stored.keys()
+        assert load_file(out / f"{name}.safetensors").keys() >= kept.keys()
+    measured = ship.measure(workshop, out, quick=True)
+    assert {"judge", "judge, on round trips", "unet", "face-pack"} <= measured.keys()
+    text = ship.card(workshop, out, measured)
+    assert "| unet |" in text and "12,634,244" in text and "## face-pack, on round trips" in text

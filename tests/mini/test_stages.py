@@ -1,0 +1,229 @@
+"""Short versions of the judge's, the encoders' and the UNet's stages, and their networks in the host."""
+
+import json
+import os
+from types import MethodType
+
+import numpy as np
+import pytest
+import torch
+from dynamicid_pack.mini import networks
+from dynamicid_pack.mini.train import encoders, judge, pictures, unet
+from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
+from dynamicid_pack.mini.train.loop import Training, Workshop
+from dynamicid_pack.mini.train.pictures import Pictures
+from dynamicid_pack.mini.world import World
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch):
+    monkeypatch.setattr(pictures, "SHARD", 8)
+
+
+def short(stage, steps=2):
+    """A stage without its pictures and measures, in which a few steps are all."""
+    stage.steps, stage.warm_up = steps, 1
+    stage.picture = MethodType(lambda self, network: None, stage)
+    stage.measures = MethodType(lambda self, network: {}, stage)
+    return stage
+
+
+def small_judge(workshop):
+    stage = short(judge.JudgeStage(workshop, 32))
+    stage.people, stage.groups = 2, 1
+    stage.held_out.size = stage.held_out_pairs.size = stage.held_out_trios.size = 8
+    return stage
+
+
+def small_encoders(workshop):
+    stage = short(encoders.EncodersStage(workshop, 96))
+    stage.batch = 4
+    return stage
+
+
+def small_unet(workshop):
+    stage = short(unet.UNetStage(workshop, 96))
+    stage.portraits, stage.groups = 2, 1
+    return stage
+
+
+def small_autoencoder(workshop):
+    stage = short(AutoencoderStage(workshop, 16))
+    stage.portraits = stage.groups = 1
+    return stage
+
+
+BASE = {"autoencoder": small_autoencoder, "judge": small_judge, "encoders": small_encoders, "unet": small_unet}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """All stages, trained for two steps in their order."""
+    if not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("needs a host: run `python dev.py test`, or set COMFYUI_PATH to ComfyUI's folder")
+    found = Workshop(tmp_path_factory.mktemp("base"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "SHARD", 8)
+        for make in BASE.values():
+            Training(make(found), quiet).run()
+    return found
+
+
+@pytest.mark.parametrize("name", ["judge", "encoders", "unet"])
+def test_each_stage_resumes_exactly(workshop, tmp_path, name):
+    parts = Workshop(tmp_path)
+    for other in workshop.folder.iterdir():
+        if other.name != name:
+            (tmp_path / other.name).symlink_to(other)
+    Training(BASE[name](parts), quiet).run(until=1)
+    Training(BASE[name](parts), quiet).run()
+    resumed, whole = parts.stored(name), workshop.stored(name)
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
+# --- the judge ---
+
+
+def test_a_gallery_shows_each_person_in_a_row_in_other_pictures():
+    world = judge.Gallery(seed=3, views=4)
+    samples = [world.sample(i) for i in range(8)]
+    people = [sample.scene.figures[0].person.seed for sample in samples]
+    assert people == [people[0]] * 4 + [people[4]] * 4 and people[0] != people[4]
+    assert len({sample.scene.seed for sample in samples}) == 8
+
+
+def test_faces_are_found_where_the_cells_say(tmp_path):
+    truth = Pictures(tmp_path, World(seed=3), 3, 8).take(np.arange(8))[1]
+    peaks, offsets = judge._cells(truth.box, 128, 256)
+    found = judge.find_faces(torch.cat([torch.logit(peaks[:, None].clamp(1e-3, 1 - 1e-3)), offsets], 1))
+    for boxes, true in zip(found, truth.box, strict=True):
+        assert np.allclose(boxes.numpy(), true, atol=1e-3)
+
+
+def test_a_cut_is_centred_on_the_face():
+    image = torch.zeros(1, 3, 128, 128)
+    image[..., 40:80, 60:90] = 1
+    found = judge.cut(image, torch.tensor([[60.0, 40.0, 90.0, 80.0]]))[0, 0]
+    rows, columns = torch.nonzero(found > 0.5, as_tuple=True)
+    assert abs(float(rows.float().mean()) - 47.5) < 1 and abs(float(columns.float().mean()) - 47.5) < 1
+    assert abs(float(rows.max() - rows.min() + 1) - judge.CUT / judge.AROUND) < 3
+
+
+def test_people_told_apart_by_perfect_embeddings():
+    persons = np.repeat(np.arange(20), 4)
+    perfect = np.eye(20, dtype=np.float32)[persons]
+    assert judge.told_apart(perfect, persons) == 1.0
+    assert judge.told_apart(np.roll(perfect, 1, 1) * (np.arange(80) % 4 > 0)[:, None], persons) < 0.2
+
+
+def test_what_cannot_be_seen_is_not_asked(tmp_path):
+    truth = Pictures(tmp_path, World(seed=3), 1, 64).take(np.arange(64))[1]
+    kinds = judge.true_kinds(truth)
+    assert ((kinds["glasses_colour"] == -1) == (kinds["glasses"] == 0)).all()
+    assert kinds.keys() == judge.KINDS.keys() and all(len(kinds[name]) == 64 for name in kinds)
+
+
+def test_the_judge_reports_shares(workshop):
+    report = small_judge(workshop).report(judge.load(workshop), lambda images: 255 - images)
+    shares = {name: share for name, share in report.items() if not name.endswith("_degrees")}
+    assert {"expression", "glasses", "hair", "colour", "place", "count", "person_of_100"} <= shares.keys()
+    assert all(0 <= share <= 1 for share in shares.values())
+
+
+# --- the encoders ---
+
+
+def test_every_caption_is_made_of_known_words_and_fits(workshop):
+    words = encoders.words()
+    for count in (1, 2, 3):
+        for i in range(60):
+            numbers = words.numbers(World(seed=9, silence=0.0).sample(i, count).caption)
+            assert words.unknown not in numbers and len(numbers) <= 77
+            assert numbers[0] == words.start and numbers[-1] == words.end
+    assert words.unknown in words.numbers("a portrait of a zebra")
+
+
+def test_the_host_reads_captions_as_the_trainer(workshop):
+    import comfy.sd1_clip
+
+    network = encoders.load(workshop)
+    captions = ["two people, at the beach, on the left in a red shirt, in a happy expression", "", "a zebra, 4k"]
+    with torch.no_grad():
+        states, vectors = network.states(encoders.words().batch(captions))
+    text, _ = networks.parts(workshop.stored("encoders"))
+    model = comfy.sd1_clip.SDClipModel(textmodel_json_config=dict(networks.TEXT), dtype=torch.float32)
+    missing, unexpected = model.transformer.load_state_dict(networks.with_all_rows(text), strict=False)
+    assert not missing and not unexpected
+    tokenizer = comfy.sd1_clip.SDTokenizer(embedding_size=networks.CONTEXT)
+    for i, caption in enumerate(captions):
+        with torch.no_grad():
+            found, pooled = model.encode_token_weights(tokenizer.tokenize_with_weights(caption))
+        assert torch.allclose(found[0], states[i], atol=1e-4)
+        assert torch.allclose(pooled[0], vectors[i], atol=1e-4)
+
+
+def test_the_host_sees_pictures_as_the_trainer(workshop, tmp_path):
+    import comfy.clip_vision
+
+    network = encoders.load(workshop)
+    images = torch.rand(2, 3, 128, 128).mul(255).round() / 255
+    with torch.no_grad():
+        states, vectors = network.seen(images)
+    _, vision = networks.parts(workshop.stored("encoders"))
+    config = tmp_path / "vision.json"
+    config.write_text(json.dumps(networks.VISION))
+    model = comfy.clip_vision.ClipVisionModel(str(config))
+    missing, unexpected = model.load_sd(vision)
+    assert not missing and not unexpected
+    with torch.inference_mode():
+        found = model.encode_image(images.permute(0, 2, 3, 1))
+    assert found.penultimate_hidden_states.shape == (2, 65, 192)
+    # in half precision, as the host chooses
+    assert torch.allclose(found.penultimate_hidden_states.float(), states, atol=2e-2)
+    assert torch.allclose(found.image_embeds.float(), vectors, atol=2e-2)
+
+
+# --- the UNet ---
+
+
+def test_the_host_runs_the_unet_as_the_trainer(workshop):
+    import comfy.model_sampling
+    import comfy.supported_models
+
+    config = comfy.supported_models.SD15(dict(networks.UNET))
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", device=torch.device("cpu"))
+    model.diffusion_model.load_state_dict(workshop.stored("unet"))
+    network = unet.host.unet()
+    network.load_state_dict(workshop.stored("unet"))
+    assert sum(p.numel() for p in network.parameters()) == 12_634_244
+    x, context = torch.randn(1, 4, 16, 32), torch.randn(1, 77, 128)
+    time = 600
+    sigma = model.model_sampling.sigmas[time : time + 1]
+    left = unet.alphas()[time]
+    assert torch.allclose(sigma, ((1 - left) / left).sqrt(), rtol=1e-4)
+    with torch.inference_mode():
+        noise = network(x, torch.tensor([time]), context, transformer_options={})
+        # the host scales what it is given, and turns the noise into the picture
+        denoised = model.apply_model(x / left.sqrt(), sigma, c_crossattn=context)
+    assert torch.allclose(denoised, (x - (1 - left).sqrt() * noise) / left.sqrt(), atol=1e-3)
+
+
+def test_sampling_draws_pictures_of_the_right_size(workshop):
+    stage = small_unet(workshop)
+    network = unet.host.unet()
+    found = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
+    assert found.shape == (2, 128, 256, 3) and found.dtype == np.uint8
+    again = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
+    assert np.array_equal(found, again)
+
+
+def test_the_judge_measures_the_unets_pictures(workshop):
+    stage = small_unet(workshop)
+    measured = unet.UNetStage.measures(stage, unet.host.unet(), (2, 1, 1))
+    assert {"place", "count"} <= measured.keys() and all(0 <= share <= 1 for share in measured.values())

@@ -1,0 +1,245 @@
+"""The training loop, the drawn pictures, and a short version of the autoencoder's stage."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from dynamicid_pack.mini.__main__ import main
+from dynamicid_pack.mini.train import figures, pictures
+from dynamicid_pack.mini.train.autoencoder import AutoencoderStage, decode, encode, load
+from dynamicid_pack.mini.train.loop import Stage, Training, Workshop, generator, rate_at
+from dynamicid_pack.mini.train.pictures import Pictures, numbers_of, turns
+from dynamicid_pack.mini.world import World
+from torch import nn
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch):
+    monkeypatch.setattr(pictures, "SHARD", 8)
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    return Workshop(tmp_path)
+
+
+class Line(Stage):
+    """Finds the line through points: a stage that takes no time."""
+
+    name = "line"
+    steps = 40
+    warm_up = 4
+    learning_rate = 0.05
+
+    def network(self):
+        return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+
+    def losses(self, network, step, rng):
+        x = torch.randn(16, 2, generator=rng)
+        return {"loss": (network(x)[:, 0] - x @ torch.tensor([2.0, -1.0])).square().mean()}
+
+    def measures(self, network):
+        return {"bias": float(network[2].bias)}
+
+
+def quiet(line):
+    pass
+
+
+def parameters(training):
+    return {name: tensor.clone() for name, tensor in training.network.state_dict().items()} | {
+        f"averaged.{name}": tensor.clone() for name, tensor in training.averaged.state_dict().items()
+    }
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+# --- the loop ---
+
+
+def test_a_training_learns_and_leaves_its_curves_weights_and_measures(workshop):
+    training = Training(Line(workshop), quiet)
+    training.run(log=5)
+    losses = [losses["loss"] for _, losses in training.history]
+    assert losses[-1] < 0.5 * losses[0]
+    assert json.loads((workshop.folder / "line" / "measures.json").read_text()).keys() == {"bias"}
+    assert (workshop.folder / "line" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert workshop.stored("line").keys() == training.network.state_dict().keys()
+
+
+@pytest.mark.parametrize("killed_at", [1, 17, 39])
+def test_going_on_after_a_kill_gives_the_same_parameters(tmp_path, killed_at):
+    whole = Training(Line(Workshop(tmp_path / "whole")), quiet)
+    whole.run()
+    parts = Workshop(tmp_path / "parts")
+    Training(Line(parts), quiet).run(until=killed_at)
+    killed = Training(Line(parts), quiet)  # two more steps that no checkpoint holds
+    for _ in range(2):
+        killed.one_step()
+    resumed = Training(Line(parts), quiet)
+    assert resumed.step == killed_at
+    resumed.run()
+    assert_same(parameters(resumed), parameters(whole))
+
+
+def test_a_stopped_training_ends_with_a_checkpoint(workshop):
+    class Stopping(Line):
+        def losses(self, network, step, rng):
+            if step == 6:
+                training.stop()
+            return super().losses(network, step, rng)
+
+    training = Training(Stopping(workshop), quiet)
+    training.run()
+    assert training.stopped and Training(Line(workshop), quiet).step == 7
+
+
+def test_a_half_written_checkpoint_is_not_taken(workshop):
+    Training(Line(workshop), quiet).run(until=10)
+    (workshop.folder / "line" / "checkpoint.123").write_bytes(b"torn")
+    assert Training(Line(workshop), quiet).step == 10
+
+
+def test_another_seed_is_another_training(tmp_path):
+    found = []
+    for seed in (0, 1):
+        training = Training(Line(Workshop(tmp_path / str(seed), seed)), quiet)
+        training.run(until=3)
+        found.append(parameters(training)["0.weight"])
+    assert not torch.equal(*found)
+
+
+def test_steps_draw_from_seed_stage_and_step_alone():
+    numbers = {generator(*key).initial_seed() for key in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]}
+    assert len(numbers) == 4
+    assert generator(0, "a", 7).initial_seed() == generator(0, "a", 7).initial_seed()
+
+
+def test_the_learning_rate_rises_stays_and_falls(workshop):
+    stage = Line(workshop)
+    rates = [rate_at(stage, step) for step in range(stage.steps + 1)]
+    assert rates[0] == 0.25 and rates[10] == 1.0 and rates[-1] == 0.0
+    assert rates[28:] == sorted(rates[28:], reverse=True)
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing(workshop):
+    class Broken(Line):
+        def losses(self, network, step, rng):
+            found = super().losses(network, step, rng)
+            return {"loss": found["loss"] * float("nan")} if step == 1 else found
+
+    training = Training(Broken(workshop), quiet)
+    training.one_step()
+    before = training.network[0].weight.clone()
+    training.one_step()
+    assert torch.equal(training.network[0].weight, before)
+
+
+def test_a_missing_stage_is_named(workshop):
+    with pytest.raises(ValueError, match="train it first"):
+        workshop.stored("autoencoder")
+
+
+def test_the_command_refuses_a_folder_inside_the_checkout(capsys):
+    assert main(["train", "--checkpoints", "mini/checkpoints"]) == 2
+    assert "outside the checkout" in capsys.readouterr().err
+
+
+# --- pictures ---
+
+
+def test_drawn_pictures_are_the_worlds(drawn):
+    world = World(seed=5)
+    images, truth = Pictures(drawn, world, 2, 16).take(np.array([3, 11]))
+    for i, number in enumerate((3, 11)):
+        sample = world.sample(number, 2)
+        picture = sample.picture()
+        assert np.array_equal(images[i], picture.image)
+        assert truth.caption[i] == sample.caption
+        assert [p.seed for p in truth.people()[2 * i : 2 * i + 2]] == [face.person.seed for face in picture.faces]
+        assert np.array_equal(truth.landmarks[i], [face.landmarks for face in picture.faces])
+        assert pictures.NAMES[truth.expression[i, 0]] == picture.faces[0].motion.expression
+
+
+def test_every_turn_reads_each_number_once_in_another_order():
+    numbers = [int(number) for step in range(12) for number in numbers_of(step, 4, 16)]
+    turns = [numbers[i : i + 16] for i in range(0, 48, 16)]
+    assert turns[0] == list(range(16))
+    assert all(sorted(turn) == turns[0] for turn in turns) and turns[1] != turns[0]
+
+
+def test_of_two_sorts_no_batch_is_left_out():
+    found = [turns(step, 4) for step in range(12)]
+    assert [turn for rare, turn in found if rare] == [0, 1, 2]
+    assert [turn for rare, turn in found if not rare] == list(range(9))
+
+
+def test_shards_are_all_pictures_in_order(drawn):
+    data = Pictures(drawn, World(seed=5), 2, 12)
+    captions = [caption for _, truth in data.shards() for caption in truth.caption]
+    assert captions == [data.world.sample(i, 2).caption for i in range(12)]
+
+
+def test_figures():
+    history = [(step, {"loss": 10.0 / step, "edges": 0.01}) for step in range(10, 110, 10)]
+    sheet = figures.curves(history)
+    assert sheet.shape == (360, 640, 3) and (sheet < 200).any()
+    assert figures.curves([]).min() == 255
+    assert figures.grid([np.zeros((4, 6, 3), np.uint8)] * 3, 2).shape == (8, 12, 3)
+
+
+# --- the autoencoder ---
+
+
+class Short(AutoencoderStage):
+    steps = 3
+    warm_up = 1
+    portraits, groups = 2, 1
+
+    def __init__(self, workshop, drawn):
+        super().__init__(workshop, 16)
+        self.portrait_data.folder = drawn / "portraits"
+        self.group_data.folder = drawn / "groups"
+        self.held_out.folder = drawn / "held-out"
+
+    def picture(self, network):
+        return None
+
+    def measures(self, network):
+        return {}
+
+
+@pytest.fixture
+def trained(workshop, drawn):
+    Training(Short(workshop, drawn), quiet).run()
+    return workshop
+
+
+def test_the_autoencoder_resumes_exactly(tmp_path, drawn, trained):
+    parts = replace(trained, folder=tmp_path / "parts")
+    Training(Short(parts, drawn), quiet).run(until=2)
+    Training(Short(parts, drawn), quiet).run()
+    assert_same(parts.stored("autoencoder"), trained.stored("autoencoder"))
+
+
+def test_the_host_loads_the_autoencoder_and_agrees_with_it(trained, drawn, host):
+    import comfy.sd
+
+    network = load(trained)
+    images = Short(trained, drawn).held_out.take(np.arange(2))[0]
+    latents = encode(network, images, trained)
+    assert latents.shape == (2, 4, 16, 16)
+    vae = comfy.sd.VAE(sd=trained.stored("autoencoder"))
+    with torch.inference_mode():
+        encoded = vae.encode(torch.from_numpy(images).float() / 255)
+        decoded = vae.decode(encoded)
+    # the host's latents are divided by SD1.5's factor, which its latent format multiplies by
+    assert torch.allclose(encoded.float() * 0.18215, latents, atol=1e-3)
+    made = decode(network, latents, trained)
+    assert np.abs((decoded.float().numpy() * 255).round() - made).max() <= 2
