@@ -60,6 +60,7 @@ class SaveIdentity(io.ComfyNode):
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
+                    optional=True,
                     tooltip="Replace another person saved under this name. Off: say so and save nothing.",
                 ),
             ],

@@ -48,13 +48,10 @@ def test_people_are_drawn(name: str, server: Server) -> None:
         assert distance(drawn[0], drawn[1]) > 1, "each of a batch has noise of its own"
 
 
-@pytest.mark.full
 def test_at_512(server: Server) -> None:
-    settings = Settings(width=512, height=512, steps=3)
-    (drawn,) = pictures(server, portrait(PEOPLE[:2], settings))
-    (plain,) = pictures(server, portrait([], settings))
+    """The size that SD1.5 is made for; a minute of two cores, so only the picture with people."""
+    (drawn,) = pictures(server, portrait(PEOPLE[:2], Settings(512, 512)))
     assert drawn.shape == (512, 512, 3)
-    assert distance(drawn, plain) > 1
 
 
 def test_weight_zero_is_the_plain_picture(server: Server) -> None:
