@@ -49,8 +49,8 @@ def test_people_are_drawn(name: str, server: Server) -> None:
 
 
 def test_at_512(server: Server) -> None:
-    """The size that SD1.5 is made for; a minute of two cores, so only the picture with people."""
-    (drawn,) = pictures(server, portrait(PEOPLE[:2], Settings(512, 512)))
+    """The size that SD1.5 is made for; it takes long, so only the picture with people, and without guidance."""
+    (drawn,) = pictures(server, portrait(PEOPLE[:2], Settings(512, 512, cfg=1.0)))
     assert drawn.shape == (512, 512, 3)
 
 
