@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .faces import Face
+from .weights import listed
 
 FORMAT = "dynamicid-identity-1"
 
@@ -152,7 +153,7 @@ def _identity_from(tensors: dict[str, Tensor], metadata: dict[str, str], default
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"expected an identity file (metadata format {FORMAT!r}), got format {metadata.get('format')!r} with "
-            f"tensors {_shortened(sorted(tensors))}. Choose a file written by Save Identity."
+            f"tensors {listed(tensors) or 'none'}. Choose a file written by Save Identity."
         )
     missing = {"tokens", "negative_tokens"} - tensors.keys()
     if missing:
@@ -197,8 +198,3 @@ def _checked_tokens(tokens: Tensor, field: str) -> Tensor:
 def _encoder_words(identity: Identity) -> str:
     encoder = f"encoder {identity.encoder[:12]}" if identity.encoder else "an unknown encoder"
     return f"{identity.name or 'an identity'!r} ({encoder}, width {identity.width})"
-
-
-def _shortened(names: list[str], shown: int = 5) -> str:
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest if names else "none"
