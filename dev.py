@@ -4,6 +4,7 @@
 Needs Python 3.10 to 3.13 with its venv module, and nothing else. Everything is kept in a cache folder that all
 checkouts share (DYNAMICID_DEV_HOME chooses another); no environment of the user's is ever installed into.
 
+    python dev.py demo [--json]  draws pictures with ComfyUI and the pack's own miniature, and says where they are
     python dev.py test [ARGS]    ruff, mypy and all tests. ARGS go to pytest; with any but --full, only pytest runs
     python dev.py env            make the environment and print {"python": ..., "comfyui": ..., "version": ...}
     python dev.py serve [ARGS]   ComfyUI with the pack, in the browser. ARGS go to ComfyUI's main.py
@@ -42,7 +43,7 @@ THIS_PYTHON = "{}.{}".format(*sys.version_info)
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 
 PACK_NAME = "dynamicid_pack"  # a module's name, whatever the checkout's folder is called
-CHECKED_TYPES = ("__init__.py", "nodes", "dynamicid_core", "benchmarks", "dev.py")
+CHECKED_TYPES = ("__init__.py", "nodes", "dynamicid_core", "mini", "benchmarks", "dev.py")
 MODEL_FOLDERS = ("checkpoints", "clip_vision", "controlnet", "dynamicid/identities", "insightface", "loras", "vae")
 
 
@@ -437,15 +438,26 @@ def env(place: Workplace, arguments: Sequence[str]) -> int:
     return 0
 
 
-def serve(place: Workplace, arguments: Sequence[str]) -> int:
-    """Run ComfyUI with the pack on this checkout's base directory; it prints its address when it is ready."""
+def server_command(place: Workplace, arguments: Sequence[str] = ()) -> list[str]:
+    """What runs ComfyUI with the pack on this checkout's base directory."""
     python, main_file = place.env.python, place.host.path / "main.py"
     without_accelerator = place.run(python, "-c", "import sys, torch; sys.exit(not torch.accelerator.is_available())")
     device = ["--cpu"] if without_accelerator and "--cpu" not in arguments else []
     database = f"sqlite:///{(place.base / 'user' / f'comfyui-{place.host.version}.db').as_posix()}"
     own = ["--base-directory", str(place.base), "--database-url", database, *device]
+    return [str(python), str(main_file), *own, *arguments]
+
+
+def demo(place: Workplace, arguments: Sequence[str]) -> int:
+    """Queue the miniature's templates on a real server and say where the pictures are."""
+    own = ["--output", place.base / "output", *arguments, "--", *server_command(place, ["--disable-api-nodes"])]
+    return place.run(place.env.python, "-m", "dynamicid_core.evaluation.demo", *own)
+
+
+def serve(place: Workplace, arguments: Sequence[str]) -> int:
+    """Run ComfyUI with the pack on this checkout's base directory; it prints its address when it is ready."""
     say(f"models, input and output are in {place.base}")
-    return place.run(python, main_file, *own, *arguments, cwd=place.host.path)
+    return place.run(*server_command(place, arguments), cwd=place.host.path)
 
 
 def bench(place: Workplace, arguments: Sequence[str]) -> int:
@@ -453,7 +465,7 @@ def bench(place: Workplace, arguments: Sequence[str]) -> int:
     return place.run(place.env.python, ROOT / "benchmarks" / "run.py", *arguments)
 
 
-COMMANDS = {command.__name__: command for command in (test, env, serve, bench)}
+COMMANDS = {command.__name__: command for command in (demo, test, env, serve, bench)}
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 LARGE = 4096  # elements, from which on a byte each is kept
-_SCALE = ".row_scale"
+ROW_SCALE = ".row_scale"
 
 
 def keep(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -22,7 +22,7 @@ def keep(state: dict[str, Tensor]) -> dict[str, Tensor]:
             rows = tensor.float().flatten(1)
             scale = rows.abs().amax(1).div(127).clamp(min=1e-6).half()  # a row of zeros stays one
             kept[name] = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8).reshape(tensor.shape)
-            kept[name + _SCALE] = scale
+            kept[name + ROW_SCALE] = scale
     return kept
 
 
@@ -30,9 +30,9 @@ def widen(kept: dict[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `keep`, as near as it kept them: weights in float32."""
     state: dict[str, Tensor] = {}
     for name, tensor in kept.items():
-        if name.endswith(_SCALE):
+        if name.endswith(ROW_SCALE):
             continue
-        scale = kept.get(name + _SCALE)
+        scale = kept.get(name + ROW_SCALE)
         if scale is not None:
             state[name] = tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
         else:

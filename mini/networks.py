@@ -52,7 +52,7 @@ UNET: dict[str, Any] = {
     "transformer_depth_middle": 1,
     "transformer_depth_output": [1, 1, 1, 1, 0, 0],
     "context_dim": CONTEXT,
-    "num_heads": 8,
+    "num_heads": 4,
     "num_head_channels": -1,
     "use_spatial_transformer": True,
     "use_linear_in_transformer": False,

@@ -6,7 +6,7 @@ from ..dynamicid_core.host import folders
 from .apply import Apply, ApplyAdvanced
 from .identities import LoadIdentity, MixIdentities, SaveIdentity
 from .inspect import ActivationMap
-from .load import LoadDynamicID
+from .load import LoadDynamicID, LoadDynamicIDMini
 from .place import AutoLayout, PlaceIdentity
 
 
@@ -19,6 +19,7 @@ class DynamicIDExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadDynamicID,
+            LoadDynamicIDMini,
             LoadIdentity,
             SaveIdentity,
             MixIdentities,

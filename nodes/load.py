@@ -1,8 +1,9 @@
-"""Load DynamicID."""
+"""Load DynamicID, and Load DynamicID Mini."""
 
 from comfy_api.latest import io
 
 from ..dynamicid_core.host import folders
+from ..dynamicid_core.host.miniature import load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket
 
@@ -44,6 +45,30 @@ class LoadDynamicID(io.ComfyNode):
     @classmethod
     def execute(cls, saa: str, imr: str = folders.NONE) -> io.NodeOutput:
         return io.NodeOutput(load_dynamicid(*map(folders.adapter_path, _chosen(saa, imr))))
+
+
+class LoadDynamicIDMini(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DynamicIDMini",
+            display_name="Load DynamicID Mini",
+            category="DynamicID/load",
+            description="Loads the miniature that comes with the pack: a small SD1.5 that draws people as flat "
+            "illustrations, 128 pixels high. It needs no other file. Its DynamicID is not trained yet.",
+            search_aliases=PEOPLE_ALIASES,
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Clip.Output(display_name="clip"),
+                io.Vae.Output(display_name="vae"),
+                DynamicIDSocket.Output(display_name="dynamicid"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        miniature = load_miniature()
+        return io.NodeOutput(miniature.model, miniature.clip, miniature.vae, miniature.dynamicid)
 
 
 def _chosen(saa: str, imr: str) -> list[str]:

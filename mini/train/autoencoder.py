@@ -126,7 +126,7 @@ def picture_loss(made: Tensor, true: Tensor, weight: Tensor) -> tuple[Tensor, Te
 
 class AutoencoderStage(Stage):
     name = "autoencoder"
-    steps = 16_000
+    steps = 11_000
     learning_rate = 6e-4
     clip = 0.5
     portraits, groups = 6, 2  # crops a step
@@ -185,7 +185,7 @@ class AutoencoderStage(Stage):
         mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         scale = (mean.square() + (std - 1).square()).mean()
         far = F.relu(latents.abs() - 2.8).square().mean()  # the decoder's clamp flattens what lies beyond 3
-        loss = colours + 0.5 * edges + 0.02 * scale + 0.05 * far
+        loss = 3 * colours + 0.5 * edges + 0.02 * scale + 0.05 * far
         return {"loss": loss, "colours": colours, "edges": edges, "scale": scale}
 
     def picture(self, network: nn.Module) -> NDArray[np.uint8]:

@@ -36,7 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoints", type=Path, required=True, metavar="FOLDER", help="where they were trained")
-    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the shipped files go")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="where the weights go; the model card and pictures are written beside it",
+    )
     parser.add_argument("--threads", type=int, help="of the CPU")
 
 
@@ -46,8 +52,10 @@ def _ship(workshop: Workshop, folder: Path) -> int:
     except ValueError as error:  # a stage that has not been trained
         print(error, file=sys.stderr)
         return 1
-    (folder / "MODEL_CARD.md").write_text(ship.card(workshop, folder, ship.measure(workshop, folder)))
-    print(folder / "MODEL_CARD.md")
+    ship.show(workshop, folder.parent / "pictures")
+    card = folder.parent / "MODEL_CARD.md"
+    card.write_text(ship.card(workshop, folder, ship.measure(workshop, folder)), "utf-8")
+    print(card)
     return 0
 
 

@@ -58,7 +58,7 @@ def load(workshop: Workshop) -> Encoders:
 
 class EncodersStage(Stage):
     name = "encoders"
-    steps = 6_000
+    steps = 2_500
     learning_rate = 1e-3
     weight_decay = 0.05
     batch = 48

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kept import ROW_SCALE, keep
+
 STRIDES = (8, 16, 32)
 ANCHORS = 2
 LANDMARK_CUT, RECOGNITION_CUT = 192, 112
@@ -119,21 +121,25 @@ class FacePack(nn.Module):
         self.detector, self.landmarks, self.recognition = Detector(), Landmarks(), Recognition()
 
 
-def _halved(data: bytes) -> bytes:
-    """An ONNX file whose larger weights are kept in half precision, and widened when it is loaded."""
+def _in_bytes(data: bytes) -> bytes:
+    """An ONNX file whose larger weights take a byte each, with a scale for every row, as `kept.keep` keeps them."""
     import onnx
     from onnx import helper, numpy_helper
 
     model = onnx.load_from_string(data)
-    casts = []
+    widened, scales = [], []
     for weight in model.graph.initializer:
-        values = numpy_helper.to_array(weight)
-        if values.dtype != np.float32 or values.size < 256:
+        name, values = weight.name, numpy_helper.to_array(weight)
+        if values.dtype != np.float32:
             continue
-        name = weight.name
-        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
+        tensors = keep({name: torch.from_numpy(values.copy())})
+        if tensors[name].dtype != torch.int8:
+            continue
+        weight.CopyFrom(numpy_helper.from_array(tensors[name].numpy(), f"{name}.bytes"))
+        scales.append(numpy_helper.from_array(tensors[name + ROW_SCALE].float().numpy(), f"{name}.scale"))
+        widened.append(helper.make_node("DequantizeLinear", [f"{name}.bytes", f"{name}.scale"], [name], axis=0))
+    model.graph.initializer.extend(scales)
+    nodes = [*widened, *model.graph.node]
     for i, node in enumerate(nodes):
         node.name = f"node_{i}"  # insightface takes early nodes called Sub and Mul for built-in preprocessing
     del model.graph.node[:]
@@ -168,4 +174,4 @@ def write_pack(pack: FacePack, folder: Path) -> None:
                 network.eval(), (example,), path, input_names=["image"], output_names=outputs, dynamic_axes=free,
                 opset_version=17, dynamo=False,
             )  # fmt: skip
-        path.write_bytes(_halved(path.read_bytes()))
+        path.write_bytes(_in_bytes(path.read_bytes()))

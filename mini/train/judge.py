@@ -226,14 +226,14 @@ def told_apart(embedding: NDArray[np.float32], persons: NDArray[np.int64], crowd
 
 class JudgeStage(Stage):
     name = "judge"
-    steps = 6_000
+    steps = 4_500
     learning_rate = 2e-3
     weight_decay = 0.02
     clip = 5.0
     people, groups = 10, 6  # a step: each person four times, groups of two
     temperature = 0.1
 
-    def __init__(self, workshop: Workshop, size: int = 40_000):
+    def __init__(self, workshop: Workshop, size: int = 24_000):
         super().__init__(workshop)
         self.gallery = Pictures(workshop.folder, Gallery(seed=11), 1, size)
         self.pairs = Pictures(workshop.folder, World(seed=1), 2, size // 4)

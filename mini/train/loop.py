@@ -62,6 +62,7 @@ class Stage(ABC):
     cool_down: float = 0.3  # last share of the steps, in which it falls to nothing
     average: float = 0.999  # decay of the weights' moving average, which is what is kept in the end
     clip: float = 1.0  # gradient norm
+    channels_last: bool = True  # kernels are laid out so; convolutions are quicker with it
 
     def __init__(self, workshop: Workshop):
         self.workshop = workshop
@@ -121,13 +122,15 @@ class Training:
         self.folder.mkdir(parents=True, exist_ok=True)
         device = stage.workshop.device
         torch.manual_seed(int(generator(stage.workshop.seed, stage.name, -1).initial_seed() % 2**31))
-        self.network = placed(stage.network(), device).train()
+        network = stage.network()
+        self.network = (placed(network, device) if stage.channels_last else network.to(device)).train()
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
         trained = [p for p in self.network.parameters() if p.requires_grad]
         decayed, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim < 2]
         groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.99))
         self.step = 0
+        self.seconds = 0.0  # that all steps took, on whatever machine
         self.history: list[tuple[int, dict[str, float]]] = []
         self.stopped = False
         self._restore()
@@ -145,6 +148,7 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.seconds = state.get("seconds", 0.0)
         self.step, self.history = state["step"], [(step, losses) for step, losses in state["history"]]
         self.say(f"{self.stage.name}: going on from step {self.step}")
 
@@ -152,6 +156,7 @@ class Training:
         """Write a checkpoint, aside and moved: a kill leaves the last whole one."""
         state: dict[str, Any] = {
             "step": self.step,
+            "seconds": self.seconds,
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -216,8 +221,10 @@ class Training:
         saved = shown = noted = time.monotonic()
         gathered: dict[str, Tensor] = {}
         while self.step < last and not self.stopped:
+            begun = time.monotonic()
             for name, value in self.one_step().items():
                 gathered[name] = gathered.get(name, torch.zeros_like(value)) + value
+            self.seconds += time.monotonic() - begun
             if self.step % log == 0:
                 means = {name: float(value) / log for name, value in gathered.items()}
                 self.history.append((self.step, means))

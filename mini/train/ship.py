@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,6 +38,16 @@ def ship(workshop: Workshop, folder: Path) -> None:
     for name in NETWORKS:
         save_file(keep(workshop.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
     write_pack(face_pack.load(workshop), folder / PACK)
+
+
+def show(workshop: Workshop, folder: Path) -> None:
+    """Write each stage's loss curves and samples as small pictures, `<stage>-curves.webp` and `<stage>-samples.webp`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in WHAT:
+        for kind in ("curves", "samples"):
+            image = cv2.imread(str(workshop.folder / stage / f"{kind}.png"))
+            if image is not None:  # the encoders have no samples
+                cv2.imwrite(str(folder / f"{stage}-{kind}.webp"), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
 
 
 def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -88,12 +99,14 @@ def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]
     lines = [
         "# The miniature's networks",
         "",
-        "Trained on rendered people by `python -m mini train`; measured on others.",
-    ]
-    lines += [
+        "Made by `python -m mini ship`: trained on rendered people by `python -m mini train`, measured on people whom",
+        "training never showed, with the weights as they ship (a byte for each of a large matrix's elements).",
         "",
-        "| network | what it does | parameters | bytes | steps | loss |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "Data: 10,000 drawn people, 7 expressions, 5 yaws, 3 pitches, 36 clothes, 12 places, in portraits (128x128) and",
+        "groups of two and three (256x128), with captions (`mini/world.py`). Everything follows from seed 0.",
+        "",
+        "| network | what it does | parameters | bytes | steps | minutes | loss |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, what in WHAT.items():
         files = [folder / f"{name}.safetensors"] if name in NETWORKS else sorted((folder / name).iterdir())
@@ -101,7 +114,9 @@ def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]
         state = torch.load(workshop.folder / name / "checkpoint.pt", map_location="cpu", weights_only=True)
         last = [losses["loss"] for _, losses in state["history"][-10:]]
         loss = f"{np.mean(last):.4g}" if last else ""
-        lines.append(f"| {name} | {what} | {count:,} | {size:,} | {state['step']:,} | {loss} |")
+        minutes = f"{state['seconds'] / 60:.0f}"
+        lines.append(f"| {name} | {what} | {count:,} | {size:,} | {state['step']:,} | {minutes} | {loss} |")
+    lines += ["", "Losses and samples: `pictures/`. Shares are of 1, errors are medians."]
     for name, values in measured.items():
         lines += ["", f"## {name}", "", "| measure | value |", "| --- | --- |"]
         lines += [f"| {key} | {value:.4g} |" for key, value in values.items()]

@@ -1,0 +1,1 @@
+"""What asks a ComfyUI server for pictures, as its page does; never imports ComfyUI."""

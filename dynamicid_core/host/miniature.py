@@ -1,0 +1,93 @@
+"""The shipped miniature as the host's own objects: model, text encoder, autoencoder; and the DynamicID that fits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import comfy.model_management as memory
+import comfy.supported_models
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
+from torch import Tensor
+
+from ...mini import networks
+from ...mini.kept import widen
+from ..face_encoder import FaceEncoder
+from ..tensor_file import read_tensors
+from ..untrained import untrained
+from .models import DynamicID, load_dynamicid
+from .sites import find_sites
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "mini" / "weights"
+FACE_PACK = WEIGHTS / "face-pack"
+
+
+@dataclass(frozen=True, eq=False)
+class Miniature:
+    """What Load DynamicID Mini hands out; 128x128 pixels are 16x16 latent cells, as SD1.5's are."""
+
+    model: ModelPatcher
+    clip: CLIP
+    vae: VAE
+    dynamicid: DynamicID
+
+
+def load_miniature(folder: Path = WEIGHTS) -> Miniature:
+    """Load what `python -m mini ship` wrote.
+
+    Raises:
+        FileNotFoundError: a file of the pack is missing.
+        ValueError: a file is damaged.
+    """
+    text, _ = networks.parts(_weights(folder, "encoders"))
+    vae = VAE(sd=_weights(folder, "autoencoder"))
+    model = _model(_weights(folder, "unet"))
+    return Miniature(model, _clip(networks.with_all_rows(text)), vae, _dynamicid(folder, model))
+
+
+def _weights(folder: Path, name: str) -> dict[str, Tensor]:
+    return widen(read_tensors(folder / f"{name}.safetensors")[0])
+
+
+def _model(weights: dict[str, Tensor]) -> ModelPatcher:
+    """As the host's loader makes a model, but for its detection, which knows only SD1.5's own sizes."""
+    config = comfy.supported_models.SD15(dict(networks.UNET))
+    config.unet_config.update(networks.UNET)  # the class sets eight heads, whatever it is given
+    device, parked, kinds = memory.get_torch_device(), memory.unet_offload_device(), config.supported_inference_dtypes
+    count = sum(tensor.numel() for tensor in weights.values())
+    dtype = memory.unet_dtype(model_params=count, supported_dtypes=kinds)
+    config.set_inference_dtype(dtype, memory.unet_manual_cast(dtype, device, kinds))
+    model = config.get_model(weights, "")
+    patcher = ModelPatcher(model, load_device=device, offload_device=parked)
+    model.to(parked)
+    model.load_model_weights(dict(weights), "")
+    return patcher
+
+
+def _clip(weights: dict[str, Tensor]) -> CLIP:
+    network = partial(SDClipModel, textmodel_json_config=dict(networks.TEXT))
+    target = SimpleNamespace(
+        params={},
+        clip=partial(SD1ClipModel, clip_model=network),
+        tokenizer=partial(SD1Tokenizer, tokenizer=partial(SDTokenizer, embedding_size=networks.CONTEXT)),
+    )
+    return CLIP(target, parameters=sum(tensor.numel() for tensor in weights.values()), state_dict=[weights])
+
+
+def _dynamicid(folder: Path, model: ModelPatcher) -> DynamicID:
+    """The trained one, or while there is none one that has learnt nothing."""
+    trained = folder / "dynamicid.safetensors"
+    if trained.exists():
+        return load_dynamicid(trained)
+    keys = [model.get_model_object(f"{site.path}.attn2.to_k.weight") for site in find_sites(model)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = FaceEncoder(hidden_width=256, clip_width=networks.VISION["hidden_size"], width=networks.CONTEXT)
+    checkpoint = untrained(keys, encoder)
+    assert checkpoint.adapter is not None
+    return DynamicID(checkpoint.adapter, checkpoint)

@@ -1,0 +1,42 @@
+"""A DynamicID of the right shapes that has learnt nothing: what training starts from.
+
+As in IP-Adapter's training, identity keys begin as the text's; values and low-rank changes begin at zero, so that a
+model patched with it draws what it drew before.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .adapter import adapter_from_weights
+from .checkpoint import Checkpoint
+from .face_encoder import FaceEncoder
+from .weights import fingerprint
+
+RANK = 8
+
+
+def untrained(text_keys: Sequence[Tensor], encoder: FaceEncoder) -> Checkpoint:
+    """An adapter for a UNet, and the face encoder whose identities it takes.
+
+    Args:
+        text_keys: the UNet's `attn2.to_k` weights (layer width, text width), in diffusers' processor order.
+
+    Raises ValueError when the encoder's tokens and the text's are not of one width.
+    """
+    weights: dict[str, Tensor] = {}
+    for block, keys in enumerate(text_keys):
+        width, text_width = keys.shape
+        if text_width != encoder.width:
+            raise ValueError(f"expected identity tokens as wide as the text's ({text_width}), got {encoder.width}.")
+        for index, source in ((2 * block, width), (2 * block + 1, text_width)):
+            for name in ("to_q", "to_k", "to_v", "to_out"):
+                inside = source if name in ("to_k", "to_v") else width
+                weights[f"{index}.{name}_lora.down.weight"] = torch.randn(RANK, inside) / RANK
+                weights[f"{index}.{name}_lora.up.weight"] = torch.zeros(width, RANK)
+        weights[f"{2 * block + 1}.to_k_ip.weight"] = keys.detach().float().cpu().clone()
+        weights[f"{2 * block + 1}.to_v_ip.weight"] = torch.zeros(width, text_width)
+    own = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
+    adapter = adapter_from_weights(weights, fingerprint(own), encoder.tokens)
+    return Checkpoint(adapter, own, None, None)
