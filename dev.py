@@ -450,8 +450,9 @@ def server_command(place: Workplace, arguments: Sequence[str] = ()) -> list[str]
 
 def demo(place: Workplace, arguments: Sequence[str]) -> int:
     """Queue the miniature's templates on a real server and say where the pictures are."""
-    own = ["--output", place.base / "output", *arguments, "--", *server_command(place, ["--disable-api-nodes"])]
-    return place.run(place.env.python, "-m", "dynamicid_core.evaluation.demo", *own)
+    server = server_command(place, ["--disable-api-nodes"])
+    own = ["--output", str(place.base / "output"), *arguments]
+    return place.run(place.env.python, "-m", "dynamicid_core.evaluation.demo", *own, "--", *server)
 
 
 def serve(place: Workplace, arguments: Sequence[str]) -> int:

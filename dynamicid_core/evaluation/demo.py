@@ -14,9 +14,7 @@ from .client import ServerError, server
 from .template import api_graph
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "workflows"
-UNTRAINED = (
-    "The miniature's DynamicID is not trained yet: these people are the base model's, whom the prompts describe."
-)
+UNTRAINED = "The miniature's DynamicID is not trained yet: who is drawn is up to the base model."
 
 
 def say(message: str) -> None:

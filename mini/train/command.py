@@ -41,7 +41,7 @@ def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="where the weights go; the model card and pictures are written beside it",
+        help="where the weights go; card and pictures: beside it",
     )
     parser.add_argument("--threads", type=int, help="of the CPU")
 

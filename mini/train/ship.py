@@ -41,7 +41,7 @@ def ship(workshop: Workshop, folder: Path) -> None:
 
 
 def show(workshop: Workshop, folder: Path) -> None:
-    """Write each stage's loss curves and samples as small pictures, `<stage>-curves.webp` and `<stage>-samples.webp`."""
+    """Write each stage's loss curves and samples as small pictures: `<stage>-curves.webp`, `<stage>-samples.webp`."""
     folder.mkdir(parents=True, exist_ok=True)
     for stage in WHAT:
         for kind in ("curves", "samples"):
@@ -102,8 +102,8 @@ def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]
         "Made by `python -m mini ship`: trained on rendered people by `python -m mini train`, measured on people whom",
         "training never showed, with the weights as they ship (a byte for each of a large matrix's elements).",
         "",
-        "Data: 10,000 drawn people, 7 expressions, 5 yaws, 3 pitches, 36 clothes, 12 places, in portraits (128x128) and",
-        "groups of two and three (256x128), with captions (`mini/world.py`). Everything follows from seed 0.",
+        "Data: 10,000 drawn people, 7 expressions, 5 yaws, 3 pitches, 36 clothes, 12 places, in portraits (128x128)",
+        "and groups of two and three (256x128), with captions (`mini/world.py`). Everything follows from seed 0.",
         "",
         "| network | what it does | parameters | bytes | steps | minutes | loss |",
         "| --- | --- | --- | --- | --- | --- | --- |",

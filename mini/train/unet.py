@@ -51,7 +51,7 @@ class Latents:
         at = [divmod(int(number), pictures.SHARD) for number in numbers_of(step, size, self.source.size)]
         found = np.stack([self._shard(shard)[i] for shard, i in at]).astype(np.float32)
         truths = [(self.source.shard(shard)[1], i) for shard, i in at]
-        boxes = np.stack([truth.box[i] for truth, i in truths]) / CELL
+        boxes = np.stack([truth.box[i] for truth, i in truths]) / np.float32(CELL)
         return torch.from_numpy(found), [str(truth.caption[i]) for truth, i in truths], boxes
 
 
