@@ -70,7 +70,8 @@ def _model(weights: dict[str, Tensor]) -> ModelPatcher:
 
 
 def _clip(weights: dict[str, Tensor]) -> CLIP:
-    network = partial(SDClipModel, textmodel_json_config=dict(networks.TEXT))
+    # As for SD1.5, the pooled text is the encoder's own, without CLIP's projection.
+    network = partial(SDClipModel, textmodel_json_config=dict(networks.TEXT), return_projected_pooled=False)
     target = SimpleNamespace(
         params={},
         clip=partial(SD1ClipModel, clip_model=network),

@@ -126,7 +126,7 @@ def picture_loss(made: Tensor, true: Tensor, weight: Tensor) -> tuple[Tensor, Te
 
 class AutoencoderStage(Stage):
     name = "autoencoder"
-    steps = 11_000
+    steps = 10_000
     learning_rate = 6e-4
     clip = 0.5
     portraits, groups = 6, 2  # crops a step

@@ -55,7 +55,7 @@ def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return widen(load_file(folder / f"{name}.safetensors"))
 
 
-def _restored(workshop: Workshop, folder: Path, scratch: Path) -> Workshop:
+def restored(workshop: Workshop, folder: Path, scratch: Path) -> Workshop:
     """A workshop in which the stages' stored weights are the shipped ones, so that what is measured is what ships."""
     for name in NETWORKS:
         (scratch / name).mkdir(parents=True)
@@ -68,7 +68,7 @@ def _restored(workshop: Workshop, folder: Path, scratch: Path) -> Workshop:
 def measure(workshop: Workshop, folder: Path, quick: bool = False) -> dict[str, dict[str, float]]:
     """What the shipped networks in `folder` get right on held-out people, by network; `quick` for a first look."""
     with tempfile.TemporaryDirectory() as scratch:
-        shop = _restored(workshop, folder, Path(scratch))
+        shop = restored(workshop, folder, Path(scratch))
         coder, judging, unet = autoencoder.load(shop), judge.load(shop), host.unet()
         unet.load_state_dict(shop.stored("unet"))
         unet = unet.to(shop.device).eval().requires_grad_(False)

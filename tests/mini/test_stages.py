@@ -196,11 +196,15 @@ def test_the_host_runs_the_unet_as_the_trainer(workshop):
     import comfy.supported_models
 
     config = comfy.supported_models.SD15(dict(networks.UNET))
+    config.unet_config.update(networks.UNET)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "", device=torch.device("cpu"))
-    model.diffusion_model.load_state_dict(workshop.stored("unet"))
+    torch.manual_seed(0)
+    # what blocks add begins at zero: weights of chance let attention count
+    weights = {name: torch.randn_like(w) * 0.05 if w.ndim > 1 else w for name, w in workshop.stored("unet").items()}
+    model.diffusion_model.load_state_dict(weights)
     network = unet.host.unet()
-    network.load_state_dict(workshop.stored("unet"))
+    network.load_state_dict(weights)
     assert sum(p.numel() for p in network.parameters()) == 12_634_244
     x, context = torch.randn(1, 4, 16, 32), torch.randn(1, 77, 128)
     time = 600
@@ -208,7 +212,7 @@ def test_the_host_runs_the_unet_as_the_trainer(workshop):
     left = unet.alphas()[time]
     assert torch.allclose(sigma, ((1 - left) / left).sqrt(), rtol=1e-4)
     with torch.inference_mode():
-        noise = network(x, torch.tensor([time]), context, transformer_options={})
+        noise = network(x, torch.tensor([time]), context, transformer_options=unet.OPTIONS)
         # the host scales what it is given, and turns the noise into the picture
         denoised = model.apply_model(x / left.sqrt(), sigma, c_crossattn=context)
     assert torch.allclose(denoised, (x - (1 - left).sqrt() * noise) / left.sqrt(), atol=1e-3)

@@ -1,0 +1,77 @@
+"""The shipped miniature: the host's own objects hold it, and the pack's nodes work on it."""
+
+from pathlib import Path
+
+import comfy.sample
+import comfy.samplers
+import pytest
+import torch
+from dynamicid_pack.dynamicid_core.face_encoder import FaceEncoder
+from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
+from dynamicid_pack.dynamicid_core.host.patch import apply_scene
+from dynamicid_pack.dynamicid_core.host.run import Settings
+from dynamicid_pack.dynamicid_core.identity import Identity
+from dynamicid_pack.dynamicid_core.regions import Region
+from dynamicid_pack.dynamicid_core.scene import Placement
+from dynamicid_pack.dynamicid_core.untrained import untrained
+from torch import Tensor
+
+PROMPT = "a portrait of a person in a red hoodie, at the beach, in a happy expression, in front view"
+
+
+@pytest.fixture(scope="module")
+def miniature() -> Miniature:
+    return load_miniature()
+
+
+def _sampled(model, miniature: Miniature, prompt: str = PROMPT, steps: int = 8) -> Tensor:
+    clip, latent = miniature.clip, torch.zeros(1, 4, 16, 16)
+    positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
+    noise = comfy.sample.prepare_noise(latent, 7)
+    return comfy.sample.sample(
+        model, noise, steps, 4.0, "euler", "normal", positive, negative, latent, disable_pbar=True
+    )  # fmt: skip
+
+
+def test_its_networks_are_the_hosts_in_small(miniature: Miniature) -> None:
+    unet = miniature.model.model.diffusion_model
+    assert sum(weight.numel() for weight in unet.parameters()) == 12_634_244
+    heads = {block.attn1.heads for block in unet.modules() if hasattr(block, "attn1")}
+    assert heads == {4}  # as trained; the host's class would take eight
+    states, pooled = miniature.clip.encode_from_tokens(miniature.clip.tokenize(PROMPT), return_pooled=True)
+    assert states.shape == (1, 77, 128) and pooled.shape == (1, 128)
+    picture = torch.rand(1, 128, 256, 3)
+    latent = miniature.vae.encode(picture)
+    assert latent.shape == (1, 4, 16, 32) and miniature.vae.decode(latent).shape == picture.shape
+
+
+def test_unknown_words_all_mean_the_same(miniature: Miniature) -> None:
+    zebra, photo, person = (
+        miniature.clip.encode_from_tokens(miniature.clip.tokenize(word)) for word in ("zebra", "photo", "person")
+    )
+    assert torch.equal(zebra, photo) and not torch.allclose(zebra, person)
+
+
+def test_the_untrained_adapter_fits_and_changes_nothing(miniature: Miniature) -> None:
+    adapter = miniature.dynamicid.adapter
+    assert adapter.tokens == 4 and adapter.token_width == 128
+    torch.manual_seed(1)
+    person = Identity(torch.randn(4, 128), torch.randn(4, 128), adapter.encoder_fingerprint)
+    patched = apply_scene(miniature.model, adapter, (Placement(person, Region()),), Settings())
+    assert patched is not miniature.model
+    plain, with_person = (_sampled(model, miniature) for model in (miniature.model, patched))
+    assert torch.allclose(plain, with_person, atol=1e-4) and plain.std() > 0.3
+
+
+def test_an_encoder_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="as wide as the text's"):
+        untrained([torch.zeros(64, 128)], FaceEncoder(width=64, depth=1))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="encoders.safetensors"):
+        load_miniature(tmp_path)
+
+
+def test_all_files_together_stay_small() -> None:
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < 30_000_000

@@ -1,0 +1,81 @@
+"""The shipped weights, measured on a few pictures: bounds that a broken network fails by far.
+
+What they reach on many is in mini/MODEL_CARD.md.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from dynamicid_pack.mini.train import autoencoder, host, judge, pictures, ship
+from dynamicid_pack.mini.train.face_pack import FacePackStage
+from dynamicid_pack.mini.train.judge import JudgeStage
+from dynamicid_pack.mini.train.loop import Workshop
+from dynamicid_pack.mini.train.unet import UNetStage
+from dynamicid_pack.tests.support import ROOT
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("host")]
+SHIPPED = ROOT / "mini" / "weights"
+FEW = 48
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_shards() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "SHARD", 8)
+        yield
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """A workshop whose stages hold what ships."""
+    folder = tmp_path_factory.mktemp("shipped")
+    return ship.restored(Workshop(folder / "empty"), SHIPPED, folder)
+
+
+@pytest.fixture(scope="module")
+def stage(workshop: Workshop) -> JudgeStage:
+    stage = JudgeStage(workshop)
+    stage.held_out.size, stage.held_out_pairs.size, stage.held_out_trios.size = FEW, 8, 8
+    return stage
+
+
+@pytest.fixture(scope="module")
+def originals(workshop: Workshop, stage: JudgeStage) -> dict[str, float]:
+    return stage.report(judge.load(workshop))
+
+
+def _round_trip(workshop: Workshop, images: np.ndarray) -> np.ndarray:
+    network = autoencoder.load(workshop)
+    return autoencoder.decode(network, autoencoder.encode(network, images, workshop), workshop)
+
+
+def test_the_judge_judges(originals: dict[str, float]) -> None:
+    for name, least in {"expression": 0.85, "glasses": 0.9, "hair": 0.85, "colour": 0.85, "count": 0.9}.items():
+        assert originals[name] >= least, name
+    assert originals["yaw_degrees"] < 5
+
+
+def test_round_trips_keep_what_the_judge_looks_for(
+    workshop: Workshop, stage: JudgeStage, originals: dict[str, float]
+) -> None:
+    found = stage.report(judge.load(workshop), lambda images: _round_trip(workshop, images))
+    for name in ("expression", "glasses", "hair"):
+        assert found[name] >= originals[name] - 0.1, name
+
+
+def test_insightface_finds_faces_with_the_pack(workshop: Workshop) -> None:
+    stage = FacePackStage(workshop)
+    stage.held_out.size = FEW
+    found = stage.report(SHIPPED / ship.PACK)
+    assert found["detection"] >= 0.9 and found["landmarks"] < 0.03
+    assert found["yaw_degrees"] < 6 and found["pitch_degrees"] < 6
+    assert found["person_of_100"] >= 0.8
+
+
+def test_pictures_show_what_captions_ask_for(workshop: Workshop) -> None:
+    network = host.unet()
+    network.load_state_dict(workshop.stored("unet"))
+    found = UNetStage(workshop).measures(network.eval().requires_grad_(False), (16, 4, 4))
+    for name, least in {"place": 0.7, "clothes": 0.6, "count": 0.7, "expression": 0.4}.items():
+        assert found[name] >= least, name
