@@ -1,7 +1,6 @@
-"""A DynamicID of the right shapes that has learnt nothing: what training starts from.
+"""A DynamicID of the right shapes that has learnt nothing: a model patched with it draws what it drew before.
 
-As in IP-Adapter's training, identity keys begin as the text's; values and low-rank changes begin at zero, so that a
-model patched with it draws what it drew before.
+Identity keys are the text's own; identity values and low-rank changes are zero.
 """
 
 from collections.abc import Sequence
