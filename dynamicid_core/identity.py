@@ -1,8 +1,9 @@
 """An identity: what the face encoder made of a person, the value that flows through a graph, and its file.
 
 File format `dynamicid-identity-1`: safetensors with `tokens` (T, D), `negative_tokens` (T, D) and optionally
-`face.embedding` (512,), `face.landmarks` (106, 2), `thumbnail` (H, W, 3) uint8; metadata `format`, `encoder`
-(sha256 of the face encoder's weights), `name`, `face_prompt`, `shares` (of a mixed identity, comma-separated).
+`face.embedding` (512,), `face.landmarks` (106, 2), `face.points68` (68, 3), `face.pose` (3,), `face.box` (4,),
+`face.size` (2,), `thumbnail` (H, W, 3) uint8; metadata `format`, `encoder` (sha256 of the face encoder's weights),
+`name`, `face_prompt`, `shares` (of a mixed identity, comma-separated).
 A file with the two token tensors and the format is enough.
 """
 
@@ -10,6 +11,7 @@ import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -101,10 +103,8 @@ def mix(a: Identity, b: Identity, amount: float) -> Identity:
 def save_identity(identity: Identity, path: Path) -> None:
     """Write an identity file; an existing file is replaced only once the new one is complete."""
     tensors = {"tokens": identity.tokens, "negative_tokens": identity.negative_tokens}
-    if identity.face is not None and identity.face.embedding is not None:
-        tensors["face.embedding"] = identity.face.embedding
-    if identity.face is not None and identity.face.landmarks is not None:
-        tensors["face.landmarks"] = identity.face.landmarks
+    if identity.face is not None:
+        tensors |= _face_tensors(identity.face)
     if identity.thumbnail is not None:
         tensors["thumbnail"] = identity.thumbnail
     metadata = {
@@ -158,7 +158,6 @@ def _identity_from(tensors: dict[str, Tensor], metadata: dict[str, str], default
     missing = {"tokens", "negative_tokens"} - tensors.keys()
     if missing:
         raise ValueError(f"the tensors {sorted(missing)} are missing. Save the identity again.")
-    embedding, landmarks = tensors.get("face.embedding"), tensors.get("face.landmarks")
     try:
         shares = tuple(float(share) for share in (metadata.get("shares") or "1.0").split(","))
     except ValueError:
@@ -173,9 +172,34 @@ def _identity_from(tensors: dict[str, Tensor], metadata: dict[str, str], default
         shares=shares,
         name=metadata.get("name") or default_name,
         face_prompt=metadata.get("face_prompt", ""),
-        face=None if embedding is None and landmarks is None else Face(embedding, landmarks),
+        face=_face_from(tensors),
         thumbnail=tensors.get("thumbnail"),
     )
+
+
+def _face_tensors(face: Face) -> dict[str, Tensor]:
+    found = {"embedding": face.embedding, "landmarks": face.landmarks, "points68": face.points68}
+    found |= {
+        name: torch.tensor(value) for name in ("pose", "box", "size") if (value := getattr(face, name)) is not None
+    }
+    return {f"face.{name}": tensor for name, tensor in found.items() if tensor is not None}
+
+
+def _face_from(tensors: dict[str, Tensor]) -> Face | None:
+    """The face that a file tells of, None when it tells of none."""
+    shapes = {"embedding": (-1,), "landmarks": (106, 2), "points68": (68, 3), "pose": (3,), "box": (4,), "size": (2,)}
+    found = {name: tensors[f"face.{name}"] for name in shapes if f"face.{name}" in tensors}
+    for name, tensor in found.items():
+        if tensor.ndim != len(shapes[name]) or (-1 not in shapes[name] and tuple(tensor.shape) != shapes[name]):
+            raise ValueError(
+                f"face.{name} has shape {tuple(tensor.shape)}, expected {shapes[name]}. Save the identity again."
+            )
+    if not found:
+        return None
+    values: dict[str, Any] = {
+        name: tuple(tensor.tolist()) if name in ("pose", "box", "size") else tensor for name, tensor in found.items()
+    }
+    return Face(**values)
 
 
 def renamed(identity: Identity, name: str) -> Identity:

@@ -37,13 +37,13 @@ def _worn(image: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
 
 class FacePackStage(Stage):
     name = "face-pack"
-    steps = 8_000
+    steps = 4_000
     learning_rate = 1.5e-3
     weight_decay = 0.02
     clip = 10.0
     canvases, people, views = 8, 10, 4
 
-    def __init__(self, workshop: Workshop, size: int = 40_000):
+    def __init__(self, workshop: Workshop, size: int = 24_000):
         super().__init__(workshop)
         world = World(seed=1)
         self.gallery = Pictures(workshop.folder, Gallery(seed=11), 1, size)

@@ -51,7 +51,7 @@ class Latents:
         at = [divmod(int(number), pictures.SHARD) for number in numbers_of(step, size, self.source.size)]
         found = np.stack([self._shard(shard)[i] for shard, i in at]).astype(np.float32)
         truths = [(self.source.shard(shard)[1], i) for shard, i in at]
-        boxes = np.stack([truth.box[i] for truth, i in truths]) / np.float32(CELL)
+        boxes = np.stack([truth.box[i] for truth, i in truths]).astype(np.float32) / np.float32(CELL)
         return torch.from_numpy(found), [str(truth.caption[i]) for truth, i in truths], boxes
 
 
@@ -97,7 +97,7 @@ def sample(
 
 class UNetStage(Stage):
     name = "unet"
-    steps = 12_000
+    steps = 8_500
     learning_rate = 5e-4
     weight_decay = 0.01
     average = 0.9995
@@ -107,13 +107,13 @@ class UNetStage(Stage):
     face = 3.0  # how much more a cell of a face weighs: what expressions differ in is small
     clearest = 5.0  # signal to noise, from which on times weigh less (min-SNR, arXiv 2303.09556, section 3.4)
 
-    def __init__(self, workshop: Workshop, size: int = 40_000):
+    def __init__(self, workshop: Workshop, size: int = 24_000):
         super().__init__(workshop)
         stored = workshop.folder / "autoencoder" / "weights.safetensors"
         self.autoencoder, self.reader = autoencoder.load(workshop), encoders.load(workshop)
         self.data = [
             Latents(Pictures(workshop.folder, World(seed=1), count, share), self.autoencoder, _digest(stored), workshop)
-            for count, share in ((1, size), (2, size // 3), (3, size // 6))
+            for count, share in ((1, size), (2, size // 2), (3, size // 6))
         ]
         self._left = alphas().to(workshop.device)
 

@@ -18,7 +18,8 @@ def _person(seed: int = 0, tokens: int = 4, width: int = 8, **more) -> Identity:
 
 
 def test_a_file_gives_back_all_that_was_saved(tmp_path: Path) -> None:
-    face = Face(torch.randn(512), torch.rand(106, 2))
+    pose, box, size = (1.5, -20.0, 0.25), (10.0, 20.0, 110.0, 140.0), (480, 640)
+    face = Face(torch.randn(512), torch.rand(106, 2), torch.rand(68, 3), pose, box, size)
     saved = _person(encoder="ab" * 32, name="Ana", face_prompt="in a happy expression", face=face)
     path = tmp_path / "folder" / "ana.safetensors"
     save_identity(saved, path)
@@ -26,7 +27,8 @@ def test_a_file_gives_back_all_that_was_saved(tmp_path: Path) -> None:
     assert torch.equal(loaded.tokens, saved.tokens) and torch.equal(loaded.negative_tokens, saved.negative_tokens)
     assert (loaded.encoder, loaded.name, loaded.face_prompt) == (saved.encoder, "Ana", "in a happy expression")
     assert loaded.face is not None and torch.equal(loaded.face.embedding, face.embedding)
-    assert torch.equal(loaded.face.landmarks, face.landmarks)
+    assert torch.equal(loaded.face.landmarks, face.landmarks) and torch.equal(loaded.face.points68, face.points68)
+    assert (loaded.face.pose, loaded.face.box, loaded.face.size) == (pose, box, size)
     assert list(path.parent.iterdir()) == [path], "a temporary file was left behind"
 
 

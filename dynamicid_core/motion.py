@@ -1,0 +1,110 @@
+"""Facial motion in the words and points that IMR takes: what a reference shows, and what is wanted instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .faces import Face
+from .landmarks import FRAME, Frame, Points, carried, with_depth
+
+EXPRESSIONS = ("neutral", "happy", "sad", "anger", "surprise", "disgust", "fear")
+_FRONT, _LEVEL = 10.0, 10.0  # degrees, within which a face counts as seen from the front, and as level
+
+
+@dataclass(frozen=True, eq=False)
+class FacialMotion:
+    """An expression and head pose.
+
+    Attributes:
+        prompt: a face prompt, for SD1.5's text encoder.
+        landmarks: (106, 2) in the picture squashed to 512 x 512; None where there is no face.
+    """
+
+    prompt: str
+    landmarks: Points | None
+
+
+def face_prompt(expression: str, pitch: float, yaw: float) -> str:
+    """The release's words for an expression (one of EXPRESSIONS, or any words) and a pose in degrees."""
+    tilt = "facing up, " if pitch > _LEVEL else "facing down, " if pitch < -_LEVEL else ""
+    view = "in front view" if abs(yaw) < _FRONT else "in side view"
+    return f"in a {expression} expression, {tilt}{view}"
+
+
+def own_motion(face: Face | None, expression: str = "neutral", prompt: str = "") -> FacialMotion:
+    """The motion that a reference shows: its landmarks and pose, and the expression that it is said to have.
+
+    Args:
+        prompt: taken instead of what expression and pose would say.
+    """
+    pitch, yaw, _ = _pose(face)
+    landmarks = None if face is None or face.landmarks is None else face.landmarks.numpy().astype(np.float64)
+    return FacialMotion(prompt or face_prompt(expression, pitch, yaw), landmarks)
+
+
+def wanted_motion(
+    face: Face | None,
+    expression: str = "neutral",
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    prompt: str = "",
+    driver: Face | None = None,
+    strength: float = 1.0,
+) -> FacialMotion:
+    """The motion that a face is to show.
+
+    Args:
+        yaw, pitch: degrees to turn further than the reference, or the driver, does.
+        prompt: taken instead of what expression and pose would say.
+        driver: a face whose expression and pose are carried over to this face's proportions and place.
+        strength: how far towards the driver's, 0 to 1.
+
+    Without 3-D points the landmarks stay as they are, and the words alone tell the pose.
+    """
+    own, pose = own_motion(face), np.array(_pose(face))
+    turn = np.array([pitch, yaw, 0.0])
+    drives = driver is not None and strength > 0
+    if drives:
+        pose = pose + strength * (np.array(_pose(driver)) - pose)
+    pose = pose + turn
+    landmarks = own.landmarks
+    if (drives or turn.any()) and face is not None and _in_depth(face):
+        landmarks = _moved(face, driver if drives else None, strength, pose)
+    return FacialMotion(prompt or face_prompt(expression, float(pose[0]), float(pose[1])), landmarks)
+
+
+def _moved(face: Face, driver: Face | None, strength: float, pose: Points) -> Points:
+    """(106, 2) squashed: this face's landmarks with the driver's expression, its head turned to `pose`."""
+    frame, points = _head(face)
+    if driver is not None:
+        if not _in_depth(driver):
+            raise ValueError(
+                "The driving face has no 3-D points: take it from a picture, by Load DynamicID's face pack."
+            )
+        points = points + strength * (carried(_head(driver)[1], points) - points)
+    pitch, yaw, roll = (float(angle) for angle in pose)
+    return frame.outward(points, (pitch, yaw, roll))[:, :2] * _squash(face)
+
+
+def _head(face: Face) -> tuple[Frame, Points]:
+    """A face's frame, and its landmarks (106, 3) in it."""
+    assert face.landmarks is not None and face.points68 is not None
+    points68 = face.points68.numpy().astype(np.float64)
+    frame = Frame(points68, _pose(face))
+    return frame, frame.inward(with_depth(face.landmarks.numpy() / _squash(face), points68))
+
+
+def _squash(face: Face) -> Points:
+    """(2,) what pixels of the picture become in the squashed one."""
+    assert face.size is not None
+    return np.array([FRAME / face.size[1], FRAME / face.size[0]])
+
+
+def _in_depth(face: Face) -> bool:
+    return all(known is not None for known in (face.landmarks, face.points68, face.pose, face.size))
+
+
+def _pose(face: Face | None) -> tuple[float, float, float]:
+    return (0.0, 0.0, 0.0) if face is None or face.pose is None else face.pose
