@@ -240,7 +240,13 @@ def load_analyser(pack: Path, provider: str = "auto", embeds_rgb: bool = True) -
     missing = [file for file in _TASKS.values() if not (pack / file).is_file()]
     if missing:
         raise ValueError(f"The face pack {pack.name} lacks {', '.join(missing)}. Unpack buffalo_l again, all of it.")
-    from insightface.app import FaceAnalysis
+    try:
+        from insightface.app import FaceAnalysis
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed, which finds faces: python -m pip install insightface onnxruntime, "
+            "with the Python that runs ComfyUI."
+        ) from error
 
     providers = chosen_providers(provider)
     try:

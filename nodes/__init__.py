@@ -4,6 +4,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..dynamicid_core.host import folders
 from .apply import Apply, ApplyAdvanced
+from .edit import EditFacialMotion
+from .encode import EncodeIdentity
 from .identities import LoadIdentity, MixIdentities, SaveIdentity
 from .inspect import ActivationMap
 from .load import LoadDynamicID, LoadDynamicIDMini
@@ -20,6 +22,8 @@ class DynamicIDExtension(ComfyExtension):
         return [
             LoadDynamicID,
             LoadDynamicIDMini,
+            EncodeIdentity,
+            EditFacialMotion,
             LoadIdentity,
             SaveIdentity,
             MixIdentities,

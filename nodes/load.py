@@ -1,7 +1,14 @@
 """Load DynamicID, and Load DynamicID Mini."""
 
+from functools import partial
+from pathlib import Path
+
+import comfy.clip_vision
+import folder_paths
+from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
 
+from ..dynamicid_core.faces import PROVIDERS, load_analyser
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.miniature import load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
@@ -32,19 +39,64 @@ class LoadDynamicID(io.ComfyNode):
                     tooltip="The weights that change expression and pose, if they lie in a file of their own. "
                     "None: taken from the adapter's file if that holds them.",
                 ),
+                io.Combo.Input(
+                    "clip_vision",
+                    options=[folders.NONE, *folder_paths.get_filename_list("clip_vision")],
+                    default=folders.NONE,
+                    optional=True,
+                    tooltip="CLIP ViT-H from models/clip_vision, for Encode Identity. Loaded when it is first used.",
+                ),
+                io.Combo.Input(
+                    "face_pack",
+                    options=[folders.NONE, *folders.face_packs()],
+                    default=folders.NONE,
+                    optional=True,
+                    tooltip="buffalo_l from models/insightface/models, for Encode Identity. Loaded when it is first "
+                    "used.",
+                ),
+                io.Combo.Input(
+                    "provider",
+                    options=["auto", *PROVIDERS],
+                    default="auto",
+                    optional=True,
+                    tooltip="What onnxruntime analyses faces with. auto: the quickest that it offers.",
+                ),
             ],
             outputs=[DynamicIDSocket.Output(display_name="dynamicid")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, saa: str, imr: str = folders.NONE) -> list[tuple[str, int, int]]:
+    def fingerprint_inputs(
+        cls,
+        saa: str,
+        imr: str = folders.NONE,
+        clip_vision: str = folders.NONE,
+        face_pack: str = folders.NONE,
+        provider: str = "auto",
+    ) -> list[tuple[str, int, int]]:
         """A file replaced under the same name is loaded again."""
-        stats = [(path.name, path.stat()) for path in map(folders.adapter_path, _chosen(saa, imr))]
-        return [(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]
+        paths = [*map(folders.adapter_path, _chosen(saa, imr))]
+        if clip_vision != folders.NONE:
+            paths.append(_vision_path(clip_vision))
+        if face_pack != folders.NONE:
+            paths += sorted(_pack_path(face_pack).glob("*.onnx"))
+        return [(path.name, stat.st_mtime_ns, stat.st_size) for path in paths for stat in [path.stat()]]
 
     @classmethod
-    def execute(cls, saa: str, imr: str = folders.NONE) -> io.NodeOutput:
-        return io.NodeOutput(load_dynamicid(*map(folders.adapter_path, _chosen(saa, imr))))
+    def execute(
+        cls,
+        saa: str,
+        imr: str = folders.NONE,
+        clip_vision: str = folders.NONE,
+        face_pack: str = folders.NONE,
+        provider: str = "auto",
+    ) -> io.NodeOutput:
+        weights = [*map(folders.adapter_path, _chosen(saa, imr))]
+        load_vision = None if clip_vision == folders.NONE else partial(_load_vision, _vision_path(clip_vision))
+        load_faces = None if face_pack == folders.NONE else partial(load_analyser, _pack_path(face_pack), provider)
+        return io.NodeOutput(
+            load_dynamicid(weights[0], weights[-1] if len(weights) > 1 else None, load_vision, load_faces)
+        )
 
 
 class LoadDynamicIDMini(io.ComfyNode):
@@ -69,6 +121,26 @@ class LoadDynamicIDMini(io.ComfyNode):
     def execute(cls) -> io.NodeOutput:
         miniature = load_miniature()
         return io.NodeOutput(miniature.model, miniature.clip, miniature.vae, miniature.dynamicid)
+
+
+def _vision_path(name: str) -> Path:
+    return Path(folder_paths.get_full_path_or_raise("clip_vision", name))
+
+
+def _pack_path(name: str) -> Path:
+    packs = folders.face_packs()
+    if name not in packs:
+        raise FileNotFoundError(
+            f"There is no face pack {name!r} in models/insightface. Put its folder into models there."
+        )
+    return packs[name]
+
+
+def _load_vision(path: Path) -> ClipVisionModel:
+    model = comfy.clip_vision.load(str(path))
+    if model is None:
+        raise ValueError(f"{path.name} is no CLIP vision model. Choose CLIP ViT-H (laion2B-s32B-b79K) as clip_vision.")
+    return model
 
 
 def _chosen(saa: str, imr: str) -> list[str]:

@@ -7,6 +7,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..dynamicid_core.faces import Face
+from ..dynamicid_core.motion import FacialMotion
 from ..dynamicid_core.scene import Placement
 
 # Longer side of previews and of masks made from boxes, in pixels; regional prompts scale masks to the latent.
@@ -51,6 +53,35 @@ def scene_preview(scene: Sequence[Placement], width: int = CANVAS, height: int =
         for number, (placement, mask) in enumerate(zip(scene, masks, strict=True))
     ]
     return labelled(overlay(paper, masks), labels)
+
+
+def faces_preview(images: Tensor, faces: Sequence[Face | None]) -> Tensor:
+    """Pictures (n, H, W, C) in [0, 1] with a frame about the face that was used of each: (n, H, W, 3)."""
+    shown = []
+    for image, face in zip(images, faces, strict=True):
+        colours = image[..., :3].expand(-1, -1, 3).clamp(0, 1).cpu()
+        picture = Image.fromarray((colours.numpy() * 255).round().astype(np.uint8))
+        if face is not None and face.box is not None:
+            width = max(1, min(picture.size) // 100)
+            ImageDraw.Draw(picture).rectangle(face.box, outline=colour(2), width=width)
+        shown.append(torch.from_numpy(np.asarray(picture).astype(np.float32) / 255))
+    return torch.stack(shown)
+
+
+def motion_preview(motions: Sequence[tuple[FacialMotion, FacialMotion]]) -> Tensor:
+    """Each source's landmarks (grey) and the wanted ones, with the prompts: (n, H, W, 3); one empty sheet for none."""
+    sheets = []
+    for number, (source, wanted) in enumerate(motions):
+        sheet = Image.new("RGB", (CANVAS, CANVAS), _PAPER)
+        draw = ImageDraw.Draw(sheet)
+        for motion, ink in ((source, (140, 140, 146)), (wanted, colour(number))):
+            for x, y in motion.landmarks if motion.landmarks is not None else ():
+                draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=ink)
+        font = ImageFont.load_default(16)
+        draw.text((8, 8), f"from: {source.prompt}", fill=(140, 140, 146), font=font)
+        draw.text((8, 30), f"to: {wanted.prompt}", fill=colour(number), font=font)
+        sheets.append(torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255))
+    return torch.stack(sheets) if sheets else torch.zeros(1, CANVAS, CANVAS, 3)
 
 
 def labelled(picture: Tensor, labels: Sequence[tuple[str, Tensor]]) -> Tensor:

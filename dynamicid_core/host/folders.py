@@ -6,7 +6,10 @@ from pathlib import Path
 
 import folder_paths
 
+from ..faces import find_packs
+
 FOLDER = "dynamicid"
+INSIGHTFACE = "insightface"
 IDENTITIES = "identities"
 NONE = "None"
 
@@ -19,6 +22,12 @@ def register() -> None:
     folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, set(_SUFFIXES))
+    folder_paths.add_model_folder_path(INSIGHTFACE, os.path.join(folder_paths.models_dir, INSIGHTFACE))
+
+
+def face_packs() -> dict[str, Path]:
+    """insightface's packs by name, from models/insightface and its `models`."""
+    return find_packs([Path(folder) for folder in folder_paths.get_folder_paths(INSIGHTFACE)])
 
 
 def adapter_files() -> list[str]:

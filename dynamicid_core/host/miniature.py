@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import comfy.model_management as memory
 import comfy.supported_models
 import torch
+from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
@@ -18,13 +19,13 @@ from torch import Tensor
 from ...mini import networks
 from ...mini.kept import widen
 from ..face_encoder import FaceEncoder
+from ..faces import load_analyser
 from ..tensor_file import read_tensors
 from ..untrained import untrained
 from .models import DynamicID, load_dynamicid
 from .sites import find_sites
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "mini" / "weights"
-FACE_PACK = WEIGHTS / "face-pack"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +45,16 @@ def load_miniature(folder: Path = WEIGHTS) -> Miniature:
         FileNotFoundError: a file of the pack is missing.
         ValueError: a file is damaged.
     """
-    text, _ = networks.parts(_weights(folder, "encoders"))
+    text, vision = networks.parts(_weights(folder, "encoders"))
     vae = VAE(sd=_weights(folder, "autoencoder"))
     model = _model(_weights(folder, "unet"))
-    return Miniature(model, _clip(networks.with_all_rows(text)), vae, _dynamicid(folder, model))
+    dynamicid = replace(
+        _dynamicid(folder, model),
+        load_vision=partial(_vision, folder / "vision.json", vision),
+        load_faces=partial(load_analyser, folder / "face-pack", embeds_rgb=False),
+        embeds_rgb=False,
+    )
+    return Miniature(model, _clip(networks.with_all_rows(text)), vae, dynamicid)
 
 
 def _weights(folder: Path, name: str) -> dict[str, Tensor]:
@@ -78,6 +85,12 @@ def _clip(weights: dict[str, Tensor]) -> CLIP:
         tokenizer=partial(SD1Tokenizer, tokenizer=partial(SDTokenizer, embedding_size=networks.CONTEXT)),
     )
     return CLIP(target, parameters=sum(tensor.numel() for tensor in weights.values()), state_dict=[weights])
+
+
+def _vision(config: Path, weights: dict[str, Tensor]) -> ClipVisionModel:
+    model = ClipVisionModel(str(config))  # older hosts take only a file
+    model.load_sd(weights)
+    return model
 
 
 def _dynamicid(folder: Path, model: ModelPatcher) -> DynamicID:

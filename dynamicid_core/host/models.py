@@ -2,36 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from comfy.clip_vision import ClipVisionModel
 
 from ..adapter import Adapter
 from ..checkpoint import Checkpoint, load_checkpoint
+from ..face_encoder import FaceEncoder
+from ..faces import FaceAnalyser
+from ..imr import IdentityMotionReconfigurator, KeypointEncoder
+from .networks import Managed
 
 
 @dataclass(frozen=True, eq=False)
 class DynamicID:
-    """The weights of one DynamicID, on the CPU as their files hold them.
+    """The weights of one DynamicID, on the CPU as their files hold them, and what its identities are made with.
 
     Attributes:
         adapter: what Apply DynamicID patches a model with.
         checkpoint: all parts that the files held.
+        load_vision, load_faces: load the CLIP vision model and the face pack, when they are first asked for; None
+            when none was chosen.
+        embeds_rgb: see `FaceAnalyser`; the release's identities are made so.
     """
 
     adapter: Adapter
     checkpoint: Checkpoint
+    load_vision: Callable[[], ClipVisionModel] | None = None
+    load_faces: Callable[[], FaceAnalyser] | None = None
+    embeds_rgb: bool = True
+
+    @cached_property
+    def vision(self) -> ClipVisionModel:
+        """Raises ValueError when no CLIP vision model was chosen."""
+        if self.load_vision is None:
+            raise ValueError("No CLIP vision model: choose one as clip_vision in Load DynamicID, or connect one.")
+        return self.load_vision()
+
+    @cached_property
+    def faces(self) -> FaceAnalyser:
+        """Raises ValueError when no face pack was chosen."""
+        if self.load_faces is None:
+            raise ValueError("No face pack: choose buffalo_l as face_pack in Load DynamicID, or connect an analyser.")
+        return self.load_faces()
+
+    @cached_property
+    def face_encoder(self) -> Managed[FaceEncoder]:
+        """Raises ValueError when the files held none."""
+        if self.checkpoint.face_encoder is None:
+            raise ValueError("The adapter's file holds no face encoder (proj_module.*): choose the release's SAA.bin.")
+        return Managed(FaceEncoder.from_weights(self.checkpoint.face_encoder))
+
+    @cached_property
+    def imr(self) -> tuple[Managed[IdentityMotionReconfigurator], Managed[KeypointEncoder]]:
+        """Raises ValueError when the files held none, or one without the other."""
+        if self.checkpoint.imr is None or self.checkpoint.keypoint_encoder is None:
+            missing = "IMR" if self.checkpoint.imr is None else "its keypoint encoder"
+            raise ValueError(
+                f"{missing} is not loaded: choose the release's IMR file as imr in Load DynamicID (its keypoint "
+                "encoder lies in the same folder), or one file that `python -m dynamicid_core.checkpoint convert` made."
+            )
+        return (
+            Managed(IdentityMotionReconfigurator.from_weights(self.checkpoint.imr)),
+            Managed(KeypointEncoder.from_weights(self.checkpoint.keypoint_encoder)),
+        )
 
 
-def load_dynamicid(saa: Path, imr: Path | None = None) -> DynamicID:
+def load_dynamicid(
+    saa: Path,
+    imr: Path | None = None,
+    load_vision: Callable[[], ClipVisionModel] | None = None,
+    load_faces: Callable[[], FaceAnalyser] | None = None,
+) -> DynamicID:
     """Load an adapter, and IMR from a second file if that is where it is.
 
     Raises:
         ValueError: a file is none of DynamicID's, or the first holds no adapter.
     """
-    checkpoint = load_checkpoint(saa) if imr is None else load_checkpoint(saa, imr)
+    files = [saa] if imr is None else [saa, imr, *_keypoint_encoder_beside(imr)]
+    checkpoint = load_checkpoint(*files)
     if checkpoint.adapter is None:
         raise ValueError(
             f"{saa.name} holds no SAA weights (SAA_module.*). Choose the release's SAA.bin or a converted "
             "safetensors file as saa; IMR's file belongs in imr."
         )
-    return DynamicID(checkpoint.adapter, checkpoint)
+    return DynamicID(checkpoint.adapter, checkpoint, load_vision, load_faces)
+
+
+def _keypoint_encoder_beside(imr: Path) -> list[Path]:
+    """The release's keypoint encoder, named as the IMR file but for `IMR`; [] when there is no such file."""
+    names = {imr.name.replace("IMR", word) for word in ("key_point_encoder", "keypoint_encoder")} - {imr.name}
+    return [path for path in (imr.with_name(name) for name in sorted(names)) if path.is_file()][:1]

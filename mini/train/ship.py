@@ -1,5 +1,6 @@
 """`python -m mini ship`: the trained networks as the pack ships them, and what each gets right, as a model card."""
 
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from ..kept import keep, widen
+from ..networks import VISION
 from . import autoencoder, encoders, face_pack, host, judge
 from .autoencoder import AutoencoderStage
 from .encoders import EncodersStage
@@ -37,6 +39,7 @@ def ship(workshop: Workshop, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in NETWORKS:
         save_file(keep(workshop.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
+    (folder / "vision.json").write_text(json.dumps(VISION, indent=2) + "\n")
     write_pack(face_pack.load(workshop), folder / PACK)
 
 

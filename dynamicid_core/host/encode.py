@@ -1,0 +1,224 @@
+"""A photograph to an identity: a face chosen and described, CLIP's view of the picture, the face encoder's tokens."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+import torch
+from comfy.clip_vision import ClipVisionModel
+from torch import Tensor
+
+from ..faces import Detection, Face, FaceAnalyser, in_order
+from ..identity import Identity
+from ..motion import own_motion
+from . import vision
+from .models import DynamicID
+
+COMBINATIONS = ("average", "normalised average", "best only")
+CROPS = ("whole picture", "face")
+MARGIN = 0.6  # of the face's longer side, around it in a crop
+THUMBNAIL = 128  # pixels
+OUTLIER = 0.25  # similarity to the other references, below which one is another person's
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which face of a picture is meant: the `index`th of an order (see `faces.ORDERS`)."""
+
+    order: str = "largest"
+    index: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One picture of a person, read."""
+
+    face: Face
+    tokens: Tensor
+    """(T, D)"""
+    crop: Tensor
+    """(THUMBNAIL, THUMBNAIL, 3) uint8: the face"""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """An identity, what is to be told of pictures that were left out, and the face used of each picture (or None)."""
+
+    identity: Identity
+    notes: list[str]
+    faces: list[Face | None]
+
+
+class NoFaceError(ValueError):
+    """No picture shows the face that is asked for."""
+
+
+class _Memory:
+    """The references last read, while the models that read them live; only in the process's memory."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._entries: OrderedDict[tuple[object, ...], tuple[list[weakref.ref[object]], Reference]] = OrderedDict()
+
+    def recall(self, key: tuple[object, ...], models: Sequence[object]) -> Reference | None:
+        known = self._entries.get(key)
+        if known is None or any(ref() is not model for ref, model in zip(known[0], models, strict=True)):
+            return None
+        self._entries.move_to_end(key)
+        return known[1]
+
+    def keep(self, key: tuple[object, ...], models: Sequence[object], reference: Reference) -> None:
+        self._entries[key] = ([weakref.ref(model) for model in models], reference)
+        while len(self._entries) > self.size:
+            self._entries.popitem(last=False)
+
+
+_memory = _Memory(64)
+
+
+def encode(
+    images: Tensor,
+    dynamicid: DynamicID,
+    choice: Choice = Choice(),
+    crop: str = CROPS[0],
+    combine: str = COMBINATIONS[0],
+    clip_vision: ClipVisionModel | None = None,
+    analyser: FaceAnalyser | None = None,
+) -> Encoded:
+    """An identity of the person in one or several pictures.
+
+    Args:
+        images: (n, H, W, 1, 3 or 4) in [0, 1].
+        clip_vision, analyser: taken instead of DynamicID's own.
+
+    Raises:
+        NoFaceError: none of the pictures shows a face (or not so many).
+        ValueError: pictures that are none, or a model that does not fit.
+    """
+    model, analyser = clip_vision or dynamicid.vision, analyser or dynamicid.faces
+    pictures = _checked(images)
+    read: dict[int, Reference] = {}
+    notes: list[str] = []
+    for number, picture in enumerate(pictures):
+        try:
+            read[number] = _reference(picture, dynamicid, choice, crop, model, analyser)
+        except NoFaceError as error:
+            notes.append(f"picture {number + 1} of {len(pictures)}: {error}" if len(pictures) > 1 else str(error))
+    if not read:
+        raise NoFaceError("; ".join(notes))
+    strangers = _strangers(read)
+    notes += [f"picture {number + 1} seems to show another person, and was left out" for number in strangers]
+    kept = [reference for number, reference in read.items() if number not in strangers]
+    best = max(kept, key=lambda reference: _quality(reference, kept))
+    tokens = _combined(kept, best, combine)
+    encoder = dynamicid.face_encoder
+    nobody = encoder(torch.zeros(1, encoder.network.embedding_width), vision.blank_states(model))[0]
+    identity = Identity(
+        tokens, nobody, dynamicid.adapter.encoder_fingerprint,
+        face_prompt=own_motion(best.face).prompt, face=best.face, thumbnail=best.crop,
+    )  # fmt: skip
+    used = [read[n].face if n in read and n not in strangers else None for n in range(len(pictures))]
+    return Encoded(identity, notes, used)
+
+
+def face_of(image: Tensor, analyser: FaceAnalyser) -> Face:
+    """The largest face of the first of pictures (n, H, W, C). Raises NoFaceError when there is none."""
+    picture = _checked(image)[0]
+    return analyser.describe(picture, _chosen(picture, Choice(), analyser))
+
+
+def _checked(images: Tensor) -> list[np.ndarray]:
+    """Pictures (H, W, 3) uint8; grey ones in three equal channels, what is transparent on white."""
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
+        raise ValueError(f"Expected pictures of shape (n, height, width, 1, 3 or 4), got {tuple(images.shape)}.")
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError("The picture holds NaN or infinite values. Look at the node that made it.")
+    images = images.detach().cpu().float().clamp(0, 1)
+    if images.shape[-1] == 4:
+        images = images[..., :3] * images[..., 3:] + 1 - images[..., 3:]
+    elif images.shape[-1] == 1:
+        images = images.expand(-1, -1, -1, 3)
+    return [picture.mul(255).round().byte().numpy() for picture in images]
+
+
+def _reference(
+    picture: np.ndarray, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyser: FaceAnalyser
+) -> Reference:
+    """Read one picture; one that was read before, with the same models, is remembered while the host runs."""
+    content = sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
+    key, models = (content, dynamicid.adapter.encoder_fingerprint, choice, crop), (model, analyser)
+    if known := _memory.recall(key, models):
+        return known
+    chosen = _chosen(picture, choice, analyser)
+    face = analyser.describe(picture, chosen)
+    assert face.embedding is not None
+    shown = torch.from_numpy(picture).float().div(255)[None]
+    if crop == "face":
+        shown = _around(shown, chosen, MARGIN)
+    states = vision.states(model, shown)
+    tokens = dynamicid.face_encoder(face.embedding[None], states)[0]
+    thumbnail = _around(torch.from_numpy(picture).float()[None], chosen, 0.3)
+    thumbnail = torch.nn.functional.interpolate(
+        thumbnail.permute(0, 3, 1, 2), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True, align_corners=False
+    )
+    reference = Reference(face, tokens, thumbnail[0].permute(1, 2, 0).round().clamp(0, 255).byte())
+    _memory.keep(key, models, reference)
+    return reference
+
+
+def _chosen(picture: np.ndarray, choice: Choice, analyser: FaceAnalyser) -> Detection:
+    found = in_order(analyser.detect(picture), choice.order, (picture.shape[0], picture.shape[1]))
+    if not found:
+        raise NoFaceError("no face was found. Take a picture in which the face is larger and seen from the front.")
+    if choice.index >= len(found):
+        raise NoFaceError(f"face number {choice.index} was asked for, and there are {len(found)} (counted from 0).")
+    return found[choice.index]
+
+
+def _around(image: Tensor, found: Detection, margin: float) -> Tensor:
+    """The square about a face in (1, H, W, C), its outermost pixels repeated where it leads out of the picture."""
+    height, width = image.shape[1:3]
+    side = max(1, round(float((found.box[2:] - found.box[:2]).max()) * (1 + 2 * margin)))
+    x, y = (round(float(c) - side / 2) for c in found.centre)
+    rows = torch.arange(y, y + side).clamp(0, height - 1)
+    columns = torch.arange(x, x + side).clamp(0, width - 1)
+    return image[:, rows][:, :, columns]
+
+
+def _strangers(references: Mapping[int, Reference]) -> list[int]:
+    """The numbers of references that most others don't resemble; none where fewer than three can tell."""
+    if len(references) < 3:
+        return []
+    embeddings = torch.stack([reference.face.embedding for reference in references.values()])  # type: ignore[misc]
+    alike = embeddings @ embeddings.T
+    alike.fill_diagonal_(float("nan"))
+    fits = alike.nanmedian(1).values >= OUTLIER
+    return (
+        [number for number, fit in zip(references, fits.tolist(), strict=True) if not fit] if bool(fits.any()) else []
+    )
+
+
+def _quality(reference: Reference, others: Sequence[Reference]) -> float:
+    """How well a reference stands for all: its face's likeness to the others', and how surely it was found."""
+    embedding = reference.face.embedding
+    assert embedding is not None
+    mean = torch.stack([other.face.embedding for other in others]).mean(0)  # type: ignore[misc]
+    return float(embedding @ mean) + 0.1 * (reference.face.score or 0.0)
+
+
+def _combined(references: Sequence[Reference], best: Reference, how: str) -> Tensor:
+    """(T, D): one of COMBINATIONS of the references' tokens."""
+    if how == "best only" or len(references) == 1:
+        return best.tokens
+    tokens = torch.stack([reference.tokens for reference in references])
+    mean = tokens.mean(0)
+    if how == "average":
+        return mean
+    if how == "normalised average":  # as long as tokens of one picture are
+        return mean * (tokens.norm(dim=-1).mean(0) / mean.norm(dim=-1).clamp(min=1e-6))[:, None]
+    raise ValueError(f"References can be combined by {', '.join(COMBINATIONS)}, got {how!r}.")

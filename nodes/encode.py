@@ -1,0 +1,102 @@
+"""Encode Identity: a photograph to a person."""
+
+from comfy.clip_vision import ClipVisionModel
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..dynamicid_core.faces import ORDERS, FaceAnalyser
+from ..dynamicid_core.host.encode import COMBINATIONS, CROPS, Choice, NoFaceError, encode
+from ..dynamicid_core.host.models import DynamicID
+from .notify import warn
+from .preview import faces_preview
+from .sockets import PEOPLE_ALIASES, DynamicIDSocket, IdentitySocket
+
+
+class EncodeIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DynamicIDEncode",
+            display_name="Encode Identity",
+            category="DynamicID/identity",
+            description="Makes a person out of a photograph, or out of several of the same person (a batch).",
+            search_aliases=[*PEOPLE_ALIASES, "reference", "photo"],
+            inputs=[
+                io.Image.Input("image", tooltip="A photograph; a batch is several photographs of one person."),
+                DynamicIDSocket.Input("dynamicid", tooltip="From Load DynamicID: its face encoder makes the identity."),
+                io.Combo.Input(
+                    "face",
+                    options=list(ORDERS),
+                    default=ORDERS[0],
+                    tooltip="The order in which a picture's faces are counted: by size, from the left, or from the "
+                    "picture's centre.",
+                ),
+                io.Int.Input(
+                    "index",
+                    default=0,
+                    min=0,
+                    max=99,
+                    tooltip="Which face in that order; 0 is the first. See the preview.",
+                ),
+                io.Combo.Input(
+                    "crop",
+                    options=list(CROPS),
+                    default=CROPS[0],
+                    tooltip="What CLIP looks at: the whole picture, as the method does, or the face with some margin, "
+                    "for pictures in which the face is small.",
+                ),
+                io.Combo.Input(
+                    "combine",
+                    options=list(COMBINATIONS),
+                    default=COMBINATIONS[0],
+                    tooltip="How several photographs become one person. best only: the one most like all the others.",
+                ),
+                io.Combo.Input(
+                    "no_face",
+                    options=["error", "skip"],
+                    default="error",
+                    tooltip="If no photograph shows the face: stop with an error, or go on without this person.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision", optional=True, tooltip="Taken instead of Load DynamicID's: CLIP ViT-H."
+                ),
+                io.MultiType.Input(
+                    "face_analysis",
+                    [io.Custom("INSIGHTFACE"), io.Custom("FACEANALYSIS")],
+                    optional=True,
+                    tooltip="Taken instead of Load DynamicID's face pack: another pack's insightface loader, with "
+                    "buffalo_l.",
+                ),
+            ],
+            outputs=[
+                IdentitySocket.Output(display_name="identity"),
+                io.Image.Output(display_name="faces", tooltip="The photographs; the face that was used has a frame."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        dynamicid: DynamicID,
+        face: str,
+        index: int,
+        crop: str,
+        combine: str,
+        no_face: str,
+        clip_vision: ClipVisionModel | None = None,
+        face_analysis: object | None = None,
+    ) -> io.NodeOutput:
+        analyser = None if face_analysis is None else FaceAnalyser(face_analysis, dynamicid.embeds_rgb)
+        choice = Choice(face, index)
+        try:
+            encoded = encode(image, dynamicid, choice, crop, combine, clip_vision, analyser)
+        except NoFaceError as error:
+            if no_face == "error":
+                raise ValueError(f"{error} Or set no_face to skip, and this person is left out.") from error
+            warn(cls, f"this person is left out: {error}")
+            return io.NodeOutput(None, image[..., :3])
+        for note in encoded.notes:
+            warn(cls, note)
+        return io.NodeOutput(encoded.identity, faces_preview(image, encoded.faces))

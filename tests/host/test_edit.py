@@ -1,0 +1,159 @@
+"""Edit Facial Motion on an IMR that has learnt nothing: the same numbers as IMR itself, whatever way they come."""
+
+from pathlib import Path
+
+import comfy.sd1_clip
+import pytest
+import torch
+from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, save_checkpoint
+from dynamicid_pack.dynamicid_core.faces import Face
+from dynamicid_pack.dynamicid_core.host.edit import edit_motion
+from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
+from dynamicid_pack.dynamicid_core.host.models import DynamicID, load_dynamicid
+from dynamicid_pack.dynamicid_core.identity import Identity, mix
+from dynamicid_pack.dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder
+from dynamicid_pack.dynamicid_core.landmarks import keypoint_picture
+from dynamicid_pack.dynamicid_core.motion import EXPRESSIONS, own_motion, wanted_motion
+from dynamicid_pack.mini.head import Head, Motion
+from dynamicid_pack.mini.person import draw_person
+from dynamicid_pack.nodes.edit import ALL, EditFacialMotion
+from torch import Tensor
+
+WIDTH = 128
+ASKED = {
+    "expression": "happy", "yaw": 0.0, "pitch": 0.0, "strength": 1.0, "prompt": "", "source_expression": "neutral",
+    "source_prompt": "",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def miniature() -> Miniature:
+    return load_miniature()
+
+
+@pytest.fixture(scope="module")
+def dynamicid(miniature: Miniature) -> DynamicID:
+    """The miniature's, with an IMR of its widths."""
+    torch.manual_seed(3)
+    imr = IdentityMotionReconfigurator(token_width=WIDTH, motion_width=768 + WIDTH, width=128)
+    made = miniature.dynamicid
+    parts = (made.checkpoint.face_encoder, imr.state_dict(), KeypointEncoder().state_dict())
+    return DynamicID(made.adapter, Checkpoint(made.adapter, *parts))
+
+
+@pytest.fixture
+def person() -> Identity:
+    head = Head(draw_person(1), Motion(), (256.0, 256.0), 90.0)
+    face = Face(
+        landmarks=torch.from_numpy(head.landmarks()).float(), points68=torch.from_numpy(head.points68()).float(),
+        pose=(0.0, 0.0, 0.0), size=(512, 512),
+    )  # fmt: skip
+    torch.manual_seed(4)
+    return Identity(torch.randn(4, WIDTH), torch.randn(4, WIDTH), face=face)
+
+
+def _features(miniature: Miniature, dynamicid: DynamicID, motion) -> tuple[Tensor, Tensor]:
+    picture = torch.from_numpy(keypoint_picture(motion.landmarks)).float() / 255 * 2 - 1
+    keypoints = KeypointEncoder.from_weights(dynamicid.checkpoint.keypoint_encoder)(picture[None, None])
+    clip = miniature.clip
+    return keypoints, clip.encode_from_tokens(clip.tokenize(motion.prompt), return_pooled=True)[1]
+
+
+def test_it_is_imr_on_both_motions(miniature: Miniature, dynamicid: DynamicID, person: Identity) -> None:
+    source, target = own_motion(person.face), wanted_motion(person.face, "surprise", yaw=25.0)
+    imr = IdentityMotionReconfigurator.from_weights(dynamicid.checkpoint.imr)
+    expected = imr(person.tokens[None], *(_features(miniature, dynamicid, motion) for motion in (source, target)))[0]
+    found = edit_motion(person, dynamicid, miniature.clip, source, target)
+    assert torch.allclose(found.tokens, expected, atol=1e-5)
+    assert found.face_prompt == target.prompt and torch.equal(found.negative_tokens, person.negative_tokens)
+    half = edit_motion(person, dynamicid, miniature.clip, source, target, 0.5)
+    assert torch.allclose(half.tokens, (person.tokens + expected) / 2, atol=1e-5)
+
+
+def test_strength_0_is_the_identity_itself(miniature: Miniature, dynamicid: DynamicID, person: Identity) -> None:
+    motion = wanted_motion(person.face, "sad", yaw=30.0)
+    assert edit_motion(person, dynamicid, miniature.clip, motion, motion, 0.0) is person
+
+
+def test_of_a_mixed_identity_both_people_are_edited(
+    miniature: Miniature, dynamicid: DynamicID, person: Identity
+) -> None:
+    other = Identity(torch.randn(4, WIDTH), torch.randn(4, WIDTH), face=person.face)
+    source, target = own_motion(person.face), wanted_motion(person.face, "fear")
+    both = edit_motion(mix(person, other, 0.5), dynamicid, miniature.clip, source, target)
+    alone = [edit_motion(one, dynamicid, miniature.clip, source, target).tokens for one in (person, other)]
+    assert torch.allclose(both.tokens, torch.cat(alone), atol=1e-5) and both.shares == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "prompts"),
+    [
+        ({}, ["in a happy expression, in front view"]),
+        ({"expression": ALL}, [f"in a {name} expression, in front view" for name in EXPRESSIONS]),
+        ({"yaw": 30.0, "pitch": -20.0}, ["in a happy expression, facing down, in side view"]),
+        ({"prompt": "winking\n\n  laughing out loud "}, ["winking", "laughing out loud"]),
+    ],
+)
+def test_the_node_makes_a_person_for_each_motion(
+    miniature: Miniature, dynamicid: DynamicID, person: Identity, changed: dict, prompts: list[str]
+) -> None:
+    people, picture = EditFacialMotion.execute(person, dynamicid, miniature.clip, **ASKED | changed).result
+    assert [edited.face_prompt for edited in people] == prompts
+    assert picture.shape == (len(prompts), 512, 512, 3) and picture.std() > 0.01
+    tokens = torch.stack([edited.tokens for edited in people])
+    assert len(torch.unique(tokens, dim=0)) == len(prompts)
+
+
+def test_a_person_who_was_skipped_stays_absent(miniature: Miniature, dynamicid: DynamicID) -> None:
+    assert EditFacialMotion.execute(None, dynamicid, miniature.clip, **ASKED).result[0] == [None]
+
+
+def test_without_imr_it_says_what_to_choose(miniature: Miniature, person: Identity) -> None:
+    with pytest.raises(ValueError, match="IMR is not loaded: choose"):
+        EditFacialMotion.execute(person, miniature.dynamicid, miniature.clip, **ASKED)
+
+
+def test_a_prompt_longer_than_77_tokens_is_read_as_far_as_it_goes(
+    miniature: Miniature, dynamicid: DynamicID, person: Identity
+) -> None:
+    (edited,), _ = EditFacialMotion.execute(
+        person, dynamicid, miniature.clip, **ASKED | {"prompt": "happy " * 200}
+    ).result
+    assert edited.tokens.isfinite().all()
+
+
+@pytest.mark.parametrize("word", ["key_point_encoder", "keypoint_encoder"])
+def test_the_releases_second_file_is_found_beside_the_first(tmp_path: Path, dynamicid: DynamicID, word: str) -> None:
+    whole = dynamicid.checkpoint
+    save_checkpoint(Checkpoint(whole.adapter, whole.face_encoder, None, None), tmp_path / "SAA.safetensors")
+    torch.save(whole.imr, tmp_path / "my_IMR.bin")
+    torch.save(whole.keypoint_encoder, tmp_path / f"my_{word}.bin")
+    loaded = load_dynamicid(tmp_path / "SAA.safetensors", tmp_path / "my_IMR.bin")
+    assert loaded.checkpoint.keypoint_encoder is not None
+    assert len(loaded.imr) == 2
+
+
+def test_the_pooled_text_is_transformers() -> None:
+    """SD1.5's text encoder in the host against transformers' CLIPTextModel on the same weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(5)
+    with torch.inference_mode(False):
+        theirs = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+                hidden_act="quick_gelu", eos_token_id=49407,
+            )
+        ).eval()  # fmt: skip
+    ours = comfy.sd1_clip.SD1ClipModel(dtype=torch.float32)
+    # transformers 5 leaves the prefix out
+    weights = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in theirs.state_dict().items()}
+    missing, unexpected = ours.clip_l.transformer.load_state_dict(weights, strict=False)
+    assert not unexpected and all("text_projection" in name for name in missing), (missing, unexpected)
+    tokenizer = comfy.sd1_clip.SD1Tokenizer()
+    for prompt in ("in a happy expression, in front view", "a (happy:1.5) face", ""):
+        tokens = tokenizer.tokenize_with_weights(prompt)
+        _, pooled = ours.encode_token_weights(tokens)
+        ids = torch.tensor([[token for token, _ in tokens["l"][0]]])
+        expected = theirs(input_ids=ids).pooler_output
+        assert torch.linalg.norm(pooled - expected) / torch.linalg.norm(expected) < 1e-5

@@ -1,0 +1,172 @@
+"""Encode Identity on rendered people, with the miniature's face pack through insightface: truth is exact."""
+
+import numpy as np
+import pytest
+import torch
+from dynamicid_pack.dynamicid_core.faces import ORDERS, FaceAnalyser
+from dynamicid_pack.dynamicid_core.host import encode as encoding
+from dynamicid_pack.dynamicid_core.host.encode import COMBINATIONS, Choice, NoFaceError, encode
+from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
+from dynamicid_pack.mini.render import Picture
+from dynamicid_pack.mini.world import World
+from dynamicid_pack.nodes.encode import EncodeIdentity
+from torch import Tensor
+
+WORLD = World(seed=9, held_out_people=True)
+ASKED = {"face": "largest", "index": 0, "crop": "whole picture", "combine": "average", "no_face": "error"}
+
+
+@pytest.fixture(scope="module")
+def miniature() -> Miniature:
+    return load_miniature()
+
+
+def drawn(index: int, count: int = 1) -> Picture:
+    return WORLD.sample(index, count).picture()
+
+
+def image(picture: Picture) -> Tensor:
+    return torch.from_numpy(picture.image).float().div(255)[None]
+
+
+def several(person: int, count: int = 4) -> Tensor:
+    """(count, 128, 128, 3): one person in several motions."""
+    samples = WORLD.portraits_of(person)
+    return torch.cat([image(samples[i].picture()) for i in range(0, 8 * count, 8)])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_right_face_is_picked_in_every_order(miniature: Miniature, order: str) -> None:
+    right = []
+    for number in range(8):
+        picture = drawn(number, 2 + number % 2)
+        boxes = np.array([face.box for face in picture.faces])
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        keys = {
+            "largest": -np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+            "left to right": centres[:, 0],
+            "centre": np.linalg.norm(centres - [128, 64], axis=1),
+        }
+        for index, who in enumerate(np.argsort(keys[order])):
+            found = encode(image(picture), miniature.dynamicid, Choice(order, index)).identity.face
+            x0, y0, x1, y1 = found.box
+            x, y = centres[who]
+            right.append(x0 < x < x1 and y0 < y < y1)
+    # people of nearly one size, or nearly as far from the middle, may change places
+    assert np.mean(right) >= (1.0 if order == "left to right" else 0.8)
+
+
+def test_what_is_found_is_what_was_drawn(miniature: Miniature) -> None:
+    off, turned = [], []
+    for number in range(12):
+        (true,) = drawn(number).faces
+        face = encode(image(drawn(number)), miniature.dynamicid).identity.face
+        width = true.box[2] - true.box[0]
+        off.append(np.median(np.linalg.norm(face.landmarks.numpy() / 4 - true.landmarks, axis=1)) / width)
+        turned.append(np.abs(np.array(face.pose) - true.pose)[:2])
+        assert face.size == (128, 128) and face.embedding.norm() == pytest.approx(1, abs=1e-4)
+    assert np.median(off) < 0.03 and np.median(turned) < 6
+
+
+def test_one_picture_is_read_once(miniature: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    detect = FaceAnalyser.detect
+    monkeypatch.setattr(FaceAnalyser, "detect", lambda self, picture: asked.append(1) or detect(self, picture))
+    pictures = several(31)
+    first = encode(pictures, miniature.dynamicid).identity
+    once = len(asked)
+    again = encode(pictures.clone(), miniature.dynamicid).identity
+    assert len(asked) == once and torch.equal(first.tokens, again.tokens)
+    encode(pictures.flip(2), miniature.dynamicid)
+    assert len(asked) > once
+
+
+def test_a_hundred_in_a_row_are_the_same_and_leave_the_analyser_alone(miniature: Miniature) -> None:
+    analyser = miniature.dynamicid.faces
+    detector = analyser._analysis.det_model
+    before = {name: repr(value) for name, value in vars(detector).items() if name != "center_cache"}
+    first = encode(image(drawn(5)), miniature.dynamicid).identity
+    for number in range(100):
+        encoding._memory._entries.clear()
+        found = encode(image(drawn(5)), miniature.dynamicid).identity
+        assert torch.equal(found.tokens, first.tokens), number
+    assert {name: repr(value) for name, value in vars(detector).items() if name != "center_cache"} == before
+
+
+@pytest.mark.parametrize("combine", COMBINATIONS)
+def test_several_references_make_one_person(miniature: Miniature, combine: str) -> None:
+    pictures = several(32)
+    alone = torch.stack([encode(p[None], miniature.dynamicid).identity.tokens for p in pictures])
+    found = encode(pictures, miniature.dynamicid, combine=combine).identity.tokens
+    if combine == "average":
+        assert torch.allclose(found, alone.mean(0), atol=1e-5)
+    elif combine == "best only":
+        assert any(torch.equal(found, tokens) for tokens in alone)
+    else:
+        assert torch.allclose(found.norm(dim=-1), alone.norm(dim=-1).mean(0), rtol=1e-4)
+
+
+def test_a_stranger_among_the_references_is_left_out_and_named(miniature: Miniature) -> None:
+    pictures = several(33)
+    found = encode(torch.cat([pictures[:2], several(34, 1), pictures[2:]]), miniature.dynamicid)
+    assert found.notes == ["picture 3 seems to show another person, and was left out"]
+    assert [face is None for face in found.faces] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [torch.zeros(1, 16, 16, 3), torch.zeros(1, 128, 128, 3), torch.rand(1, 64, 64, 1), torch.ones(1, 90, 300, 4)],
+    ids=["16x16", "black", "grey noise", "transparent"],
+)
+def test_without_a_face_it_stops_or_goes_on_as_chosen(miniature: Miniature, picture: Tensor) -> None:
+    with pytest.raises(ValueError, match="no face was found"):
+        EncodeIdentity.execute(picture, miniature.dynamicid, **ASKED)
+    identity, shown = EncodeIdentity.execute(picture, miniature.dynamicid, **ASKED | {"no_face": "skip"}).result
+    assert identity is None and shown.shape[:3] == picture.shape[:3]
+
+
+def test_pictures_without_a_face_are_left_out_of_a_batch(miniature: Miniature) -> None:
+    batch = torch.cat([image(drawn(1)), torch.zeros(1, 128, 128, 3)])
+    found = encode(batch, miniature.dynamicid)
+    assert len(found.notes) == 1 and found.notes[0].startswith("picture 2 of 2: no face was found")
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (torch.full((1, 64, 64, 3), float("nan")), "NaN"),
+        (torch.zeros(64, 64, 3), "shape"),
+        (torch.zeros(0, 64, 64, 3), "shape"),
+    ],
+)
+def test_what_is_no_picture_is_refused(miniature: Miniature, picture: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        encode(picture, miniature.dynamicid)
+
+
+def test_an_index_beyond_the_faces_says_how_many_there_are(miniature: Miniature) -> None:
+    with pytest.raises(NoFaceError, match="face number 7 was asked for, and there are 1"):
+        encode(image(drawn(2)), miniature.dynamicid, Choice("largest", 7))
+
+
+def test_a_large_picture_is_found_as_a_small_one(miniature: Miniature) -> None:
+    small = image(drawn(4))
+    large = torch.nn.functional.interpolate(small.permute(0, 3, 1, 2), (4000, 6000), mode="bilinear")
+    tall = encode(large.permute(0, 2, 3, 1), miniature.dynamicid).identity.face
+    face = encode(small, miniature.dynamicid).identity.face
+    assert np.abs(tall.landmarks.numpy() - face.landmarks.numpy()).mean() < 0.02 * 512
+
+
+def test_a_face_crop_looks_closer(miniature: Miniature) -> None:
+    whole, near = (encode(image(drawn(3)), miniature.dynamicid, crop=crop).identity for crop in encoding.CROPS)
+    assert not torch.equal(whole.tokens, near.tokens) and torch.equal(whole.negative_tokens, near.negative_tokens)
+
+
+def test_the_preview_frames_the_face_that_was_used(miniature: Miniature) -> None:
+    picture = image(drawn(6))
+    identity, shown = EncodeIdentity.execute(picture, miniature.dynamicid, **ASKED).result
+    changed = (shown - picture).abs().sum(-1)[0] > 0.05
+    rows, columns = torch.nonzero(changed, as_tuple=True)
+    box = identity.face.box
+    assert (int(columns.min()), int(rows.min())) == pytest.approx(box[:2], abs=1.5)
+    assert identity.thumbnail.shape == (128, 128, 3) and identity.face_prompt.startswith("in a neutral expression")
