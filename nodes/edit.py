@@ -62,6 +62,14 @@ class EditFacialMotion(io.ComfyNode):
                     tooltip="What the reference shows, so that it can be taken out.",
                 ),
                 io.String.Input("source_prompt", default="", tooltip="Words of your own for what the reference shows."),
+                io.Float.Input(
+                    "driving_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How far the keypoints go towards the driving picture's.",
+                ),
                 io.Image.Input(
                     "driving_image", optional=True, tooltip="A face whose expression and pose are carried over."
                 ),
@@ -86,6 +94,7 @@ class EditFacialMotion(io.ComfyNode):
         prompt: str,
         source_expression: str,
         source_prompt: str,
+        driving_strength: float,
         driving_image: Tensor | None = None,
     ) -> io.NodeOutput:
         if identity is None:  # skipped before
@@ -99,7 +108,7 @@ class EditFacialMotion(io.ComfyNode):
         asked = [("", words) for words in prompts] or [
             (name, "") for name in (EXPRESSIONS if expression == ALL else (expression,))
         ]
-        wanted = [wanted_motion(face, name, yaw, pitch, words, driver) for name, words in asked]
+        wanted = [wanted_motion(face, name, yaw, pitch, words, driver, driving_strength) for name, words in asked]
         edited = [edit_motion(identity, dynamicid, clip, source, target, strength) for target in wanted]
         return io.NodeOutput(edited, motion_preview([(source, target) for target in wanted]))
 

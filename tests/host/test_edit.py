@@ -22,7 +22,7 @@ from torch import Tensor
 WIDTH = 128
 ASKED = {
     "expression": "happy", "yaw": 0.0, "pitch": 0.0, "strength": 1.0, "prompt": "", "source_expression": "neutral",
-    "source_prompt": "",
+    "source_prompt": "", "driving_strength": 1.0,
 }  # fmt: skip
 
 
