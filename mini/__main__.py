@@ -3,6 +3,7 @@
 `python -m mini sheet OUT.png`                     a contact sheet of people, motions, places and groups
 `python -m mini train --checkpoints FOLDER [...]`  train the miniature's networks, or go on with it
 `python -m mini ship --checkpoints FOLDER --to OUT`  the trained networks as they ship, and their model card
+`python -m mini restore --checkpoints FOLDER --from OUT`  what shipped as stored stages, to train one of them again
 """
 
 import argparse
@@ -52,11 +53,13 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("sheet", help="draw a contact sheet").add_argument("out", help="the PNG to write")
     trainer = commands.add_parser("train", help="train the networks, or go on with it")
     shipper = commands.add_parser("ship", help="write the trained networks as they ship, and their model card")
-    if argv[:1] in (["train"], ["ship"]):  # only then is torch needed
+    restorer = commands.add_parser("restore", help="take what shipped as stored stages")
+    if argv[:1] in (["train"], ["ship"], ["restore"]):  # only then is torch needed
         from .train import command
 
         command.add_arguments(trainer)
         command.add_ship_arguments(shipper)
+        command.add_restore_arguments(restorer)
         return command.run(parser.parse_args(argv))
     arguments = parser.parse_args(argv)
     if not cv2.imwrite(arguments.out, cv2.cvtColor(sheet(), cv2.COLOR_RGB2BGR)):

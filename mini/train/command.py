@@ -46,6 +46,11 @@ def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="of the CPU")
 
 
+def add_restore_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoints", type=Path, required=True, metavar="FOLDER", help="where stages are stored")
+    parser.add_argument("--from", type=Path, required=True, metavar="FOLDER", dest="shipped", help="the shipped files")
+
+
 def _ship(workshop: Workshop, folder: Path) -> int:
     try:
         ship.ship(workshop, folder)
@@ -61,12 +66,15 @@ def _ship(workshop: Workshop, folder: Path) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
-    if arguments.threads:
+    if getattr(arguments, "threads", None):
         torch.set_num_threads(arguments.threads)
     folder = arguments.checkpoints.expanduser().resolve()
     if folder.is_relative_to(Path(__file__).resolve().parents[2]):
         print(f"expected a folder outside the checkout for the checkpoints, got {folder}", file=sys.stderr)
         return 2
+    if arguments.command == "restore":
+        ship.restore(arguments.shipped, folder)
+        return 0
     if arguments.command == "ship":
         return _ship(Workshop(folder), arguments.to)
     device = torch.device(arguments.device)

@@ -58,11 +58,16 @@ def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return widen(load_file(folder / f"{name}.safetensors"))
 
 
+def restore(folder: Path, checkpoints: Path) -> None:
+    """Store what shipped in `folder` as the stages' results, which others are trained from."""
+    for name in NETWORKS:
+        (checkpoints / name).mkdir(parents=True, exist_ok=True)
+        save_file(as_shipped(folder, name), checkpoints / name / "weights.safetensors")
+
+
 def restored(workshop: Workshop, folder: Path, scratch: Path) -> Workshop:
     """A workshop in which the stages' stored weights are the shipped ones, so that what is measured is what ships."""
-    for name in NETWORKS:
-        (scratch / name).mkdir(parents=True)
-        save_file(as_shipped(folder, name), scratch / name / "weights.safetensors")
+    restore(folder, scratch)
     for drawn in workshop.folder.glob("pictures-*"):
         (scratch / drawn.name).symlink_to(drawn)
     return replace(workshop, folder=scratch)

@@ -7,7 +7,7 @@ from dynamicid_pack.mini.kept import LARGE, keep, widen
 from dynamicid_pack.mini.train import pictures, ship
 from dynamicid_pack.mini.train.autoencoder import Autoencoder
 from dynamicid_pack.mini.train.loop import Training, Workshop
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 
 def test_kept_weights_come_back_nearly_as_they_were():
@@ -64,3 +64,13 @@ def test_everything_ships_and_is_measured(tmp_path, host, monkeypatch):
     assert {"judge", "judge, on round trips", "unet", "face-pack"} <= measured.keys()
     text = ship.card(workshop, out, measured)
     assert "| unet |" in text and "12,634,244" in text and "## face-pack, on round trips" in text
+
+
+def test_what_shipped_can_be_trained_from(tmp_path):
+    state = {"layer.weight": torch.randn(80, 64), "layer.bias": torch.randn(80)}
+    for name in ship.NETWORKS:
+        save_file(keep(state), tmp_path / f"{name}.safetensors")
+    assert main(["restore", "--checkpoints", str(tmp_path / "checkpoints"), "--from", str(tmp_path)]) == 0
+    found = Workshop(tmp_path / "checkpoints").stored("unet")
+    assert found.keys() == state.keys()
+    assert torch.allclose(found["layer.weight"], state["layer.weight"], atol=0.05)
