@@ -128,7 +128,7 @@ class FaceAnalyser:
                 f"The recognition model is {name or 'unknown'} ({which}), and identities need buffalo_l's "
                 f"{RECOGNITION}: embeddings of two models have nothing in common. Choose buffalo_l."
             )
-        self._analysis, self._embeds_rgb = analysis, embeds_rgb
+        self.analysis, self._embeds_rgb = analysis, embeds_rgb
 
     def detect(self, image: Image) -> list[Detection]:
         """All faces of a picture, the surest first; [] when there is none.
@@ -143,7 +143,7 @@ class FaceAnalyser:
             shape = (max(1, round(width * scale)), max(1, round(height * scale)))
             canvas = np.zeros((_CANVAS, _CANVAS, 3), np.uint8)
             canvas[: shape[1], : shape[0]] = cv2.resize(image[..., ::-1], shape, interpolation=cv2.INTER_LINEAR)
-            boxes, keypoints = self._analysis.det_model.detect(canvas)
+            boxes, keypoints = self.analysis.det_model.detect(canvas)
             if len(boxes):
                 back = np.array([width / shape[0], height / shape[1]], np.float32)
                 return [
@@ -186,7 +186,7 @@ class FaceAnalyser:
 
     def _run(self, task: str, picture: Image, face: Any) -> NDArray[np.float32]:
         """What a model says of a face in a BGR picture."""
-        return np.array(self._analysis.models[task].get(picture, face), np.float32)
+        return np.array(self.analysis.models[task].get(picture, face), np.float32)
 
 
 def _insight_face(found: Detection) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,6 +16,7 @@ from ..identity import Identity
 from ..motion import own_motion
 from . import vision
 from .models import DynamicID
+from .recall import Recall
 
 COMBINATIONS = ("average", "normalised average", "best only")
 CROPS = ("whole picture", "face")
@@ -58,27 +57,7 @@ class NoFaceError(ValueError):
     """No picture shows the face that is asked for."""
 
 
-class _Memory:
-    """The references last read, while the models that read them live; only in the process's memory."""
-
-    def __init__(self, size: int):
-        self.size = size
-        self._entries: OrderedDict[tuple[object, ...], tuple[list[weakref.ref[object]], Reference]] = OrderedDict()
-
-    def recall(self, key: tuple[object, ...], models: Sequence[object]) -> Reference | None:
-        known = self._entries.get(key)
-        if known is None or any(ref() is not model for ref, model in zip(known[0], models, strict=True)):
-            return None
-        self._entries.move_to_end(key)
-        return known[1]
-
-    def keep(self, key: tuple[object, ...], models: Sequence[object], reference: Reference) -> None:
-        self._entries[key] = ([weakref.ref(model) for model in models], reference)
-        while len(self._entries) > self.size:
-            self._entries.popitem(last=False)
-
-
-_memory = _Memory(64)
+_references, _nobody = Recall(64), Recall(4)
 
 
 def encode(
@@ -106,7 +85,7 @@ def encode(
     notes: list[str] = []
     for number, picture in enumerate(pictures):
         try:
-            read[number] = _reference(picture, dynamicid, choice, crop, model, analyser)
+            read[number] = _recalled(picture, dynamicid, choice, crop, model, analyser)
         except NoFaceError as error:
             notes.append(f"picture {number + 1} of {len(pictures)}: {error}" if len(pictures) > 1 else str(error))
     if not read:
@@ -116,8 +95,8 @@ def encode(
     kept = [reference for number, reference in read.items() if number not in strangers]
     best = max(kept, key=lambda reference: _quality(reference, kept))
     tokens = _combined(kept, best, combine)
-    encoder = dynamicid.face_encoder
-    nobody = encoder(torch.zeros(1, encoder.network.embedding_width), vision.blank_states(model))[0]
+    key = (dynamicid.adapter.encoder_fingerprint,)
+    nobody = _nobody.get(key, [model, dynamicid], lambda: _tokens_of_nobody(dynamicid, model))
     identity = Identity(
         tokens, nobody, dynamicid.adapter.encoder_fingerprint,
         face_prompt=own_motion(best.face).prompt, face=best.face, thumbnail=best.crop,
@@ -146,14 +125,18 @@ def _checked(images: Tensor) -> list[np.ndarray]:
     return [picture.mul(255).round().byte().numpy() for picture in images]
 
 
-def _reference(
+def _recalled(
     picture: np.ndarray, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyser: FaceAnalyser
 ) -> Reference:
-    """Read one picture; one that was read before, with the same models, is remembered while the host runs."""
+    """A picture that was read before, with the same models, is not read again while the host runs."""
     content = sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
-    key, models = (content, dynamicid.adapter.encoder_fingerprint, choice, crop), (model, analyser)
-    if known := _memory.recall(key, models):
-        return known
+    key, models = (content, dynamicid.adapter.encoder_fingerprint, choice, crop), [model, analyser.analysis]
+    return _references.get(key, models, lambda: _read(picture, dynamicid, choice, crop, model, analyser))
+
+
+def _read(
+    picture: np.ndarray, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyser: FaceAnalyser
+) -> Reference:
     chosen = _chosen(picture, choice, analyser)
     face = analyser.describe(picture, chosen)
     assert face.embedding is not None
@@ -166,9 +149,13 @@ def _reference(
     thumbnail = torch.nn.functional.interpolate(
         thumbnail.permute(0, 3, 1, 2), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True, align_corners=False
     )
-    reference = Reference(face, tokens, thumbnail[0].permute(1, 2, 0).round().clamp(0, 255).byte())
-    _memory.keep(key, models, reference)
-    return reference
+    return Reference(face, tokens, thumbnail[0].permute(1, 2, 0).round().clamp(0, 255).byte())
+
+
+def _tokens_of_nobody(dynamicid: DynamicID, model: ClipVisionModel) -> Tensor:
+    """(T, D): no face, and pixels that are zero after preprocessing."""
+    encoder = dynamicid.face_encoder
+    return encoder(torch.zeros(1, encoder.network.embedding_width), vision.blank_states(model))[0]
 
 
 def _chosen(picture: np.ndarray, choice: Choice, analyser: FaceAnalyser) -> Detection:

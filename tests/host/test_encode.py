@@ -83,11 +83,11 @@ def test_one_picture_is_read_once(miniature: Miniature, monkeypatch: pytest.Monk
 
 def test_a_hundred_in_a_row_are_the_same_and_leave_the_analyser_alone(miniature: Miniature) -> None:
     analyser = miniature.dynamicid.faces
-    detector = analyser._analysis.det_model
+    detector = analyser.analysis.det_model
     before = {name: repr(value) for name, value in vars(detector).items() if name != "center_cache"}
     first = encode(image(drawn(5)), miniature.dynamicid).identity
     for number in range(100):
-        encoding._memory._entries.clear()
+        encoding._references.clear()
         found = encode(image(drawn(5)), miniature.dynamicid).identity
         assert torch.equal(found.tokens, first.tokens), number
     assert {name: repr(value) for name, value in vars(detector).items() if name != "center_cache"} == before
