@@ -1,9 +1,12 @@
 """Edit Facial Motion: a person's expression and pose, changed before sampling."""
 
+from typing import Any
+
 from comfy.sd import CLIP
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..dynamicid_core import mediapipe
 from ..dynamicid_core.faces import Face
 from ..dynamicid_core.host.edit import edit_motion
 from ..dynamicid_core.host.encode import face_of
@@ -73,6 +76,11 @@ class EditFacialMotion(io.ComfyNode):
                 io.Image.Input(
                     "driving_image", optional=True, tooltip="A face whose expression and pose are carried over."
                 ),
+                io.Custom("FACE_LANDMARKS").Input(
+                    "landmarks",
+                    optional=True,
+                    tooltip="The same from Detect Face Landmarks (MediaPipe), in place of a driving picture.",
+                ),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", is_output_list=True),
@@ -96,11 +104,12 @@ class EditFacialMotion(io.ComfyNode):
         source_prompt: str,
         driving_strength: float,
         driving_image: Tensor | None = None,
+        landmarks: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         if identity is None:  # skipped before
             return io.NodeOutput([None], motion_preview([]))
         face = identity.face
-        driver = None if driving_image is None else _driver(driving_image, dynamicid)
+        driver = _driver(driving_image, landmarks, dynamicid)
         if (yaw or pitch or driver) and (face is None or face.points68 is None):
             warn(cls, "this identity remembers no 3-D points: the words alone tell the pose. Encode it again.")
         source = own_motion(face, source_expression, source_prompt.strip())
@@ -113,7 +122,11 @@ class EditFacialMotion(io.ComfyNode):
         return io.NodeOutput(edited, motion_preview([(source, target) for target in wanted]))
 
 
-def _driver(image: Tensor, dynamicid: DynamicID) -> Face:
+def _driver(image: Tensor | None, landmarks: dict[str, Any] | None, dynamicid: DynamicID) -> Face | None:
+    if landmarks is not None:
+        return mediapipe.face_from(landmarks)
+    if image is None:
+        return None
     try:
         return face_of(image, dynamicid.faces)
     except ValueError as error:

@@ -1,0 +1,105 @@
+"""The host's FACE_LANDMARKS (MediaPipe's 478 points and 52 blendshapes) as a face that can drive another.
+
+Numbers are those of MediaPipe's canonical face mesh; "left" is the picture's left, so the subject's right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .faces import Face
+from .landmarks import CONTOUR, FRAME, IBUG68, Points
+
+# The outline of the face from the eye's height down to the chin.
+_LEFT_OUTLINE = (127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152)
+_RIGHT_OUTLINE = (356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152)
+_MESH = {  # which of the 106: the mesh points whose mean it is
+    33: (145,), 34: (159, 145), 35: (33,), 36: (144,), 37: (153,), 38: (468,), 39: (133,), 40: (159,), 41: (160,),
+    42: (158,), 43: (70, 46), 44: (53,), 45: (52,), 46: (55,), 47: (65,), 48: (63,), 49: (105,), 50: (107,), 51: (66,),
+    52: (61,), 53: (17,), 54: (178,), 55: (91,), 56: (84,), 57: (402,), 58: (321,), 59: (314,), 60: (14,), 61: (291,),
+    62: (13,), 63: (37,), 64: (40,), 65: (78,), 66: (81,), 67: (267,), 68: (270,), 69: (308,), 70: (311,), 71: (0,),
+    72: (168,), 73: (197,), 74: (5,), 75: (193,), 76: (198,), 77: (129,), 78: (98,), 79: (97,), 80: (2,), 81: (417,),
+    82: (420,), 83: (358,), 84: (327,), 85: (326,), 86: (4,), 87: (374,), 88: (386, 374), 89: (362,), 90: (380,),
+    91: (373,), 92: (473,), 93: (263,), 94: (386,), 95: (385,), 96: (387,), 97: (285,), 98: (295,), 99: (282,),
+    100: (283,), 101: (300, 276), 102: (336,), 103: (296,), 104: (334,), 105: (293,),
+}  # fmt: skip
+POINTS = 478
+
+# An expression's score is the mean of these blendshapes' (of both sides).
+_SHOWN = {
+    "happy": ("mouthSmileLeft", "mouthSmileRight"),
+    "sad": ("mouthFrownLeft", "mouthFrownRight", "browInnerUp"),
+    "anger": ("browDownLeft", "browDownRight"),
+    "surprise": ("jawOpen", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+    "disgust": ("noseSneerLeft", "noseSneerRight"),
+    "fear": ("eyeWideLeft", "eyeWideRight", "mouthStretchLeft", "mouthStretchRight"),
+}
+_LEAST = 0.35  # below which a face is neutral
+
+
+def face_from(landmarks: Mapping[str, Any], index: int = 0) -> Face:
+    """The first frame's face of this index, with landmarks, 3-D points and pose.
+
+    Raises ValueError when there is no such face, or when these are not 478 points.
+    """
+    frames: Sequence[Sequence[Mapping[str, Any]]] = landmarks.get("frames") or [[]]
+    if index >= len(frames[0]):
+        raise ValueError(f"Expected landmarks of a face, but {len(frames[0])} were found in the first picture.")
+    found = frames[0][index]
+    flat, mesh = np.asarray(found["landmarks_xy"], np.float64), np.asarray(found["landmarks_3d"], np.float64)
+    if flat.shape != (POINTS, 2) or mesh.shape != (POINTS, 3):
+        raise ValueError(
+            f"Expected MediaPipe's {POINTS} landmarks, got {flat.shape[0]}, and {mesh.shape[0]} in depth. "
+            "Connect Detect Face Landmarks (MediaPipe)."
+        )
+    height, width = landmarks["image_size"]
+    # Depth comes in the mesh's own unit, away from the viewer; its x and y say what that is in pixels.
+    unit = np.linalg.norm(flat.std(0)) / max(float(np.linalg.norm(mesh[:, :2].std(0))), 1e-9)
+    points = to_106(np.column_stack([flat, -mesh[:, 2] * unit]))
+    return Face(
+        landmarks=torch.from_numpy(points[:, :2] * [FRAME / width, FRAME / height]).float(),
+        points68=torch.from_numpy(points[list(IBUG68)]).float(),
+        pose=_pose(np.asarray(found["transformation_matrix"], np.float64)),
+        size=(int(height), int(width)),
+        score=float(found.get("score", 1.0)),
+    )
+
+
+def to_106(mesh: Points) -> Points:
+    """(478, k) mesh points to the 106 landmarks (106, k)."""
+    points = np.empty((106, mesh.shape[1]))
+    points[list(CONTOUR[:17])] = _along(mesh[list(_LEFT_OUTLINE)], 17)
+    points[list(CONTOUR[:15:-1])] = _along(mesh[list(_RIGHT_OUTLINE)], 17)
+    for point, others in _MESH.items():
+        points[point] = mesh[list(others)].mean(0)
+    return points
+
+
+def _along(line: Points, count: int) -> Points:
+    """`count` points evenly along a line of points, both ends among them."""
+    lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line[:, :2], axis=0), axis=1))])
+    at = np.linspace(0, lengths[-1], count)
+    return np.column_stack([np.interp(at, lengths, column) for column in line.T])
+
+
+def _pose(matrix: Points) -> tuple[float, float, float]:
+    """(pitch, yaw, roll) in degrees of MediaPipe's facial transformation (4, 4), whose y points up."""
+    turn = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    down = np.diag([1.0, -1.0, 1.0])
+    turn = down @ turn @ down
+    pitch = math.atan2(turn[2, 1], turn[2, 2])
+    yaw = math.atan2(-turn[2, 0], math.hypot(turn[2, 1], turn[2, 2]))
+    roll = math.atan2(turn[1, 0], turn[0, 0])
+    return math.degrees(pitch), math.degrees(yaw), math.degrees(roll)
+
+
+def expression_of(blendshapes: Mapping[str, float]) -> str:
+    """The expression that MediaPipe's blendshapes (0..1, by name) show most; neutral when they show none."""
+    scores = {name: sum(blendshapes.get(shape, 0.0) for shape in shown) / len(shown) for name, shown in _SHOWN.items()}
+    best = max(scores, key=lambda name: scores[name])
+    return best if scores[best] >= _LEAST else "neutral"
