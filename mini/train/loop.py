@@ -128,7 +128,7 @@ class Training:
         trained = [p for p in self.network.parameters() if p.requires_grad]
         decayed, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim < 2]
         groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.99), fused=True)
         self.step = 0
         self.seconds = 0.0  # that all steps took, on whatever machine
         self.history: list[tuple[int, dict[str, float]]] = []
@@ -196,15 +196,17 @@ class Training:
         if torch.isfinite(norm):
             self.optimiser.step()
         self.step += 1
-        decay = min(stage.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            now, mean = self.network.state_dict(), self.averaged.state_dict()
-            for name, tensor in mean.items():
-                if tensor.is_floating_point():
-                    tensor.lerp_(now[name], 1 - decay)
-                else:
-                    tensor.copy_(now[name])
+        self._average(min(stage.average, (1 + self.step) / (10 + self.step)))
         return {name: value.detach() for name, value in losses.items()}
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        """Bring the averaged network nearer to the network; counters are taken over."""
+        now, mean = self.network.state_dict(), self.averaged.state_dict()
+        floats = [name for name, tensor in mean.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([mean[name] for name in floats], [now[name] for name in floats], 1 - decay)
+        for name in mean.keys() - set(floats):
+            mean[name].copy_(now[name])
 
     def stop(self, *signal: object) -> None:
         """End after the step that is under way, with a checkpoint; may be a signal's handler."""
