@@ -13,7 +13,7 @@ from ..networks import ROW_IDS, TEXT, VISION, as_seen, parts
 from ..person import CHOICES
 from ..world import World
 from .autoencoder import as_input
-from .judge import true_kinds
+from .judge import misnamed, true_kinds
 from .loop import Stage, Workshop
 from .pictures import Pictures
 from .words import Words, words
@@ -101,7 +101,7 @@ class EncodersStage(Stage):
             kinds = true_kinds(truth)
             for name, head in network.factors.items():
                 target = torch.from_numpy(kinds[name]).to(device)
-                factors = factors + F.cross_entropy(head(patches).float(), target, ignore_index=-1) / len(CHOICES)
+                factors = factors + misnamed(head(patches), target) / len(CHOICES)
         return {"loss": contrast + 0.5 * factors, "contrast": contrast, "factors": factors}
 
     def captions_told(self, network: Encoders) -> dict[str, float]:

@@ -14,7 +14,7 @@ from ..world import World
 from . import figures
 from .face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
 from .face_networks import ANCHORS, LANDMARK_CUT, RECOGNITION_CUT, STRIDES, Detector, FacePack, write_pack
-from .judge import Gallery, PictureMap, told_apart, true_kinds
+from .judge import Gallery, PictureMap, misnamed, told_apart, true_kinds
 from .loop import Stage, Workshop
 from .pictures import Pictures, Truth, numbers_of, turns
 
@@ -145,7 +145,7 @@ class FacePackStage(Stage):
         assert isinstance(heads, nn.ModuleDict)
         for name, head in heads.items():
             target = torch.from_numpy(kinds[name]).to(device)
-            factors = factors + F.cross_entropy(head(seen).float(), target, ignore_index=-1) / len(CHOICES)
+            factors = factors + misnamed(head(seen), target) / len(CHOICES)
         loss = detection + 30 * landmarks + identity + factors
         return {
             "loss": loss, "detection": detection, "landmarks": landmarks, "identity": identity, "factors": factors,

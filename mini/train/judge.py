@@ -215,6 +215,11 @@ def true_kinds(truth: Truth) -> dict[str, NDArray[np.int64]]:
     return kinds
 
 
+def misnamed(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy (n, k) over those whose truth (n,) can be seen, which is not -1; 0 when none can."""
+    return F.cross_entropy(logits.float(), target, ignore_index=-1, reduction="sum") / (target >= 0).sum().clamp(min=1)
+
+
 def told_apart(embedding: NDArray[np.float32], persons: NDArray[np.int64], crowd: int = 100) -> float:
     """How often a face's nearest among `crowd` people, each seen once in another picture, is the right person's."""
     names = list(dict.fromkeys(persons.tolist()))[:crowd]
@@ -291,7 +296,7 @@ class JudgeStage(Stage):
         for name, logits in kinds.items():
             target = torch.from_numpy(np.concatenate([true[name] for true in truths])).to(device)
             weight = 3.0 if name == "expression" else 1.0
-            kind_loss = kind_loss + weight * F.cross_entropy(logits.float(), target, ignore_index=-1)
+            kind_loss = kind_loss + weight * misnamed(logits, target)
         asked = [[getattr(p, name) for name in NUMBERS] for _, truth in shown for p in truth.people()]
         number_loss = F.smooth_l1_loss(numbers.float(), torch.tensor(asked, device=device))
         true_pose = torch.from_numpy(np.concatenate([truth.pose.reshape(-1, 3) for _, truth in shown]))

@@ -121,7 +121,7 @@ def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]
         size, count = sum(file.stat().st_size for file in files), sum(t.numel() for t in workshop.stored(name).values())
         state = torch.load(workshop.folder / name / "checkpoint.pt", map_location="cpu", weights_only=True)
         last = [losses["loss"] for _, losses in state["history"][-10:]]
-        loss = f"{np.mean(last):.4g}" if last else ""
+        loss = f"{np.nanmean(last):.4g}" if last else ""
         minutes = f"{state['seconds'] / 60:.0f}"
         lines.append(f"| {name} | {what} | {count:,} | {size:,} | {state['step']:,} | {minutes} | {loss} |")
     lines += ["", "Losses and samples: `pictures/`. Shares are of 1, errors are medians."]
