@@ -37,7 +37,7 @@ def _worn(image: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
 
 class FacePackStage(Stage):
     name = "face-pack"
-    steps = 4_000
+    steps = 5_600
     learning_rate = 1.5e-3
     weight_decay = 0.02
     clip = 10.0
@@ -192,7 +192,10 @@ class FacePackStage(Stage):
                 middle = (box[:2] + box[2:]) / 2
                 whole = bool((middle > 0.1 * CANVAS).all() and (middle < 0.9 * CANVAS).all())
                 here = far < max(0.55 * stride, 0.13 * side)
-                label[i][(far < 0.4 * side) & (label[i] == 0)] = -1
+                # Of a face that is another level's, cells say no, lest it be found several times; near a level's
+                # limits, and about the middle of its own faces, nothing is asked of them.
+                if smallest / 1.2 <= side < largest * 1.2:
+                    label[i][(far < 0.4 * side) & (label[i] == 0)] = -1
                 if not (whole and smallest <= side < largest):
                     continue
                 label[i][here] = 1
