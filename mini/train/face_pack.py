@@ -20,6 +20,7 @@ from .pictures import Pictures, Truth, numbers_of, turns
 
 CANVAS = 320
 LARGEST = (72.0, 144.0, 1e9)  # a face's side in pixels, for each of STRIDES
+BETWEEN = 1.25  # times these limits, two levels share a face
 Random = np.random.Generator
 
 
@@ -37,7 +38,7 @@ def _worn(image: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
 
 class FacePackStage(Stage):
     name = "face-pack"
-    steps = 5_600
+    steps = 6_700
     learning_rate = 1.5e-3
     weight_decay = 0.02
     clip = 10.0
@@ -192,11 +193,12 @@ class FacePackStage(Stage):
                 middle = (box[:2] + box[2:]) / 2
                 whole = bool((middle > 0.1 * CANVAS).all() and (middle < 0.9 * CANVAS).all())
                 here = far < max(0.55 * stride, 0.13 * side)
-                # Of a face that is another level's, cells say no, lest it be found several times; near a level's
-                # limits, and about the middle of its own faces, nothing is asked of them.
-                if smallest / 1.2 <= side < largest * 1.2:
-                    label[i][(far < 0.4 * side) & (label[i] == 0)] = -1
-                if not (whole and smallest <= side < largest):
+                # Of a face that is another level's, cells say no, lest it be found several times. Between two levels
+                # both say the same box, of which one is left; about the middle of its faces a level is not asked.
+                if not smallest / BETWEEN <= side < largest * BETWEEN:
+                    continue
+                label[i][(far < 0.4 * side) & (label[i] == 0)] = -1
+                if not whole:
                     continue
                 label[i][here] = 1
                 sides = np.stack([x - box[0], y - box[1], box[2] - x, box[3] - y], -1)
