@@ -14,7 +14,7 @@ from .client import ServerError, server
 from .template import api_graph
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "workflows"
-UNTRAINED = "The miniature's DynamicID is not trained yet: who is drawn is up to the base model."
+UNTRAINED = "The miniature's UNet has only begun to be trained, its DynamicID is not trained yet: expect no people."
 
 
 def say(message: str) -> None:
