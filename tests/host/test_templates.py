@@ -83,7 +83,7 @@ def test_it_runs(template: Path, nodes: dict[str, Any], server: Server) -> None:
     [
         (lambda text: text.replace('"KSampler"', '"NoSuchNode"', 1), "no node NoSuchNode"),
         (lambda text: text.replace('"people.person_0"', '"people.face_0"'), "no input people.face_0"),
-        (lambda text: re.sub(r'"None"\n', '"None", 1\n', text), "values too many"),
+        (lambda text: re.sub(r'"auto"\n', '"auto", 1\n', text), "values too many"),
     ],
 )
 def test_a_template_that_does_not_fit_is_told(tmp_path: Path, nodes: dict[str, Any], change: Any, message: str) -> None:
