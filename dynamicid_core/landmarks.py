@@ -45,7 +45,7 @@ _BETWEEN = {CONTOUR[i]: (CONTOUR[i - 1], CONTOUR[i + 1]) for i in range(1, 33, 2
 # drawn heads).
 _PIVOT = np.array([0.0, 0.35, -0.78])
 
-LEFT_EYE, RIGHT_EYE, NOSE_END, CHIN = 34, 88, 80, 0
+LEFT_EYE, RIGHT_EYE, NOSE_END = 34, 88, 80
 
 
 def keypoint_picture(landmarks: Points) -> NDArray[np.uint8]:

@@ -102,6 +102,6 @@ def _dynamicid(folder: Path, model: ModelPatcher) -> DynamicID:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = FaceEncoder(hidden_width=256, clip_width=networks.VISION["hidden_size"], width=networks.CONTEXT)
-    checkpoint = untrained(keys, encoder)
+        checkpoint = untrained(keys, encoder)
     assert checkpoint.adapter is not None
     return DynamicID(checkpoint.adapter, checkpoint)
