@@ -2,6 +2,7 @@
 
 All that a step draws (pictures, noise, what is left out) follows from the seed, the stage's name and the step's
 number, so a checkpoint holds only what training changes: step, networks, optimiser, average, loss history.
+Where there is no checkpoint but what a training stored (its averaged weights and its record), it goes on from there.
 """
 
 import copy
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from . import figures
 
+RECORD = "record.json"  # beside a stage's stored weights
 Say = Callable[[str], None]
 
 
@@ -88,12 +90,41 @@ class Stage(ABC):
         return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
 
+@dataclass(frozen=True)
+class Record:
+    """How a stage's stored weights came to be.
+
+    Attributes:
+        seconds: that all steps took, on whatever machine.
+        history: (step, mean losses since the entry before).
+    """
+
+    step: int
+    seconds: float
+    history: list[tuple[int, dict[str, float]]]
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in a JSON file, or None where there is none."""
+    if not path.exists():
+        return None
+    said = json.loads(path.read_text("utf-8"))
+    return Record(said["step"], said["seconds"], [(step, losses) for step, losses in said["history"]])
+
+
+def write_record(path: Path, record: Record) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rounded = [(step, {name: float(f"{x:.5g}") for name, x in losses.items()}) for step, losses in record.history]
+    said = {"step": record.step, "seconds": round(record.seconds, 1), "history": rounded}
+    path.write_text(json.dumps(said) + "\n", "utf-8")
+
+
 def half_is_quicker(device: torch.device) -> bool:
-    """Whether bfloat16 pays on this device: a CPU with AMX is quicker by it, one without far slower."""
+    """Whether bfloat16 pays on this device: a CPU that multiplies it is quicker by it, another far slower."""
     if device.type != "cpu":
         return True
-    known = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(known and known())
+    known = [getattr(torch.cpu, f"_is_{kind}_supported", None) for kind in ("amx_tile", "avx512_bf16")]
+    return any(ask() for ask in known if ask)
 
 
 def generator(seed: int, stage: str, step: int) -> torch.Generator:
@@ -143,6 +174,7 @@ class Training:
 
     def _restore(self) -> None:
         if not self.checkpoint.exists():
+            self._go_on_from_stored()
             return
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.network.load_state_dict(state["network"])
@@ -151,6 +183,19 @@ class Training:
         self.seconds = state.get("seconds", 0.0)
         self.step, self.history = state["step"], [(step, losses) for step, losses in state["history"]]
         self.say(f"{self.stage.name}: going on from step {self.step}")
+
+    def _go_on_from_stored(self) -> None:
+        """Take the stored weights and record, if there are any: the optimiser and the average begin anew."""
+        record = read_record(self.folder / RECORD)
+        if record is None:
+            return
+        stored = self.stage.workshop.stored(self.stage.name)
+        for network in (self.network, self.averaged):
+            missing, unknown = network.load_state_dict(stored, strict=False)
+            if unknown:
+                raise ValueError(f"expected {self.stage.name}'s weights in {self.folder}, got others: {unknown[:3]}")
+        self.step, self.seconds, self.history = record.step, record.seconds, record.history
+        self.say(f"{self.stage.name}: going on from the weights of step {self.step}")
 
     def save(self) -> None:
         """Write a checkpoint, aside and moved: a kill leaves the last whole one."""
@@ -179,6 +224,7 @@ class Training:
         part = self.folder / f"weights.{os.getpid()}"
         save_file(self.stage.weights(self.averaged), part)
         part.replace(self.folder / "weights.safetensors")
+        write_record(self.folder / RECORD, Record(self.step, self.seconds, self.history))
 
     # --- steps ------------------------------------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from ..networks import VISION
 from . import autoencoder, encoders, face_pack, host, judge
 from .autoencoder import AutoencoderStage
 from .encoders import EncodersStage
-from .face_networks import write_pack
+from .face_networks import FacePack, write_pack
 from .face_pack import FacePackStage
 from .judge import JudgeStage
-from .loop import Workshop
+from .loop import RECORD, Workshop, read_record, write_record
 from .unet import UNetStage
 
 FORMAT = "dynamicid-mini-1"
@@ -35,12 +35,28 @@ WHAT = {
 
 
 def ship(workshop: Workshop, folder: Path) -> None:
-    """Write `<name>.safetensors` for each network, and the face pack's ONNX files in a folder of their own."""
+    """Write `<name>.safetensors` for each network, and the face pack's ONNX files in a folder of their own.
+
+    A face pack that was not trained in this workshop, as after `restore`, stays as it is. Raises ValueError when a
+    network has not been trained.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in NETWORKS:
         save_file(keep(workshop.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
     (folder / "vision.json").write_text(json.dumps(VISION, indent=2) + "\n")
-    write_pack(face_pack.load(workshop), folder / PACK)
+    if (workshop.folder / PACK / "weights.safetensors").exists():
+        write_pack(face_pack.load(workshop), folder / PACK)
+    elif not (folder / PACK).is_dir():
+        raise ValueError(f"expected {workshop.folder / PACK}/weights.safetensors: train it first (--stage {PACK})")
+    for name in WHAT:
+        record = read_record(workshop.folder / name / RECORD)
+        if record is not None:
+            write_record(_record(folder, name), record)
+
+
+def _record(folder: Path, name: str) -> Path:
+    """Where the record of a network in `folder` is kept: beside it, since only another training reads it."""
+    return folder.parent / "records" / f"{name}.json"
 
 
 def show(workshop: Workshop, folder: Path) -> None:
@@ -59,10 +75,13 @@ def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def restore(folder: Path, checkpoints: Path) -> None:
-    """Store what shipped in `folder` as the stages' results, which others are trained from."""
+    """Store what shipped in `folder` as the stages' results, which others are trained from, and they too go on."""
     for name in NETWORKS:
         (checkpoints / name).mkdir(parents=True, exist_ok=True)
         save_file(as_shipped(folder, name), checkpoints / name / "weights.safetensors")
+        record = read_record(_record(folder, name))
+        if record is not None:
+            write_record(checkpoints / name / RECORD, record)
 
 
 def restored(workshop: Workshop, folder: Path, scratch: Path) -> Workshop:
@@ -118,12 +137,16 @@ def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]
     ]
     for name, what in WHAT.items():
         files = [folder / f"{name}.safetensors"] if name in NETWORKS else sorted((folder / name).iterdir())
-        size, count = sum(file.stat().st_size for file in files), sum(t.numel() for t in workshop.stored(name).values())
-        state = torch.load(workshop.folder / name / "checkpoint.pt", map_location="cpu", weights_only=True)
-        last = [losses["loss"] for _, losses in state["history"][-10:]]
+        size = sum(file.stat().st_size for file in files)
+        count = sum(t.numel() for t in (FacePack().parameters() if name == PACK else workshop.stored(name).values()))
+        record = read_record(_record(folder, name))
+        if record is None:
+            raise ValueError(f"expected {_record(folder, name)}: ship writes it")
+        last = [losses["loss"] for _, losses in record.history[-10:]]
         loss = f"{np.nanmean(last):.4g}" if last else ""
-        minutes = f"{state['seconds'] / 60:.0f}"
-        lines.append(f"| {name} | {what} | {count:,} | {size:,} | {state['step']:,} | {minutes} | {loss} |")
+        lines.append(
+            f"| {name} | {what} | {count:,} | {size:,} | {record.step:,} | {record.seconds / 60:.0f} | {loss} |"
+        )
     lines += ["", "Losses and samples: `pictures/`. Shares are of 1, errors are medians."]
     for name, values in measured.items():
         lines += ["", f"## {name}", "", "| measure | value |", "| --- | --- |"]

@@ -107,7 +107,7 @@ class UNetStage(Stage):
     face = 3.0  # how much more a cell of a face weighs: what expressions differ in is small
     clearest = 5.0  # signal to noise, from which on times weigh less (min-SNR, arXiv 2303.09556, section 3.4)
 
-    def __init__(self, workshop: Workshop, size: int = 24_000):
+    def __init__(self, workshop: Workshop, size: int = 12_000):
         super().__init__(workshop)
         stored = workshop.folder / "autoencoder" / "weights.safetensors"
         self.autoencoder, self.reader = autoencoder.load(workshop), encoders.load(workshop)

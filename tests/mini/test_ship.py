@@ -63,6 +63,10 @@ def test_everything_ships_and_is_measured(tmp_path, host, monkeypatch):
     measured = ship.measure(workshop, out, quick=True)
     assert {"judge", "judge, on round trips", "unet", "face-pack"} <= measured.keys()
     text = ship.card(workshop, out, measured)
+    (workshop.folder / ship.PACK / "weights.safetensors").unlink()
+    shipped = {file.name: file.read_bytes() for file in (out / ship.PACK).iterdir()}
+    ship.ship(workshop, out)  # a face pack that is not there stays as it shipped
+    assert {file.name: file.read_bytes() for file in (out / ship.PACK).iterdir()} == shipped
     assert "| unet |" in text and "12,634,244" in text and "## face-pack, on round trips" in text
 
 

@@ -100,6 +100,29 @@ def test_a_stopped_training_ends_with_a_checkpoint(workshop):
     assert training.stopped and Training(Line(workshop), quiet).step == 7
 
 
+def test_a_training_goes_on_from_stored_weights_where_no_checkpoint_is_left(workshop):
+    before = Training(Line(workshop), quiet)
+    before.run(until=10, log=5)
+    before.checkpoint.unlink()
+    training = Training(Line(workshop), quiet)
+    assert training.step == 10 and [step for step, _ in training.history] == [5, 10]
+    for network in (training.network, training.averaged):
+        assert torch.equal(network[0].weight, before.averaged[0].weight)
+    training.run()
+    assert training.step == 40
+
+
+def test_stored_weights_of_another_network_are_not_taken(workshop):
+    class Deeper(Line):
+        def network(self):
+            return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    Training(Line(workshop), quiet).run(until=10)
+    (workshop.folder / "line" / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match="got others"):
+        Training(Deeper(workshop), quiet)
+
+
 def test_a_half_written_checkpoint_is_not_taken(workshop):
     Training(Line(workshop), quiet).run(until=10)
     (workshop.folder / "line" / "checkpoint.123").write_bytes(b"torn")
