@@ -47,10 +47,7 @@ def face_from(landmarks: Mapping[str, Any], index: int = 0) -> Face:
 
     Raises ValueError when there is no such face, or when these are not 478 points.
     """
-    frames: Sequence[Sequence[Mapping[str, Any]]] = landmarks.get("frames") or [[]]
-    if index >= len(frames[0]):
-        raise ValueError(f"Expected landmarks of a face, but {len(frames[0])} were found in the first picture.")
-    found = frames[0][index]
+    found = _found(landmarks, index)
     flat, mesh = np.asarray(found["landmarks_xy"], np.float64), np.asarray(found["landmarks_3d"], np.float64)
     if flat.shape != (POINTS, 2) or mesh.shape != (POINTS, 3):
         raise ValueError(
@@ -68,6 +65,17 @@ def face_from(landmarks: Mapping[str, Any], index: int = 0) -> Face:
         size=(int(height), int(width)),
         score=float(found.get("score", 1.0)),
     )
+
+
+def _found(landmarks: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+    """What is known of a face of the first frame."""
+    frames: Sequence[Sequence[Mapping[str, Any]]] = landmarks.get("frames") or [[]]
+    if index >= len(frames[0]):
+        raise ValueError(
+            f"Expected landmarks of face number {index}, but {len(frames[0])} faces were found in the first picture. "
+            "Take a picture in which the face is larger and seen from the front."
+        )
+    return frames[0][index]
 
 
 def to_106(mesh: Points) -> Points:
@@ -96,6 +104,11 @@ def _pose(matrix: Points) -> tuple[float, float, float]:
     yaw = math.atan2(-turn[2, 0], math.hypot(turn[2, 1], turn[2, 2]))
     roll = math.atan2(turn[1, 0], turn[0, 0])
     return math.degrees(pitch), math.degrees(yaw), math.degrees(roll)
+
+
+def expression_shown(landmarks: Mapping[str, Any], index: int = 0) -> str:
+    """The expression of the first frame's face of this index, by its blendshapes; ValueError when there is none."""
+    return expression_of(_found(landmarks, index).get("blendshapes") or {})
 
 
 def expression_of(blendshapes: Mapping[str, float]) -> str:

@@ -1,6 +1,7 @@
 """A DynamicID of the right shapes that has learnt nothing: a model patched with it draws what it drew before.
 
-Identity keys are the text's own; identity values and low-rank changes are zero.
+Identity keys are the text's own; identity values and low-rank changes are zero. Its IMR hands identities on as they
+are, up to their tokens' normalisation.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ from torch import Tensor
 from .adapter import adapter_from_weights
 from .checkpoint import Checkpoint
 from .face_encoder import FaceEncoder
+from .imr import IdentityMotionReconfigurator, KeypointEncoder
 from .weights import fingerprint
 
 RANK = 8
+KEYPOINT_WIDTHS, KEYPOINT_DEPTHS = (8, 16, 32, 64, 64, 128), (1, 1, 1, 1, 1, 1)  # of the keypoint encoder's stages
 
 
 def untrained(text_keys: Sequence[Tensor], encoder: FaceEncoder) -> Checkpoint:
@@ -38,4 +41,18 @@ def untrained(text_keys: Sequence[Tensor], encoder: FaceEncoder) -> Checkpoint:
         weights[f"{2 * block + 1}.to_v_ip.weight"] = torch.zeros(width, text_width)
     own = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
     adapter = adapter_from_weights(weights, fingerprint(own), encoder.tokens)
-    return Checkpoint(adapter, own, None, None)
+    return Checkpoint(adapter, own, *_untrained_imr(encoder.width))
+
+
+def _untrained_imr(width: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """IMR for tokens and pooled text of this width, and its keypoint encoder."""
+    keypoint_encoder = KeypointEncoder(KEYPOINT_WIDTHS, KEYPOINT_DEPTHS, output_width=width)
+    imr = IdentityMotionReconfigurator(token_width=width, motion_width=2 * width, width=width)
+    with torch.no_grad():
+        for layer in (imr.proj_in, imr.proj_out):
+            torch.nn.init.eye_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+        for reading, among, feed_forward in (*imr.disentangleNet, *imr.entangleNet):
+            for last in (reading.to_out, among.to_out, feed_forward[-1]):
+                torch.nn.init.zeros_(last.weight)
+    return imr.state_dict(), keypoint_encoder.state_dict()

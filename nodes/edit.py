@@ -81,6 +81,12 @@ class EditFacialMotion(io.ComfyNode):
                     optional=True,
                     tooltip="The same from Detect Face Landmarks (MediaPipe), in place of a driving picture.",
                 ),
+                io.Custom("FACE_LANDMARKS").Input(
+                    "source_landmarks",
+                    optional=True,
+                    tooltip="The reference's own, from Detect Face Landmarks (MediaPipe): they tell what it shows, in "
+                    "place of source_expression.",
+                ),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", is_output_list=True),
@@ -105,6 +111,7 @@ class EditFacialMotion(io.ComfyNode):
         driving_strength: float,
         driving_image: Tensor | None = None,
         landmarks: dict[str, Any] | None = None,
+        source_landmarks: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         if identity is None:  # skipped before
             return io.NodeOutput([None], motion_preview([]))
@@ -112,6 +119,8 @@ class EditFacialMotion(io.ComfyNode):
         driver = _driver(driving_image, landmarks, dynamicid)
         if (yaw or pitch or driver) and (face is None or face.points68 is None):
             warn(cls, "this identity remembers no 3-D points: the words alone tell the pose. Encode it again.")
+        if source_landmarks is not None:
+            source_expression = mediapipe.expression_shown(source_landmarks)
         source = own_motion(face, source_expression, source_prompt.strip())
         prompts = [line.strip() for line in prompt.splitlines() if line.strip()]
         asked = [("", words) for words in prompts] or [

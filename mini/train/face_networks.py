@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kept import ROW_SCALE, keep
+from ..kept import ROW_SCALE, keep, widen
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2
+# What a level's logits lose where the middle level is sure of a face: its neighbours are rather sure of it too.
+YIELDS = (1.5, 0.0, 3.0)
 LANDMARK_CUT, RECOGNITION_CUT = 192, 112
 POINTS = 1103  # of the real 1k3d68, whose last 68 are used
 
@@ -58,9 +60,21 @@ class Detector(nn.Module):
             found.insert(0, self.said(self.head(above)).permute(0, 2, 3, 1).unflatten(-1, (ANCHORS, 15)))
         return found
 
+    @staticmethod
+    def _yielding(logits: list[Tensor]) -> list[Tensor]:
+        """Each level's logits (n, h, w, ANCHORS) where the middle level has not found the face already."""
+        fine, middle, coarse = logits
+        found = middle.amax(-1)[:, None].sigmoid()
+        near = F.max_pool2d(found, 3, 1, 1)
+        at_fine = F.interpolate(near, scale_factor=2.0)[:, 0, :, :, None]
+        at_coarse = F.max_pool2d(near, 2)[:, 0, :, :, None]
+        return [fine - YIELDS[0] * at_fine, middle, coarse - YIELDS[2] * at_coarse]
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        rows = [level.reshape(-1, 15) for level in self.maps(images)]
-        return (*(r[:, :1].sigmoid() for r in rows), *(r[:, 1:5] for r in rows), *(r[:, 5:] for r in rows))
+        maps = self.maps(images)
+        rows = [level.reshape(-1, 15) for level in maps]
+        sure = [logits.reshape(-1, 1).sigmoid() for logits in self._yielding([level[..., 0] for level in maps])]
+        return (*sure, *(r[:, 1:5] for r in rows), *(r[:, 5:] for r in rows))
 
 
 class Landmarks(nn.Module):
@@ -146,6 +160,47 @@ def _in_bytes(data: bytes) -> bytes:
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def _adopt(network: nn.Module, file: Path, prefix: str = "") -> None:
+    """Take a network's weights back from an ONNX file, in which convolutions hold what was normalised after them."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(file).graph
+    held = {weight.name: torch.from_numpy(numpy_helper.to_array(weight).copy()) for weight in graph.initializer}
+    scales = {f"{name.removesuffix('.scale')}{ROW_SCALE}": t for name, t in held.items() if name.endswith(".scale")}
+    kept = {name.removesuffix(".bytes"): tensor for name, tensor in held.items() if not name.endswith(".scale")}
+    weights = widen(kept | scales)
+
+    named = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if not name.startswith("onnx::")}
+    network.load_state_dict(named, strict=False)
+    used = dict.fromkeys(tuple(node.input[1:3]) for node in graph.node if node.op_type == "Conv")
+    folded = iter([names for names in used if names[0].startswith("onnx::")])
+    for layer in network.modules():
+        if isinstance(layer, nn.Sequential) and len(layer) == 3 and isinstance(layer[1], nn.BatchNorm2d):
+            kernel, bias = next(folded)
+            layer[0].load_state_dict({"weight": weights[kernel]})
+            norm, count = layer[1], len(weights[bias])
+            for tensor, value in (
+                (norm.weight, torch.ones(count)), (norm.bias, weights[bias]), (norm.running_mean, torch.zeros(count)),
+                (norm.running_var, torch.full((count,), 1 - norm.eps)),
+            ):  # fmt: skip
+                assert isinstance(tensor, Tensor)
+                tensor.data.copy_(value)
+
+
+def read_pack(folder: Path) -> FacePack:
+    """The networks of a pack that `write_pack` wrote, ready to be used, or written again.
+
+    Training can't go on from them: what their convolutions were normalised by is not in the files.
+    """
+    pack = FacePack().eval()
+    _adopt(pack.detector, folder / "det_10g.onnx")
+    _adopt(pack.recognition, folder / "w600k_r50.onnx")
+    for file in ("2d106det", "1k3d68"):
+        _adopt(pack.landmarks, folder / f"{file}.onnx", "landmarks.")
+    return pack
 
 
 def write_pack(pack: FacePack, folder: Path) -> None:

@@ -16,7 +16,7 @@ from ..networks import VISION
 from . import autoencoder, encoders, face_pack, host, judge
 from .autoencoder import AutoencoderStage
 from .encoders import EncodersStage
-from .face_networks import FacePack, write_pack
+from .face_networks import read_pack, write_pack
 from .face_pack import FacePackStage
 from .judge import JudgeStage
 from .loop import RECORD, Workshop, read_record, write_record
@@ -37,17 +37,13 @@ WHAT = {
 def ship(workshop: Workshop, folder: Path) -> None:
     """Write `<name>.safetensors` for each network, and the face pack's ONNX files in a folder of their own.
 
-    A face pack that was not trained in this workshop, as after `restore`, stays as it is. Raises ValueError when a
-    network has not been trained.
+    Raises ValueError when a network has not been trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in NETWORKS:
         save_file(keep(workshop.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
     (folder / "vision.json").write_text(json.dumps(VISION, indent=2) + "\n")
-    if (workshop.folder / PACK / "weights.safetensors").exists():
-        write_pack(face_pack.load(workshop), folder / PACK)
-    elif not (folder / PACK).is_dir():
-        raise ValueError(f"expected {workshop.folder / PACK}/weights.safetensors: train it first (--stage {PACK})")
+    write_pack(face_pack.load(workshop), folder / PACK)
     for name in WHAT:
         record = read_record(workshop.folder / name / RECORD)
         if record is not None:
@@ -75,13 +71,18 @@ def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def restore(folder: Path, checkpoints: Path) -> None:
-    """Store what shipped in `folder` as the stages' results, which others are trained from, and they too go on."""
+    """Store what shipped in `folder` as the stages' results, which others are trained from.
+
+    They go on from there themselves, but for the face pack, which trains from nothing.
+    """
     for name in NETWORKS:
         (checkpoints / name).mkdir(parents=True, exist_ok=True)
         save_file(as_shipped(folder, name), checkpoints / name / "weights.safetensors")
         record = read_record(_record(folder, name))
         if record is not None:
             write_record(checkpoints / name / RECORD, record)
+    (checkpoints / PACK).mkdir(parents=True, exist_ok=True)
+    save_file(read_pack(folder / PACK).state_dict(), checkpoints / PACK / "weights.safetensors")
 
 
 def restored(workshop: Workshop, folder: Path, scratch: Path) -> Workshop:
@@ -108,7 +109,8 @@ def measure(workshop: Workshop, folder: Path, quick: bool = False) -> dict[str, 
         if quick:
             for pictures in (coding.held_out, reading.held_out, judges.held_out, faces.held_out):
                 pictures.size = 16
-            judges.held_out_pairs.size = judges.held_out_trios.size = 4
+            for pictures in (judges.held_out_pairs, judges.held_out_trios, *faces.held_out_groups):
+                pictures.size = 4
         with torch.no_grad():
             return {
                 "autoencoder": coding.measures(coder),
@@ -138,7 +140,7 @@ def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]
     for name, what in WHAT.items():
         files = [folder / f"{name}.safetensors"] if name in NETWORKS else sorted((folder / name).iterdir())
         size = sum(file.stat().st_size for file in files)
-        count = sum(t.numel() for t in (FacePack().parameters() if name == PACK else workshop.stored(name).values()))
+        count = sum(tensor.numel() for tensor in workshop.stored(name).values())
         record = read_record(_record(folder, name))
         if record is None:
             raise ValueError(f"expected {_record(folder, name)}: ship writes it")

@@ -82,7 +82,7 @@ def test_it_drives_another_face(head: Head):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p["frames"][0].clear(), "0 were found"),
+        (lambda p: p["frames"][0].clear(), "0 faces were found"),
         (lambda p: p["frames"][0][0].update(landmarks_xy=np.zeros((68, 2))), "Expected MediaPipe's 478"),
     ],
 )
@@ -103,5 +103,14 @@ def test_other_landmarks_are_refused(head: Head, change, message: str):
         ({"mouthSmileLeft": 0.2, "mouthSmileRight": 0.2}, "neutral"),
     ],
 )
-def test_blendshapes_tell_the_expression(shapes: dict, expression: str):
-    assert mediapipe.expression_of(shapes) == expression
+def test_blendshapes_tell_the_expression(head: Head, shapes: dict, expression: str):
+    data = payload(head)
+    data["frames"][0][0]["blendshapes"] = shapes
+    assert mediapipe.expression_shown(data) == expression
+
+
+def test_without_a_face_no_expression_is_shown(head: Head):
+    data = payload(head)
+    data["frames"][0].clear()
+    with pytest.raises(ValueError, match="0 faces were found"):
+        mediapipe.expression_shown(data)

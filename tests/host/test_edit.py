@@ -1,5 +1,6 @@
 """Edit Facial Motion on an IMR that has learnt nothing: the same numbers as IMR itself, whatever way they come."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.sd1_clip
@@ -109,8 +110,30 @@ def test_a_person_who_was_skipped_stays_absent(miniature: Miniature, dynamicid: 
 
 
 def test_without_imr_it_says_what_to_choose(miniature: Miniature, person: Identity) -> None:
+    made = miniature.dynamicid
+    without = DynamicID(made.adapter, Checkpoint(made.adapter, made.checkpoint.face_encoder, None, None))
     with pytest.raises(ValueError, match="IMR is not loaded: choose"):
-        EditFacialMotion.execute(person, miniature.dynamicid, miniature.clip, **ASKED)
+        EditFacialMotion.execute(person, without, miniature.clip, **ASKED)
+
+
+def test_an_imr_that_has_learnt_nothing_changes_nothing(miniature: Miniature, person: Identity) -> None:
+    normed = replace(person, tokens=torch.nn.functional.layer_norm(person.tokens, (WIDTH,)))
+    (edited,), _ = EditFacialMotion.execute(normed, miniature.dynamicid, miniature.clip, **ASKED).result
+    assert torch.allclose(edited.tokens, normed.tokens, atol=1e-4) and "happy" in edited.face_prompt
+
+
+def test_the_references_blendshapes_tell_its_expression(
+    miniature: Miniature, dynamicid: DynamicID, person: Identity
+) -> None:
+    shown = {"frames": [[{"blendshapes": {"mouthFrownLeft": 0.8, "mouthFrownRight": 0.8, "browInnerUp": 0.7}}]]}
+    (said,), _ = EditFacialMotion.execute(
+        person, dynamicid, miniature.clip, **ASKED | {"source_expression": "sad"}
+    ).result
+    (read,), _ = EditFacialMotion.execute(
+        person, dynamicid, miniature.clip, **ASKED, source_landmarks=shown
+    ).result
+    (neutral,), _ = EditFacialMotion.execute(person, dynamicid, miniature.clip, **ASKED).result
+    assert torch.equal(said.tokens, read.tokens) and not torch.equal(said.tokens, neutral.tokens)
 
 
 def test_a_prompt_longer_than_77_tokens_is_read_as_far_as_it_goes(

@@ -154,3 +154,32 @@ def test_the_preview_frames_the_face_that_was_used(miniature: Miniature) -> None
     box = identity.face.box
     assert (int(columns.min()), int(rows.min())) == pytest.approx(box[:2], abs=1.5)
     assert identity.thumbnail.shape == (128, 128, 3) and identity.face_prompt.startswith("in a neutral expression")
+
+
+def _centre(face) -> np.ndarray:
+    return (np.array(face.box[:2]) + face.box[2:]) / 2
+
+
+@pytest.mark.parametrize("order", ["left to right", "centre"])
+def test_of_a_group_the_right_face_is_picked(miniature: Miniature, order: str) -> None:
+    sure = 0
+    for number in range(8):
+        picture = drawn(number, 3)
+        centres = np.array([_centre(face) for face in picture.faces])
+        keys = centres[:, 0] if order == "left to right" else np.linalg.norm(centres - [128, 64], axis=1)
+        if np.diff(np.sort(keys)).min() < 4:
+            continue  # a tie, but for what a detector's boxes differ by
+        sure += 1
+        for index, expected in enumerate(centres[np.argsort(keys)]):
+            face = encode(image(picture), miniature.dynamicid, Choice(order, index)).identity.face
+            assert np.linalg.norm(_centre(face) - expected) < 6, (number, index)
+    assert sure >= 3
+
+
+def test_of_faces_of_two_sizes_the_largest_is_the_first(miniature: Miniature) -> None:
+    for number in range(4):
+        group, portrait = image(drawn(number, 3)), image(drawn(number))
+        for parts, left in (([group, portrait], 256), ([portrait, group], 0)):
+            face = encode(torch.cat(parts, 2), miniature.dynamicid).identity.face
+            true = _centre(drawn(number).faces[0]) + [left, 0]
+            assert np.linalg.norm(_centre(face) - true) < 8, (number, left)

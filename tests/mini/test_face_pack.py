@@ -8,7 +8,7 @@ import pytest
 import torch
 from dynamicid_pack.mini.train import pictures
 from dynamicid_pack.mini.train.face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
-from dynamicid_pack.mini.train.face_networks import LANDMARK_CUT, STRIDES, FacePack, write_pack
+from dynamicid_pack.mini.train.face_networks import LANDMARK_CUT, STRIDES, FacePack, read_pack, write_pack
 from dynamicid_pack.mini.train.face_pack import CANVAS, FacePackStage, as_seen, load
 from dynamicid_pack.mini.train.loop import Training, Workshop
 from dynamicid_pack.mini.train.pictures import Pictures
@@ -35,6 +35,19 @@ def small(workshop):
     stage.picture = MethodType(lambda self, network: None, stage)
     stage.measures = MethodType(lambda self, network: {}, stage)
     return stage
+
+
+def seasoned():
+    """A pack whose normalisations are those of no new network."""
+    torch.manual_seed(0)
+    pack = FacePack().eval()
+    for layer in pack.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            for tensor in (layer.weight, layer.running_var):
+                torch.nn.init.uniform_(tensor, 0.5, 2.0)
+            for tensor in (layer.bias, layer.running_mean):
+                torch.nn.init.normal_(tensor)
+    return pack
 
 
 def test_a_similarity_is_found_again():
@@ -140,3 +153,17 @@ def test_insightface_loads_the_pack_under_buffalo_ls_names(tmp_path, seen):
     found = detector.session.run(detector.output_names, {detector.input_name: blob})
     for made, true in zip(found, expected, strict=True):
         assert np.allclose(made, true.numpy(), atol=5e-3)
+
+
+def test_a_written_pack_is_read_back(tmp_path):
+    pack = seasoned()
+    write_pack(pack, tmp_path)
+    back = read_pack(tmp_path)
+    canvas, landmark, aligned = (torch.rand(1, 3, side, side) for side in (64, LANDMARK_CUT, 112))
+    for true, found in (
+        *zip(pack.detector(canvas), back.detector(canvas), strict=True),
+        *zip(pack.landmarks(landmark), back.landmarks(landmark), strict=True),
+        (pack.recognition(aligned), back.recognition(aligned)),
+    ):
+        # a byte for each weight
+        assert (true - found).norm() < 0.05 * true.norm()

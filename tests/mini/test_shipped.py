@@ -66,7 +66,10 @@ def test_round_trips_keep_what_the_judge_looks_for(
 def test_insightface_finds_faces_with_the_pack(workshop: Workshop) -> None:
     stage = FacePackStage(workshop)
     stage.held_out.size = FEW
+    for groups in stage.held_out_groups:
+        groups.size = 16
     found = stage.report(SHIPPED / ship.PACK)
-    assert found["detection"] >= 0.9 and found["landmarks"] < 0.03
+    assert min(found["detection"], found["detection_of_2"], found["detection_of_3"]) >= 0.85
+    assert found["landmarks"] < 0.03
     assert found["yaw_degrees"] < 6 and found["pitch_degrees"] < 6
     assert found["person_of_100"] >= 0.8
