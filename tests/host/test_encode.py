@@ -1,7 +1,11 @@
 """Encode Identity on rendered people, with the miniature's face pack through insightface: truth is exact."""
 
+from pathlib import Path
+
+import insightface
 import numpy as np
 import pytest
+import skimage
 import torch
 from dynamicid_pack.dynamicid_core.faces import FaceAnalyser
 from dynamicid_pack.dynamicid_core.host import encode as encoding
@@ -10,6 +14,7 @@ from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniatu
 from dynamicid_pack.mini.render import Picture
 from dynamicid_pack.mini.world import World
 from dynamicid_pack.nodes.encode import EncodeIdentity
+from PIL import Image
 from torch import Tensor
 
 WORLD = World(seed=9, held_out_people=True)
@@ -109,6 +114,30 @@ def test_without_a_face_it_stops_or_goes_on_as_chosen(miniature: Miniature, pict
     assert identity is None and shown.shape[:3] == picture.shape[:3]
 
 
+def _photographs() -> list[Path]:
+    """What scikit-image and insightface carry with them."""
+    folders = [Path(skimage.__file__).parent / "data", Path(insightface.__file__).parent / "data" / "images"]
+    return [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in (".png", ".jpg", ".gif")]
+
+
+@pytest.mark.parametrize("path", _photographs(), ids=lambda path: path.name)
+def test_a_photograph_gives_a_person_or_says_that_it_has_no_face(miniature: Miniature, path: Path) -> None:
+    """The miniature's face pack knows drawn faces only: what it makes of a photograph is not asked."""
+    photograph = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).float().div(255)[None]
+    identity, shown = EncodeIdentity.execute(photograph, miniature.dynamicid, **ASKED | {"no_face": "skip"}).result
+    assert shown.shape == photograph.shape
+    if identity is not None:
+        assert identity.tokens.isfinite().all() and identity.face.landmarks.isfinite().all()
+
+
+def test_a_face_at_the_border_is_a_person(miniature: Miniature) -> None:
+    picture = drawn(7)
+    x0, y0, x1, _ = picture.faces[0].box
+    near = image(picture)[:, int(y0) + 1 :, int(x0) + 1 : int(x1) - 1]  # hair, chin and background are gone
+    identity = encode(near, miniature.dynamicid).identity
+    assert identity.face.landmarks.isfinite().all() and identity.thumbnail.shape == (128, 128, 3)
+
+
 def test_pictures_without_a_face_are_left_out_of_a_batch(miniature: Miniature) -> None:
     batch = torch.cat([image(drawn(1)), torch.zeros(1, 128, 128, 3)])
     found = encode(batch, miniature.dynamicid)
@@ -167,7 +196,7 @@ def test_of_a_group_the_right_face_is_picked(miniature: Miniature, order: str) -
         picture = drawn(number, 3)
         centres = np.array([_centre(face) for face in picture.faces])
         keys = centres[:, 0] if order == "left to right" else np.linalg.norm(centres - [128, 64], axis=1)
-        if np.diff(np.sort(keys)).min() < 4:
+        if np.diff(np.sort(keys)).min() < 2:
             continue  # a tie, but for what a detector's boxes differ by
         sure += 1
         for index, expected in enumerate(centres[np.argsort(keys)]):
