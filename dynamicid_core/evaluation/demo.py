@@ -14,6 +14,7 @@ from .client import ServerError, server
 from .template import api_graph
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "workflows"
+SHOWN = ("mini_one_person", "mini_two_people", "mini_three_people")
 UNTRAINED = "The miniature's UNet has only begun to be trained, its DynamicID is not trained yet: expect no people."
 
 
@@ -34,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("starting ComfyUI with the pack")
         with server(options.command, options.output / "demo.log") as client:
             nodes = client.get("/object_info")
-            for template in sorted(TEMPLATES.glob("mini_*.json")):
-                say(f"queueing the template {template.stem}")
-                for saved in client.run(api_graph(template, nodes)):
+            for template in SHOWN:
+                say(f"queueing the template {template}")
+                for saved in client.run(api_graph(TEMPLATES / f"{template}.json", nodes)):
                     pictures.append(str(options.output / saved["subfolder"] / saved["filename"]))
                     if not options.json:
                         print(pictures[-1], flush=True)

@@ -7,8 +7,8 @@ from typing import Any
 Graph = dict[str, Any]
 """node id -> class and inputs, ready for POST /prompt"""
 
-# Widgets that the page adds behind a number with this option, and doesn't send.
-_PAGE_ONLY = "control_after_generate"
+# Widgets that the page adds behind an input with one of these options, and doesn't send.
+_PAGE_ONLY = ("control_after_generate", "image_upload")
 _NOTES = ("Note", "MarkdownNote")
 _WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
@@ -58,7 +58,7 @@ def _widget_values(template: Path, node: dict[str, Any], info: dict[str, Any]) -
             if not values:
                 raise ValueError(f"{template.name}: {node['type']} has no value for {name}")
             found[name] = values.pop(0)
-            if options and options[0].get(_PAGE_ONLY):
+            if options and any(options[0].get(option) for option in _PAGE_ONLY):
                 values.pop(0)
     if values:
         raise ValueError(f"{template.name}: {node['type']} has values too many: {values}")

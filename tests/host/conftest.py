@@ -20,12 +20,16 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="dynamicid-host-", ignore_cleanup_e
 comfy.cli_args.args.base_directory = _FOLDER.name
 
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from . import full_size, tiny  # noqa: E402
-from .server import Server, link  # noqa: E402
+from .server import PACK, Server, link  # noqa: E402
 
 PEOPLE = tuple(f"person_{index:02}" for index in range(12))
 """Identities that the server has, as Load Identity lists them."""
+
+PHOTOGRAPHS = ("first.png", "second.png", "third.png")
+"""Portraits of drawn people that the server has, as Load Image lists them."""
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +66,9 @@ def make_server(
         for folder, file in (
             ("checkpoints", generated.checkpoint),
             ("dynamicid", generated.adapter),
+            ("dynamicid", generated.imr),
+            ("dynamicid", full_size.keypoint_encoder_of(generated.imr)),
+            ("clip_vision", generated.clip_vision),
             ("controlnet", generated.controlnet),
             ("loras", generated.lora),
         ):
@@ -69,6 +76,10 @@ def make_server(
         for seed, name in enumerate(PEOPLE, start=1):
             path = server.models / "dynamicid" / "identities" / f"{name}.safetensors"
             tiny.identity_file(path, seed, encoder=encoder_fingerprint, width=full_size.WIDTH)
+        # the miniature's face pack has buffalo_l's names and shapes, and knows drawn people
+        link(PACK / "mini" / "weights" / "face-pack", server.models / "insightface" / "models" / "buffalo_l")
+        for number, name in enumerate(PHOTOGRAPHS):
+            portrait(server.folder / "input" / name, number)
         return server
 
     return make
@@ -79,6 +90,15 @@ def server(make_server: Callable[..., Server]) -> Iterator[Server]:
     """The server that most tests share, on the CPU."""
     with make_server() as running:
         yield running
+
+
+def portrait(path: Path, number: int) -> None:
+    """Save a drawn person's portrait (512 x 512), another for each number."""
+    from dynamicid_pack.mini.world import World
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = World(seed=21, held_out_people=True).sample(number, 1).picture()
+    Image.fromarray(drawn.image).resize((512, 512), Image.Resampling.BICUBIC).save(path)
 
 
 @pytest.fixture

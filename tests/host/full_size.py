@@ -21,6 +21,7 @@ VERSION = "1"
 
 UNET_SEED, SAA_SEED = 20271, 20272  # the golden data's
 TEXT_SEED, VAE_SEED, CONTROLNET_SEED, LORA_SEED, FACE_ENCODER_SEED = 20281, 20282, 20283, 20284, 20285
+VISION_SEED, IMR_SEED, KEYPOINT_SEED = 20286, 20287, 20288
 RANK, TOKENS, WIDTH = 128, 4, 768
 LORA_RANK = 4
 
@@ -50,22 +51,36 @@ class GeneratedFiles:
     """An SD1.5 ControlNet, cldm names; its zero convolutions are not zero, so it has an effect."""
     lora: Path
     """An ordinary SD1.5 LoRA, kohya names, on every cross-attention's to_k and one text layer."""
+    imr: Path
+    """IMR alone, in the release's shapes; its keypoint encoder lies beside it, named as the release does."""
+    clip_vision: Path
+    """CLIP ViT-H, transformers' names."""
 
 
 def generated_files() -> GeneratedFiles:
-    """The files, each made where it is missing (about a minute for all on two cores, 3.2 GB on disk)."""
+    """The files, each made where it is missing (about a minute for all on two cores, 4.8 GB on disk)."""
     folder = cache_folder() / f"generated-{VERSION}"
     files = GeneratedFiles(
         checkpoint=folder / "generated_sd15.safetensors",
         adapter=folder / "generated_dynamicid.safetensors",
         controlnet=folder / "generated_controlnet.safetensors",
         lora=folder / "generated_lora.safetensors",
+        imr=folder / "generated_IMR.safetensors",
+        clip_vision=folder / "generated_vit_h.safetensors",
     )
     _make(files.checkpoint, _checkpoint)
     _make(files.adapter, adapter_state)
     _make(files.controlnet, lambda: generated_weights(shapes.controlnet(shapes.SD15), CONTROLNET_SEED))
     _make(files.lora, _lora)
+    _make(files.imr, lambda: generated_weights(shapes.imr(), IMR_SEED))
+    _make(keypoint_encoder_of(files.imr), lambda: generated_weights(shapes.keypoint_encoder(), KEYPOINT_SEED))
+    _make(files.clip_vision, lambda: generated_weights(shapes.clip_vision(), VISION_SEED))
     return files
+
+
+def keypoint_encoder_of(imr: Path) -> Path:
+    """The second file of the two."""
+    return imr.with_name(imr.name.replace("IMR", "key_point_encoder"))
 
 
 def golden_unet_state() -> dict[str, torch.Tensor]:

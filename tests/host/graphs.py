@@ -8,6 +8,8 @@ CHECKPOINT = "generated_sd15.safetensors"
 ADAPTER = "generated_dynamicid.safetensors"
 CONTROLNET = "generated_controlnet.safetensors"
 LORA = "generated_lora.safetensors"
+IMR = "generated_IMR.safetensors"
+VISION = "generated_vit_h.safetensors"
 
 Link = list[Any]
 """[node id, output index]"""

@@ -6,12 +6,14 @@ from typing import Any
 
 import comfy.cldm.cldm
 import comfy.clip_model
+import comfy.clip_vision
 import comfy.ops
 import comfy.sd1_clip
 import comfy.utils
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from dynamicid_pack.dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -149,3 +151,20 @@ def face_encoder(width: int, *, tokens: int, embedding: int, hidden: int, clip_w
         shapes |= linear(f"{feed_forward}.1", 4 * width, width, bias=False)
         shapes |= linear(f"{feed_forward}.3", width, 4 * width, bias=False)
     return {f"proj_module.{name}": shape for name, shape in shapes.items()}
+
+
+def clip_vision() -> Shapes:
+    """CLIP ViT-H, in transformers' names."""
+    config = json.loads((Path(comfy.clip_vision.__file__).parent / "clip_vision_config_h.json").read_text())
+    with torch.device("meta"):
+        return _of(comfy.clip_model.CLIPVisionModelProjection(config, torch.float32, "meta", comfy.ops.manual_cast))
+
+
+def imr() -> Shapes:
+    """The release's IMR, as a file of its own holds it."""
+    return _of(IdentityMotionReconfigurator(depth=1))
+
+
+def keypoint_encoder() -> Shapes:
+    """The release's keypoint encoder, as a file of its own holds it."""
+    return _of(KeypointEncoder())
