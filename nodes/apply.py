@@ -145,11 +145,10 @@ class ApplyAdvanced(io.ComfyNode):
 def _present(
     node: type[io.ComfyNode], people: People, weight: float, start_at: float, end_at: float
 ) -> tuple[Placement, ...]:
-    """The people who can appear; a warning tells who can't."""
-    wired = [person for person in people.values() if person is not None]
-    if not wired:
+    """The people who can appear, a warning tells who can't; None is someone whom Encode Identity was told to skip."""
+    if not people:
         raise ValueError("Apply DynamicID needs at least one person: connect an identity or placements to people.")
-    everybody = arrange(wired)
+    everybody = arrange([person for person in people.values() if person is not None])
     present = adjusted(everybody, weight, start_at, end_at)
     if not present:
         warn(node, "nobody is left to draw; the model passes through unchanged.")

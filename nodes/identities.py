@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.identity import Identity, load_identity, mix, renamed, save_identity
+from .notify import warn
 from .sockets import IdentitySocket
 
 
@@ -65,10 +66,14 @@ class SaveIdentity(io.ComfyNode):
                 ),
             ],
             outputs=[IdentitySocket.Output(display_name="identity")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, identity: Identity, name: str, overwrite: bool = False) -> io.NodeOutput:
+    def execute(cls, identity: Identity | None, name: str, overwrite: bool = False) -> io.NodeOutput:
+        if identity is None:
+            warn(cls, "nobody was saved: this person was skipped, since no photograph shows a face.")
+            return io.NodeOutput(None)
         path = folders.new_identity_path(name)
         named = renamed(identity, path.stem)
         if path.exists() and not overwrite and not _same_person(identity, path):
@@ -114,7 +119,9 @@ class MixIdentities(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, identity_a: Identity, identity_b: Identity, mix: float) -> io.NodeOutput:
+    def execute(cls, identity_a: Identity | None, identity_b: Identity | None, mix: float) -> io.NodeOutput:
+        if identity_a is None or identity_b is None:  # skipped before: the other remains
+            return io.NodeOutput(identity_b if identity_a is None else identity_a)
         return io.NodeOutput(_mix(identity_a, identity_b, mix))
 
 

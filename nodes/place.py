@@ -58,7 +58,7 @@ class PlaceIdentity(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        identity: Identity,
+        identity: Identity | None,
         x: float,
         y: float,
         width: float,
@@ -70,7 +70,9 @@ class PlaceIdentity(io.ComfyNode):
         placements: Sequence[Placement] = (),
     ) -> io.NodeOutput:
         region = Region(box=(x, y, x + width, y + height)) if mask is None else Region(mask=mask)
-        scene = (*placements, Placement(identity, region, weight, start_at, end_at))
+        # None: Encode Identity was told to skip this person
+        person = () if identity is None else (Placement(identity, region, weight, start_at, end_at),)
+        scene = (*placements, *person)
         size = (CANVAS, CANVAS) if region.mask is None else (region.mask.shape[1], region.mask.shape[0])
         own = region.rasterise(size[1], size[0])
         return _placed(cls, scene, own.unsqueeze(0), size)
@@ -147,13 +149,12 @@ class AutoLayout(io.ComfyNode):
     def execute(
         cls, people: Mapping[str, Identity | None], layout: Mapping[str, Any], margin: float = 0.0
     ) -> io.NodeOutput:
-        identities = [person for person in people.values() if person is not None]
-        if not identities:
+        if not people:
             raise ValueError("Auto Layout needs at least one person: connect Load Identity to its first socket.")
         size = (CANVAS, CANVAS)
         regions: Sequence[Region]
         if layout["layout"] == "columns":
-            regions = columns(len(identities))
+            regions = columns(len(people))
         elif layout["layout"] == "boxes":
             width, height = layout["picture_width"], layout["picture_height"]
             regions = regions_from_boxes(layout["boxes"], width, height)
@@ -162,15 +163,18 @@ class AutoLayout(io.ComfyNode):
             masks = layout["masks"]
             regions = [Region(mask=mask) for mask in (masks if masks.ndim == 3 else masks[None])]
             size = (masks.shape[-1], masks.shape[-2])
-        if len(regions) != len(identities):
+        if len(regions) != len(people):
             raise ValueError(
-                f"Auto Layout got {len(identities)} people but {len(regions)} {layout['layout']}. "
+                f"Auto Layout got {len(people)} people but {len(regions)} {layout['layout']}. "
                 "Give each person one, in the same order."
             )
+        regions = [grown(region, margin) for region in regions]
         scene = tuple(
-            Placement(person, grown(region, margin)) for person, region in zip(identities, regions, strict=True)
+            Placement(person, region)
+            for person, region in zip(people.values(), regions, strict=True)
+            if person is not None  # whom Encode Identity was told to skip: their place stays free
         )
-        masks = torch.stack([placement.region.rasterise(size[1], size[0]) for placement in scene])
+        masks = torch.stack([region.rasterise(size[1], size[0]) for region in regions])
         return _placed(cls, scene, masks, size)
 
 

@@ -97,7 +97,7 @@ def sample(
 
 class UNetStage(Stage):
     name = "unet"
-    steps = 8_500
+    steps = 4_800
     learning_rate = 5e-4
     weight_decay = 0.01
     average = 0.9995

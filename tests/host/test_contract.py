@@ -18,6 +18,8 @@ from dynamicid_pack.dynamicid_core.identity import Identity, load_identity, mix
 from dynamicid_pack.dynamicid_core.regions import Region
 from dynamicid_pack.dynamicid_core.scene import Placement
 from dynamicid_pack.nodes.apply import Apply, ApplyAdvanced
+from dynamicid_pack.nodes.identities import MixIdentities, SaveIdentity
+from dynamicid_pack.nodes.place import AutoLayout, PlaceIdentity
 
 from . import probe, tiny
 
@@ -328,9 +330,23 @@ def test_applied_twice_is_refused(model: Any, dynamicid: Any, weight: float) -> 
 
 def test_nobody_wired_is_an_error_and_nobody_left_passes_the_model(model: Any, dynamicid: Any) -> None:
     with pytest.raises(ValueError, match="at least one person"):
-        Apply.execute(model, dynamicid, {"person_0": None}, 1.0)
+        Apply.execute(model, dynamicid, {}, 1.0)
     gone = Placement(person(1), Region(box=(0.5, 0, 0.5, 1)))
     assert apply(model, dynamicid, (gone,)) is model
+
+
+def test_people_who_were_skipped_are_left_out_and_the_others_stay_where_they_are(
+    model: Any, dynamicid: Any, tmp_path: Path
+) -> None:
+    """Encode Identity hands on None for someone it was told to skip."""
+    someone = person(1)
+    assert Apply.execute(model, dynamicid, {"person_0": None}, 1.0).result[0] is model
+    (placed, mask, _) = PlaceIdentity.execute(None, 0.5, 0.0, 0.5, 1.0, 1.0, 0.0, 1.0).result
+    assert placed == () and mask.mean() == pytest.approx(0.5, abs=0.01)
+    (scene, masks, _) = AutoLayout.execute({"person_0": None, "person_1": someone}, {"layout": "columns"}).result
+    assert [p.identity for p in scene] == [someone] and scene[0].region.box[0] == 0.5 and len(masks) == 2
+    assert MixIdentities.execute(None, someone, 0.2).result[0] is MixIdentities.execute(someone, None, 0.2).result[0]
+    assert SaveIdentity.execute(None, "nobody").result[0] is None
 
 
 def test_identities_of_another_encoder_or_width_are_refused(model: Any, dynamicid: Any) -> None:
