@@ -4,13 +4,17 @@ from pathlib import Path
 
 import insightface
 import numpy as np
+import psutil
 import pytest
 import skimage
 import torch
 from dynamicid_pack.dynamicid_core.faces import FaceAnalyser
 from dynamicid_pack.dynamicid_core.host import encode as encoding
+from dynamicid_pack.dynamicid_core.host.edit import edit_motion
 from dynamicid_pack.dynamicid_core.host.encode import COMBINATIONS, Choice, NoFaceError, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
+from dynamicid_pack.dynamicid_core.identity import Identity
+from dynamicid_pack.dynamicid_core.motion import own_motion, wanted_motion
 from dynamicid_pack.mini.render import Picture
 from dynamicid_pack.mini.world import World
 from dynamicid_pack.nodes.encode import EncodeIdentity
@@ -65,16 +69,26 @@ def test_one_picture_is_read_once(miniature: Miniature, monkeypatch: pytest.Monk
     assert len(asked) > once
 
 
-def test_a_hundred_in_a_row_are_the_same_and_leave_the_analyser_alone(miniature: Miniature) -> None:
-    analyser = miniature.dynamicid.faces
-    detector = analyser.analysis.det_model
-    before = {name: repr(value) for name, value in vars(detector).items() if name != "center_cache"}
-    first = encode(image(drawn(5)), miniature.dynamicid).identity
-    for number in range(100):
+def test_a_hundred_in_a_row_are_the_same_and_leave_memory_and_analyser_alone(miniature: Miniature) -> None:
+    """Encoded and edited, each time from the beginning."""
+    detector = miniature.dynamicid.faces.analysis.det_model
+
+    def settings() -> dict[str, str]:
+        return {name: repr(value) for name, value in vars(detector).items() if name != "center_cache"}
+
+    def encoded_and_edited() -> Identity:
         encoding._references.clear()
-        found = encode(image(drawn(5)), miniature.dynamicid).identity
-        assert torch.equal(found.tokens, first.tokens), number
-    assert {name: repr(value) for name, value in vars(detector).items() if name != "center_cache"} == before
+        person = encode(image(drawn(5)), miniature.dynamicid).identity
+        motion = wanted_motion(person.face, "happy", yaw=20.0)
+        return edit_motion(person, miniature.dynamicid, miniature.clip, own_motion(person.face), motion)
+
+    before, first, taken = settings(), encoded_and_edited(), 0
+    for number in range(100):
+        assert torch.equal(encoded_and_edited().tokens, first.tokens), number
+        if number == 20:  # what is made once is made
+            taken = psutil.Process().memory_info().rss
+    assert psutil.Process().memory_info().rss - taken < 20 * 2**20
+    assert settings() == before
 
 
 @pytest.mark.parametrize("combine", COMBINATIONS)
