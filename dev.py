@@ -309,11 +309,14 @@ def pip_install(env: Environment, *requirements: str | Path) -> None:
 
 
 def developer_requirements(pyproject: str) -> list[str]:
-    """The `dev` extra in a pyproject.toml's text, a flat list of strings (Python 3.10 cannot read TOML)."""
-    found = re.search(r"^dev = (\[.*?^\])", pyproject, re.MULTILINE | re.DOTALL)
-    if found is None:
-        raise DevError("pyproject.toml has no list `dev` among its optional dependencies: restore the file.")
-    return list(ast.literal_eval(found[1]))
+    """The extras of a pyproject.toml's text that development takes: flat lists (Python 3.10 cannot read TOML)."""
+    wanted: list[str] = []
+    for extra in ("training", "scale", "dev"):
+        found = re.search(rf"^{extra} = (\[.*?^\])", pyproject, re.MULTILINE | re.DOTALL)
+        if found is None:
+            raise DevError(f"pyproject.toml has no list `{extra}` among its optional dependencies: restore the file.")
+        wanted += ast.literal_eval(found[1])
+    return wanted
 
 
 def fetch_host(env: Environment, host: Host, downloads: Path) -> None:
