@@ -71,8 +71,12 @@ def activation_gate(scores: Tensor, threshold: float) -> Tensor:
     Returns:
         (rows, queries) in [0, 1]; 0 everywhere in a row whose queries are all alike.
     """
-    low, high = torch.aminmax(scores, dim=-1, keepdim=True)
-    gate = (scores - low) / (high - low)
+    if scores.requires_grad:  # in training: aminmax has no derivative, and that of 0/0 would be NaN
+        low, high = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
+        gate = (scores - low) / (high - low).clamp(min=1e-12)
+    else:
+        low, high = torch.aminmax(scores, dim=-1, keepdim=True)
+        gate = (scores - low) / (high - low)
     # A row whose queries are all alike is 0/0, and NaN is never at or above the threshold.
     return torch.where(gate >= threshold, gate, 0.0)
 

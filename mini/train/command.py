@@ -51,6 +51,11 @@ def add_restore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", type=Path, required=True, metavar="FOLDER", dest="shipped", help="the shipped files")
 
 
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", type=Path, required=True, metavar="FOLDER", dest="shipped", help="the shipped files")
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the models go")
+
+
 def _ship(workshop: Workshop, folder: Path) -> int:
     try:
         ship.ship(workshop, folder)
@@ -68,6 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     if getattr(arguments, "threads", None):
         torch.set_num_threads(arguments.threads)
+    if arguments.command == "export":
+        from .export import export  # only this needs diffusers and transformers
+
+        export(arguments.shipped, arguments.to)
+        return 0
     folder = arguments.checkpoints.expanduser().resolve()
     if folder.is_relative_to(Path(__file__).resolve().parents[2]):
         print(f"expected a folder outside the checkout for the checkpoints, got {folder}", file=sys.stderr)

@@ -191,7 +191,7 @@ class Training:
             return
         stored = self.stage.workshop.stored(self.stage.name)
         for network in (self.network, self.averaged):
-            missing, unknown = network.load_state_dict(stored, strict=False)
+            unknown = network.load_state_dict(stored, strict=False).unexpected_keys
             if unknown:
                 raise ValueError(f"expected {self.stage.name}'s weights in {self.folder}, got others: {unknown[:3]}")
         self.step, self.seconds, self.history = record.step, record.seconds, record.history

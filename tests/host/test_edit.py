@@ -129,9 +129,7 @@ def test_the_references_blendshapes_tell_its_expression(
     (said,), _ = EditFacialMotion.execute(
         person, dynamicid, miniature.clip, **ASKED | {"source_expression": "sad"}
     ).result
-    (read,), _ = EditFacialMotion.execute(
-        person, dynamicid, miniature.clip, **ASKED, source_landmarks=shown
-    ).result
+    (read,), _ = EditFacialMotion.execute(person, dynamicid, miniature.clip, **ASKED, source_landmarks=shown).result
     (neutral,), _ = EditFacialMotion.execute(person, dynamicid, miniature.clip, **ASKED).result
     assert torch.equal(said.tokens, read.tokens) and not torch.equal(said.tokens, neutral.tokens)
 

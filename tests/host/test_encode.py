@@ -224,5 +224,5 @@ def test_of_faces_of_two_sizes_the_largest_is_the_first(miniature: Miniature) ->
         group, portrait = image(drawn(number, 3)), image(drawn(number))
         for parts, left in (([group, portrait], 256), ([portrait, group], 0)):
             face = encode(torch.cat(parts, 2), miniature.dynamicid).identity.face
-            true = _centre(drawn(number).faces[0]) + [left, 0]
+            true = _centre(drawn(number).faces[0]) + np.array([left, 0])
             assert np.linalg.norm(_centre(face) - true) < 8, (number, left)

@@ -12,7 +12,6 @@ from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
 from dynamicid_pack.dynamicid_core.host.encode import encode
 from dynamicid_pack.dynamicid_core.host.miniature import load_miniature
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
-from dynamicid_pack.nodes.edit import EditFacialMotion
 from PIL import Image
 
 from . import full_size

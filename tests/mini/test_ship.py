@@ -65,6 +65,7 @@ def test_everything_ships_and_is_measured(tmp_path, host, monkeypatch):
     measured = ship.measure(workshop, out, quick=True)
     assert {"judge", "judge, on round trips", "unet", "face-pack"} <= measured.keys()
     text = ship.card(workshop, out, measured)
+    assert "| unet |" in text and "12,634,244" in text and "## face-pack, on round trips" in text
     again = ship.restored(Workshop(tmp_path / "empty"), out, tmp_path / "restored")
     ship.ship(again, tmp_path / "again")
     for file in (out / ship.PACK).iterdir():

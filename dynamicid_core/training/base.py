@@ -1,0 +1,142 @@
+"""The frozen base model that the method is trained on: Stable Diffusion 1.5's networks, and CLIP's image encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+LENGTH = 77  # tokens of a prompt
+_AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The networks, frozen, in evaluation mode, on one device.
+
+    Attributes:
+        mean, std: of the image encoder's input, by channel.
+    """
+
+    unet: UNet2DConditionModel
+    vae: nn.Module
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    image_encoder: CLIPVisionModelWithProjection
+    scheduler: DDPMScheduler
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def text_width(self) -> int:
+        return int(self.unet.config["cross_attention_dim"])
+
+    @property
+    def _seen(self) -> int:
+        """Pixels a side of what the image encoder sees."""
+        size = self.image_encoder.config.image_size
+        if not isinstance(size, int):
+            raise ValueError(f"expected an image encoder for square pictures, got {size}.")
+        return size
+
+    def noised(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Latents with noise as the schedule has it at these times (n,), 0..999."""
+        noisy: Tensor = self.scheduler.add_noise(latents, noise, times)  # type: ignore[arg-type]  # an IntTensor
+        return noisy
+
+    @torch.no_grad()
+    def latents(self, images: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Pictures (n, 3, H, W) in [0, 1] to latents (n, 4, H/8, W/8), drawn from the encoder's distribution.
+
+        Args:
+            rng: the chance of a variational encoder; without it the mean is taken.
+        """
+        found = self.vae.encode(images * 2 - 1)  # type: ignore[operator]
+        if hasattr(found, "latents"):
+            latents: Tensor = found.latents
+        else:
+            spread = found.latent_dist
+            latents = spread.mean
+            if rng is not None:
+                latents = latents + spread.std * torch.randn(spread.mean.shape, generator=rng).to(spread.mean)
+        return latents * self.vae.config["scaling_factor"]  # type: ignore[index]
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor) -> Tensor:
+        """The inverse of `latents`."""
+        decoded = self.vae.decode(latents / self.vae.config["scaling_factor"]).sample  # type: ignore[operator, index]
+        return ((decoded + 1) / 2).clamp(0, 1)
+
+    @torch.no_grad()
+    def text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """States (n, 77, D) and pooled states (n, D) of prompts."""
+        ids = self.tokenizer(
+            list(prompts), padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+        ).input_ids
+        found = self.text_encoder(ids.to(self.unet.device))
+        return found.last_hidden_state, found.pooler_output
+
+    @torch.no_grad()
+    def image_states(self, images: Tensor) -> Tensor:
+        """CLIP's penultimate states (n, N, W) of square pictures (n, 3, S, S) in [0, 1]."""
+        size = self._seen
+        if images.shape[2:] != (size, size):
+            images = nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+        return self._states((images - self.mean) / self.std)
+
+    @torch.no_grad()
+    def blank_states(self) -> Tensor:
+        """(1, N, W): the states of pixels that are zero after preprocessing, which nobody is encoded from."""
+        size = self._seen
+        return self._states(torch.zeros(1, 3, size, size, device=self.mean.device))
+
+    def _states(self, pixels: Tensor) -> Tensor:
+        states: Tensor = self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+        return states
+
+
+def load_base(folder: Path, device: torch.device | str = "cpu") -> Base:
+    """Read a base model's folder. Raises ValueError naming what is missing in it."""
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "image_encoder")
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        raise ValueError(
+            f"{folder}: expected a Stable Diffusion 1.5 model as diffusers keeps it, and CLIP's image encoder in "
+            f"image_encoder; missing {', '.join(missing)}."
+        )
+    kind = AutoencoderKL.load_config(folder / "vae")["_class_name"]
+    if kind not in _AUTOENCODERS:
+        raise ValueError(f"{folder / 'vae'}: expected one of {', '.join(_AUTOENCODERS)}, got {kind}.")
+    networks: list[nn.Module] = [
+        UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
+        _AUTOENCODERS[kind].from_pretrained(folder / "vae", torch_dtype=torch.float32),
+        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+        CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", dtype=torch.float32),
+    ]
+    unet, vae, text_encoder, image_encoder = (network.to(device).eval().requires_grad_(False) for network in networks)
+    assert isinstance(unet, UNet2DConditionModel) and isinstance(text_encoder, CLIPTextModel)
+    assert isinstance(image_encoder, CLIPVisionModelWithProjection)
+    mean, std = _normalisation(folder / "image_encoder")
+    return Base(
+        unet, vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"), image_encoder,
+        DDPMScheduler.from_pretrained(folder / "scheduler"), mean.to(device), std.to(device),
+    )  # fmt: skip
+
+
+def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:
+    """(3, 1, 1) mean and standard deviation of the image encoder's input: its own where it says them, else CLIP's."""
+    path = folder / "preprocessor_config.json"
+    said = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    mean = said.get("image_mean", [0.48145466, 0.4578275, 0.40821073])
+    std = said.get("image_std", [0.26862954, 0.26130258, 0.27577711])
+    return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]

@@ -1,0 +1,132 @@
+"""Pictures in WebDataset shards, read by number: what a step sees follows from its number alone.
+
+A sample is `KEY.png` (or .jpg), `KEY.txt` (what the UNet's text says), `KEY.embedding.npy`, `KEY.json` with `person`;
+the reconfiguration stage's also `KEY.tokens.npy`, `KEY.landmarks.npy`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+_PICTURES = ("png", "jpg", "jpeg", "webp")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one file lies in a shard."""
+
+    shard: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+class Shards:
+    """All samples of a folder of shards, in the order of their keys."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ValueError when there is no shard, or one that can't be read."""
+        paths = sorted(folder.glob("*.tar"))
+        if not paths:
+            raise ValueError(f"{folder}: expected WebDataset shards (*.tar), found none.")
+        self._samples: list[dict[str, _Place]] = []
+        self.keys: list[str] = []
+        for path in paths:
+            self._index(path)
+        self._folder = folder
+
+    def _index(self, path: Path) -> None:
+        try:
+            with tarfile.open(path) as tar:
+                members = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
+        except tarfile.TarError as error:
+            raise ValueError(f"{path}: this shard can't be read ({error}). Build the data again.") from error
+        for name, offset, size in members:
+            folder, _, base = name.rpartition("/")
+            stem, _, suffix = base.partition(".")
+            key = f"{folder}/{stem}" if folder else stem
+            if not self.keys or self.keys[-1] != key:
+                self.keys.append(key)
+                self._samples.append({})
+            self._samples[-1][suffix.lower()] = _Place(path, offset, size)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @cached_property
+    def persons(self) -> list[str]:
+        """Who each sample shows."""
+        return [str(self.json(number)["person"]) for number in range(len(self))]
+
+    @cached_property
+    def of_person(self) -> dict[str, list[int]]:
+        """The samples of each person."""
+        found: dict[str, list[int]] = {}
+        for number, person in enumerate(self.persons):
+            found.setdefault(person, []).append(number)
+        return found
+
+    def file(self, number: int, suffix: str) -> bytes:
+        """A file of a sample. Raises ValueError when it has none of this kind."""
+        place = self._samples[number].get(suffix)
+        if place is None:
+            raise ValueError(f"{self._folder}: the sample {self.keys[number]} has no {suffix}. Build the data again.")
+        return place.read()
+
+    def json(self, number: int) -> dict[str, Any]:
+        return dict(json.loads(self.file(number, "json")))
+
+    def text(self, number: int) -> str:
+        return self.file(number, "txt").decode("utf-8").strip()
+
+    def array(self, number: int, name: str) -> NDArray[Any]:
+        """`KEY.<name>.npy`, never unpickled."""
+        found: NDArray[Any] = np.load(io.BytesIO(self.file(number, f"{name}.npy")), allow_pickle=False)
+        return found
+
+    def picture(self, number: int, size: int = 0) -> Tensor:
+        """(3, H, W) in [0, 1]; its shorter side brought to `size`, and the middle square of it, where one is given."""
+        suffix = next((kind for kind in _PICTURES if kind in self._samples[number]), _PICTURES[0])
+        image = Image.open(io.BytesIO(self.file(number, suffix))).convert("RGB")
+        if size and image.size != (size, size):
+            scale = size / min(image.size)
+            wide = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
+            image = image.resize(wide, Image.Resampling.BICUBIC)
+            left, top = (wide[0] - size) // 2, (wide[1] - size) // 2
+            image = image.crop((left, top, left + size, top + size))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(255)
+
+
+def numbers_of(step: int, batch: int, count: int, seed: int) -> NDArray[np.int64]:
+    """(batch,) the samples that a step sees: each once in every turn, each turn in an order of its own."""
+    at = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
+    return np.array(
+        [_order(int(turn), count, seed)[place] for turn, place in zip(at // count, at % count, strict=True)]
+    )
+
+
+@lru_cache(maxsize=4)
+def _order(turn: int, count: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, turn]).permutation(count)
+
+
+def share_of(rows: Sequence[Any] | NDArray[Any] | Tensor, process: int, processes: int) -> Any:
+    """A process's rows of a batch: each `processes`th."""
+    return rows[process::processes]

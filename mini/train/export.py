@@ -1,0 +1,100 @@
+"""The miniature's base networks in diffusers' and transformers' own folders, as the method's training takes SD1.5's.
+
+`unet`, `scheduler`, `vae`, `text_encoder`, `tokenizer` as in a Stable Diffusion 1.5 repository, and `image_encoder`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from .. import networks
+from . import host, ship
+
+_WIDTHS = tuple(networks.UNET["model_channels"] * times for times in networks.UNET["channel_mult"])
+
+
+def export(weights: Path, folder: Path) -> None:
+    """Write what ships in `weights` to `folder`. Raises ValueError where ComfyUI, for its tokenizer, is missing."""
+    text, vision = networks.parts(ship.as_shipped(weights, "encoders"))
+    unet(ship.as_shipped(weights, "unet")).save_pretrained(folder / "unet")
+    autoencoder(ship.as_shipped(weights, "autoencoder")).save_pretrained(folder / "vae")
+    _text_encoder(networks.with_all_rows(text)).save_pretrained(folder / "text_encoder")
+    _image_encoder(vision).save_pretrained(folder / "image_encoder")
+    DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    ).save_pretrained(folder / "scheduler")
+    CLIPTokenizer.from_pretrained(host.folder() / "comfy" / "sd1_tokenizer").save_pretrained(folder / "tokenizer")
+    size = networks.VISION["image_size"]
+    preprocessing = {
+        "crop_size": {"height": size, "width": size}, "size": {"shortest_edge": size}, "do_center_crop": True,
+        "do_resize": True, "do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255, "resample": 3,
+        "image_mean": networks.VISION["image_mean"], "image_std": networks.VISION["image_std"],
+        "image_processor_type": "CLIPImageProcessor",
+    }  # fmt: skip
+    (folder / "image_encoder" / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
+
+
+def unet(weights: dict[str, Tensor]) -> UNet2DConditionModel:
+    """diffusers' UNet of the host's weights."""
+    network = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=_WIDTHS,
+        layers_per_block=networks.UNET["num_res_blocks"][0],
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=networks.UNET["num_heads"],  # diffusers' name for the number of heads
+        cross_attention_dim=networks.CONTEXT,
+    )
+    config: dict[str, Any] = {"layers_per_block": networks.UNET["num_res_blocks"][0], **network.config}
+    named = {f"model.diffusion_model.{name}": tensor for name, tensor in weights.items()}
+    network.load_state_dict(convert_ldm_unet_checkpoint(named, config))
+    return network.eval()
+
+
+def autoencoder(weights: dict[str, Tensor]) -> AutoencoderTiny:
+    """diffusers' TAESD; its decoder counts its layers from behind the clamp."""
+    state = {}
+    for name, tensor in weights.items():
+        kind, _, rest = name.partition(".")
+        number, _, rest = rest.partition(".")
+        if kind == "taesd_encoder":
+            state[f"encoder.layers.{number}.{rest}"] = tensor
+        elif kind == "taesd_decoder":
+            state[f"decoder.layers.{int(number) - 1}.{rest}"] = tensor
+    network = AutoencoderTiny(scaling_factor=1.0)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _text_encoder(weights: dict[str, Tensor]) -> CLIPTextModel:
+    network = CLIPTextModel(CLIPTextConfig(**networks.TEXT))
+    _fill(network, weights)
+    return network.eval()
+
+
+def _image_encoder(weights: dict[str, Tensor]) -> CLIPVisionModelWithProjection:
+    network = CLIPVisionModelWithProjection(CLIPVisionConfig(**networks.VISION))
+    _fill(network, weights)
+    return network.eval()
+
+
+def _fill(network: torch.nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load what the network has, whether or not its names carry transformers' older prefix."""
+    wanted = network.state_dict()
+    found = {}
+    for name, tensor in weights.items():
+        for known in (name, name.removeprefix("text_model.")):
+            if known in wanted:
+                found[known] = tensor
+    missing = [name for name in wanted if name not in found and not name.endswith("position_ids")]
+    if missing:
+        raise ValueError(f"expected weights for {type(network).__name__}, missing {', '.join(missing[:3])}.")
+    network.load_state_dict(found, strict=False)

@@ -1,0 +1,108 @@
+"""What is trained on diffusers' UNet is what the host draws with: the same noise on the same weights, the same file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from dynamicid_pack.dynamicid_core.adapter import adapter_from_weights
+from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
+from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
+from dynamicid_pack.dynamicid_core.host.patch import apply_scene
+from dynamicid_pack.dynamicid_core.host.run import Settings
+from dynamicid_pack.dynamicid_core.identity import Identity
+from dynamicid_pack.dynamicid_core.regions import Region
+from dynamicid_pack.dynamicid_core.scene import Placement
+from dynamicid_pack.dynamicid_core.training.anchoring import Anchoring
+from dynamicid_pack.dynamicid_core.training.base import Base, load_base
+from dynamicid_pack.dynamicid_core.training.recipe import AnchoringRecipe
+from dynamicid_pack.dynamicid_core.training.saa import SAA
+from dynamicid_pack.dynamicid_core.training.sampling import predicted
+from dynamicid_pack.mini.__main__ import main
+from torch import Tensor
+
+from . import probe
+
+PROMPT = "a portrait of a person in a red hoodie, at the beach, in a happy expression, in front view"
+
+
+@pytest.fixture(scope="module")
+def miniature() -> Miniature:
+    return load_miniature()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    exported = tmp_path_factory.mktemp("exported")
+    assert main(["export", "--from", str(WEIGHTS), "--to", str(exported)]) == 0
+    return exported
+
+
+@pytest.fixture
+def base(folder: Path) -> Base:
+    return load_base(folder)
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def test_what_is_exported_computes_as_in_the_host(miniature: Miniature, base: Base) -> None:
+    states, pooled = miniature.clip.encode_from_tokens(miniature.clip.tokenize(PROMPT), return_pooled=True)
+    found = base.text([PROMPT])
+    assert apart(found[0], states) < 2e-4 and apart(found[1], pooled) < 2e-4  # the host keeps it in half precision
+    pictures = torch.rand(2, 128, 128, 3)
+    image = pictures.permute(0, 3, 1, 2)
+    stored = miniature.vae.encode(pictures)  # as the host keeps latents outside of the UNet
+    latents = miniature.model.model.latent_format.process_in(stored)
+    assert apart(base.latents(image), latents) < 1e-3  # the host's convolutions sum in another order
+    assert apart(base.pictures(latents.clone()).permute(0, 2, 3, 1), miniature.vae.decode(stored)) < 1e-4
+    host = miniature.dynamicid.vision.encode_image(pictures)["penultimate_hidden_states"]
+    assert apart(base.image_states(image), host) < 1e-4
+
+
+@pytest.mark.parametrize(("gate", "threshold"), [(True, 0.3), (True, 0.0), (False, 0.3)])
+def test_diffusers_and_the_host_predict_the_same_noise(
+    miniature: Miniature, base: Base, gate: bool, threshold: float
+) -> None:
+    torch.manual_seed(2)
+    saa = SAA.of(base.unet, 4)
+    for name, parameter in saa.named_parameters():
+        if name.endswith("up.weight"):
+            torch.nn.init.normal_(parameter, std=0.05)
+    saa.install(base.unet)
+    adapter = adapter_from_weights({name: tensor.clone() for name, tensor in saa.state_dict().items()})
+    person = Identity(torch.randn(4, 128), torch.randn(4, 128))
+    settings = Settings(layout_steps=0, gate_threshold=threshold, gate=gate)
+    patched = apply_scene(miniature.model, adapter, (Placement(person, Region()),), settings)
+    given: list[tuple[Tensor, Tensor, Tensor, list[int]]] = []
+
+    def noted(x: Tensor, times: Tensor, context: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        given.append((x.clone(), times.clone(), context.clone(), list(options["cond_or_uncond"])))
+        return x, times, context
+
+    watched, calls = probe.watched(patched, noted)
+    probe.sample(watched, torch.randn(1, 77, 128), torch.randn(1, 77, 128), size=(16, 24), steps=3)
+    assert len(given) == 3
+    for (x, times, context, roles), expected in zip(given, calls.outputs, strict=True):
+        tokens = torch.stack([person.negative_tokens if role == 1 else person.tokens for role in roles])
+        with torch.no_grad():
+            found = predicted(base, x, times, context, tokens, gate, threshold)
+            nobody = predicted(base, x, times, context, None, gate, threshold)
+        assert apart(found, expected) < 1e-4 < 1e-2 < apart(nobody, expected)
+
+
+def test_trained_weights_load_and_draw(miniature: Miniature, base: Base, tmp_path: Path) -> None:
+    recipe = AnchoringRecipe(tmp_path, tmp_path, tmp_path, steps=1, rank=4, hidden_width=64, depth=1)
+    stage = Anchoring(recipe, base, shards=None)  # type: ignore[arg-type]  # no step is taken
+    stage.write(stage.trained, tmp_path / "anchoring.safetensors")
+    loaded = load_dynamicid(tmp_path / "anchoring.safetensors")
+    states = torch.randn(1, 65, base.image_encoder.config.hidden_size)
+    embedding = torch.nn.functional.normalize(torch.randn(1, 512), dim=1)
+    tokens = loaded.face_encoder(embedding, states)[0]
+    with torch.no_grad():
+        assert apart(tokens, stage.trained["face_encoder"](embedding, states)[0]) < 1e-5
+    person = Identity(tokens, torch.randn(4, 128), loaded.adapter.encoder_fingerprint)
+    patched = apply_scene(miniature.model, loaded.adapter, (Placement(person, Region()),), Settings())
+    text, latent = torch.randn(1, 77, 128), torch.zeros(1, 4, 16, 16)
+    drawn = [probe.sample(model, text, text, size=(16, 16), steps=2) for model in (patched, miniature.model)]
+    assert drawn[0].isfinite().all() and latent.shape == drawn[0].shape and not torch.allclose(*drawn)

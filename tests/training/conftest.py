@@ -1,0 +1,128 @@
+"""A base model so small that a step takes a moment, and shards of drawn people."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from dynamicid_pack.mini.world import World
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+WIDTH = 64
+PEOPLE, EACH = 3, 4
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random networks of SD1.5's kinds, in diffusers' folders."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=WIDTH,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=4,
+    ).save_pretrained(folder / "unet")  # fmt: skip
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8), scaling_factor=1.0
+    ).save_pretrained(folder / "vae")
+    letters = "abcdefghijklmnopqrstuvwxyz,"
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(
+        str(folder / "tokenizer" / "vocab.json"), str(folder / "tokenizer" / "merges.txt"), model_max_length=77
+    ).save_pretrained(folder / "tokenizer")
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words), hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+            eos_token_id=1, bos_token_id=0,
+        )
+    ).save_pretrained(folder / "text_encoder")  # fmt: skip
+    CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+            patch_size=16, projection_dim=WIDTH,
+        )
+    ).save_pretrained(folder / "image_encoder")  # fmt: skip
+    DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(
+        folder / "scheduler"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards of PEOPLE drawn people, EACH pictures of each."""
+    folder = tmp_path_factory.mktemp("shards")
+    world = World(seed=5)
+    with webdataset.ShardWriter(str(folder / "shard-%06d.tar"), maxcount=8, verbose=0) as writer:
+        for person in range(PEOPLE):
+            who = _random((512,), person)
+            for number, sample in enumerate(world.portraits_of(person)[: 8 * EACH : 8]):
+                picture = sample.picture()
+                (face,) = picture.faces
+                x0, y0, x1, y1 = (float(side) / 128 for side in face.box)
+                writer.write(
+                    {
+                        "__key__": f"{person:04}-{number:02}",
+                        "png": _png(picture.image),
+                        "txt": sample.caption.encode(),
+                        "embedding.npy": _npy(who / np.linalg.norm(who)),
+                        "landmarks.npy": _npy(np.asarray(face.landmarks, np.float32) * 4),
+                        "tokens.npy": _npy(
+                            np.random.default_rng([person, number]).normal(size=(2, WIDTH)).astype("f4")
+                        ),
+                        "json": json.dumps({"person": f"person {person}", "face": [x0, y0, x1, y1]}).encode(),
+                    }
+                )
+    return folder
+
+
+def _random(shape: tuple[int, ...], *seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _png(image: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "PNG")
+    return data.getvalue()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    np.save(data, array)
+    return data.getvalue()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, base_folder: Path, shards_folder: Path) -> Callable[..., Path]:
+    """Writes an anchoring recipe of a few small steps: `recipe(steps=4, ...)` is its file."""
+
+    def write(name: str = "run", **changed: Any) -> Path:
+        said: dict[str, Any] = {
+            "base": str(base_folder), "data": str(shards_folder), "output": name, "steps": 4, "batch": 4, "size": 64,
+            "rank": 2, "tokens": 2, "hidden_width": 32, "depth": 1, "head_width": 32, "learning_rate": 1e-3,
+            "save_every": 100, "show_every": 100,
+        }  # fmt: skip
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(said | changed))
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

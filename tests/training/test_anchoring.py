@@ -1,0 +1,195 @@
+"""The anchoring stage on a tiny base model: what it computes at its beginning, that it learns, that it goes on."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
+from dynamicid_pack.dynamicid_core.training import run
+from dynamicid_pack.dynamicid_core.training.__main__ import main
+from dynamicid_pack.dynamicid_core.training.anchoring import Anchoring
+from dynamicid_pack.dynamicid_core.training.base import Base, load_base
+from dynamicid_pack.dynamicid_core.training.loop import Training, new_accelerator
+from dynamicid_pack.dynamicid_core.training.recipe import AnchoringRecipe, read_recipe
+from dynamicid_pack.dynamicid_core.training.saa import SAA
+from dynamicid_pack.dynamicid_core.training.sampling import predicted
+from dynamicid_pack.dynamicid_core.training.shards import Shards, numbers_of
+
+Recipes = Callable[..., Path]
+
+
+@pytest.fixture
+def base(base_folder: Path) -> Base:
+    return load_base(base_folder)
+
+
+def stage_of(config: Path) -> Anchoring:
+    recipe = read_recipe(config, AnchoringRecipe)
+    return Anchoring(recipe, load_base(recipe.base), Shards(recipe.data))
+
+
+def training_of(config: Path) -> Training:
+    stage = stage_of(config)
+    return Training(stage, new_accelerator(stage.recipe), lambda line: None)
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in training.stage.trained.state_dict().items()}
+
+
+# --- what is computed ---
+
+
+def test_without_a_person_the_beginning_is_the_frozen_unets_bit_for_bit(base: Base, base_folder: Path) -> None:
+    torch.manual_seed(1)
+    noisy, times, text = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 77, 64)
+    frozen = UNet2DConditionModel.from_pretrained(base_folder / "unet").eval()
+    SAA.of(base.unet, 2).install(base.unet)
+    with torch.no_grad():
+        expected = frozen(noisy, times, text).sample
+        assert torch.equal(predicted(base, noisy, times, text, None, True, 0.3), expected)
+        with_person = predicted(base, noisy, times, text, torch.randn(2, 2, 64), True, 0.3)
+    assert not torch.allclose(with_person, expected)
+
+
+def test_people_enter_by_the_texts_own_projections(base: Base) -> None:
+    """At the beginning, a person's tokens are read as if they were words."""
+    saa = SAA.of(base.unet, 2)
+    state, unet = saa.state_dict(), base.unet.state_dict()
+    path = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
+    assert torch.equal(state["1.to_k_ip.weight"], unet[f"{path}.to_k.weight"])
+    assert torch.equal(state["1.to_v_ip.weight"], unet[f"{path}.to_v.weight"])
+    assert not any(tensor.any() for name, tensor in state.items() if name.endswith("up.weight"))
+    assert all(tensor.any() for name, tensor in state.items() if name.endswith("down.weight"))
+
+
+def test_dropped_people_are_nobody(recipe: Recipes) -> None:
+    stage = stage_of(recipe(drop_identity=1.0, drop_text=0.0, drop_both=0.0))
+    batch = stage.batch(0, range(4), torch.device("cpu"))
+    assert not batch.embedding.any() and torch.equal(batch.states[0], stage._base.blank_states()[0])
+    assert not torch.equal(batch.text[0], stage._base.text([""])[0][0])
+    wordless = stage_of(recipe(drop_identity=0.0, drop_text=1.0, drop_both=0.0)).batch(0, range(4), torch.device("cpu"))
+    assert wordless.embedding.any() and torch.equal(wordless.text[0], stage._base.text([""])[0][0])
+
+
+def test_shares_that_are_dropped_are_those_asked_for(recipe: Recipes) -> None:
+    stage = stage_of(recipe(drop_identity=0.2, drop_text=0.1, drop_both=0.3))
+    drawn = [stage._dropped(torch.Generator().manual_seed(seed)) for seed in range(3000)]
+    shares = [sum(row == kind for row in drawn) / 3000 for kind in ((True, False), (False, True), (True, True))]
+    assert shares == pytest.approx([0.2, 0.1, 0.3], abs=0.03)
+
+
+def test_another_picture_of_the_same_person_can_be_the_reference(recipe: Recipes) -> None:
+    stage = stage_of(recipe(other_reference=True))
+    for number in range(len(stage._shards)):
+        other = stage._reference(number, torch.Generator().manual_seed(number))
+        assert other != number and stage._shards.persons[other] == stage._shards.persons[number]
+
+
+def test_faces_weigh_more_where_asked(recipe: Recipes) -> None:
+    weight = stage_of(recipe(face=3.0)).batch(0, range(4), torch.device("cpu")).weight
+    assert torch.allclose(weight.mean((1, 2, 3)), torch.ones(4))
+    assert torch.allclose(weight.amax((1, 2, 3)), 3 * weight.amin((1, 2, 3)))
+
+
+# --- how it trains ---
+
+
+def test_the_loss_falls_on_one_batch_and_all_that_is_trained_moves(recipe: Recipes) -> None:
+    training = training_of(recipe(learning_rate=3e-3, drop_identity=0.0, drop_text=0.0, drop_both=0.0))
+    batch = training.stage.batch(0, range(4), torch.device("cpu"))
+    training.stage.batch = lambda *_: batch  # type: ignore[method-assign]
+    before = weights(training)
+    losses = [training.one_step()["loss"] for _ in range(40)]
+    assert losses[-1] < 0.9 * losses[0]
+    still = [name for name, tensor in weights(training).items() if torch.equal(tensor, before[name])]
+    assert not still
+    assert not any(parameter.requires_grad for parameter in training.stage._base.unet.parameters())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("killed_at", [1, 3])
+def test_going_on_after_a_kill_gives_the_same_weights(recipe: Recipes, killed_at: int) -> None:
+    whole = run.anchor(recipe("whole"))
+    run.anchor(recipe("parts"), killed_at)
+    killed = training_of(recipe("parts"))
+    assert killed.step == killed_at
+    killed.one_step()  # that no checkpoint holds
+    resumed = run.anchor(recipe("parts"))
+    assert resumed.step == 4
+    for name, tensor in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], tensor), name
+    (folder,) = {resumed.folder.parent}
+    for file in ("losses.csv", "anchoring.safetensors"):
+        assert (folder / "parts" / file).read_bytes() == (folder / "whole" / file).read_bytes()
+
+
+def test_a_kill_between_two_moves_loses_nothing(recipe: Recipes) -> None:
+    config = recipe()
+    training = run.anchor(config, 2)
+    shutil.move(training.folder / "checkpoint", training.folder / "checkpoint.old")
+    assert training_of(config).step == 2
+
+
+def test_parts_of_a_batch_give_the_step_of_the_whole(recipe: Recipes) -> None:
+    whole = training_of(recipe("whole"))
+    loss = whole.one_step()["loss"]
+    parts = training_of(recipe("parts", accumulation=2))
+    assert parts.one_step()["loss"] == pytest.approx(loss, rel=1e-5)
+    apart = [(weights(parts)[name] - tensor).norm() / tensor.norm() for name, tensor in weights(whole).items()]
+    assert max(apart) < 1e-2  # Adam's first step is as long for a gradient near zero as for any
+
+
+def test_memory_saved_changes_nothing(recipe: Recipes) -> None:
+    plain, saving = training_of(recipe("plain")), training_of(recipe("saving", checkpointing=True))
+    assert plain.one_step() == saving.one_step()
+    for name, tensor in weights(plain).items():
+        assert torch.allclose(weights(saving)[name], tensor, atol=1e-6), name
+
+
+def test_what_is_written_is_the_packs_own_file(recipe: Recipes) -> None:
+    assert main(["anchor", "--config", str(recipe(show_every=2))]) == 0
+    output = recipe().parent / "run"
+    checkpoint = load_checkpoint(output / "anchoring.safetensors")
+    assert checkpoint.adapter is not None and checkpoint.face_encoder is not None
+    assert checkpoint.adapter.tokens == 2 and checkpoint.adapter.encoder_fingerprint and checkpoint.adapter.rank == 2
+    assert (output / "samples-000002.png").read_bytes().startswith(b"\x89PNG")
+    assert list(output.rglob("events.out.tfevents*"))
+
+
+# --- what is told ---
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"stepz": 3}, "stepz is not known"),
+        ({"steps": "many"}, "steps must be of type int"),
+        ({"batch": 0}, "batch must be 1 or more"),
+        ({"precision": "fp8"}, "precision must be one of"),
+        ({"data": "nowhere"}, "expected WebDataset shards"),
+        ({"base": "nowhere"}, "missing unet"),
+        ({"accumulation": 3}, "can't be shared"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_told(recipe: Recipes, capsys, changed: dict, message: str) -> None:
+    assert main(["anchor", "--config", str(recipe(**changed))]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_no_json_is_told(tmp_path: Path, capsys) -> None:
+    (tmp_path / "recipe.json").write_text("{steps: 3}")
+    assert main(["anchor", "--config", str(tmp_path / "recipe.json")]) == 1
+    assert "expected JSON" in capsys.readouterr().err
+    (tmp_path / "recipe.json").write_text(json.dumps({"steps": 3}))
+    assert main(["anchor", "--config", str(tmp_path / "recipe.json")]) == 1
+    assert "is missing" in capsys.readouterr().err
+
+
+def test_every_picture_is_seen_once_a_turn() -> None:
+    seen = [int(number) for step in range(5) for number in numbers_of(step, 4, 10, 0)]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
+    assert list(numbers_of(0, 10, 10, 1)) != seen[:10]

@@ -1,0 +1,138 @@
+"""The reconfiguration stage on a tiny base model: its losses, that it learns, that it goes on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
+from dynamicid_pack.dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder
+from dynamicid_pack.dynamicid_core.training import run
+from dynamicid_pack.dynamicid_core.training.__main__ import main
+from dynamicid_pack.dynamicid_core.training.base import load_base
+from dynamicid_pack.dynamicid_core.training.loop import Training, new_accelerator
+from dynamicid_pack.dynamicid_core.training.recipe import ReconfigurationRecipe, read_recipe
+from dynamicid_pack.dynamicid_core.training.reconfiguration import Reconfiguration, contrastive
+from dynamicid_pack.dynamicid_core.training.shards import Shards
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def editing(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes a reconfiguration recipe after an anchoring of one step: `editing(steps=4, ...)` is its file."""
+    anchored = run.anchor(recipe("anchored", steps=1)).folder / "anchoring.safetensors"
+    shared = json.loads(recipe("shared").read_text())
+
+    def write(name: str = "edit", **changed: Any) -> Path:
+        said = {key: shared[key] for key in ("base", "data", "size", "learning_rate", "save_every", "show_every")}
+        said |= {
+            "output": name, "steps": 4, "adapter": str(anchored), "targets": 3, "width": 64, "latents": 2,
+            "head_width": 32, "keypoint_widths": [4, 4, 4, 4, 4, 8], "keypoint_depths": [1, 1, 1, 1, 1, 1],
+            "keypoint_output": 8,
+        }  # fmt: skip
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(said | changed))
+        return path
+
+    return write
+
+
+def stage_of(config: Path, processes: int = 1) -> Reconfiguration:
+    recipe = read_recipe(config, ReconfigurationRecipe)
+    return Reconfiguration(recipe, load_base(recipe.base), Shards(recipe.data), processes)
+
+
+def training_of(config: Path) -> Training:
+    stage = stage_of(config)
+    return Training(stage, new_accelerator(stage.recipe), lambda line: None)
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in training.stage.trained.state_dict().items()}
+
+
+def test_a_step_sees_one_person_and_asks_for_motions_of_theirs(editing: Callable[..., Path]) -> None:
+    stage = stage_of(editing(people=2))
+    shards = stage._shards
+    known = {tuple(shards.array(n, "tokens").ravel().tolist()): shards.persons[n] for n in range(len(shards))}
+    for step in range(4):
+        batch = stage.batch(step, range(2), CPU)
+        sources = [known[tuple(row.ravel().tolist())] for row in batch.source.tokens]
+        targets = [known[tuple(row.ravel().tolist())] for row in batch.target.tokens]
+        assert targets == [person for person in sources for _ in range(3)] and len(set(sources)) == 2
+    assert batch.source.keypoints.unique().tolist() == [-1.0, 1.0] and batch.noisy.shape[0] == 6
+
+
+def test_the_loss_is_tokens_and_lambda_times_what_the_unet_makes_of_them(editing: Callable[..., Path]) -> None:
+    stage = stage_of(editing(consistency=0.5))
+    found = stage.module(stage.batch(0, [0], CPU))
+    expected = float(found["tokens"] + 0.5 * found["consistency"])
+    assert float(found["loss"]) == pytest.approx(expected, rel=1e-6)
+    assert found["consistency"] > 0
+    perfect = stage.batch(0, [0], CPU)
+    stage.trained["imr"].entangle = lambda identity, target: perfect.target.tokens.clone()  # type: ignore[operator]
+    assert float(stage.module(perfect)["loss"]) == 0
+
+
+def test_frozen_parts_stay_and_edited_ones_move(editing: Callable[..., Path]) -> None:
+    training = training_of(editing(learning_rate=3e-3))
+    stage = training.stage
+    assert isinstance(stage, Reconfiguration)
+    batch = stage.batch(0, [0], CPU)
+    stage.batch = lambda *_: batch  # type: ignore[method-assign]
+    before, unet = weights(training), {n: p.clone() for n, p in stage._base.unet.named_parameters()}
+    losses = [training.one_step()["loss"] for _ in range(60)]
+    assert losses[-1] < 0.7 * losses[0]
+    still = [name for name, tensor in weights(training).items() if torch.equal(tensor, before[name])]
+    assert not still
+    assert all(torch.equal(parameter, unet[name]) for name, parameter in stage._base.unet.named_parameters())
+
+
+@pytest.mark.parametrize("killed_at", [1, 3])
+def test_going_on_after_a_kill_gives_the_same_weights(editing: Callable[..., Path], killed_at: int) -> None:
+    whole = run.reconfigure(editing("whole"))
+    run.reconfigure(editing("parts"), killed_at)
+    resumed = run.reconfigure(editing("parts"))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], tensor), name
+    name = "reconfiguration.safetensors"
+    assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_one_file_holds_all_parts(editing: Callable[..., Path]) -> None:
+    config = editing(show_every=2)
+    assert main(["reconfigure", "--config", str(config)]) == 0
+    output = config.parent / "edit"
+    whole = load_checkpoint(output / "reconfiguration.safetensors")
+    assert whole.adapter is not None and whole.face_encoder is not None
+    assert whole.imr is not None and whole.keypoint_encoder is not None
+    IdentityMotionReconfigurator.from_weights(whole.imr, head_width=32)
+    KeypointEncoder.from_weights(whole.keypoint_encoder)
+    assert (output / "samples-000002.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_contrastive_term_is_least_where_people_are_themselves() -> None:
+    torch.manual_seed(0)
+    people = torch.randn(5, 2, 16)
+    alike, mixed = contrastive(people, people, 0.1), contrastive(people, people.roll(1, 0), 0.1)
+    assert alike < 0.05 < 3 < mixed
+    uniform = contrastive(torch.ones(5, 2, 16), torch.ones(5, 2, 16), 0.1)
+    assert float(uniform) == pytest.approx(torch.log(torch.tensor(5.0)).item(), rel=1e-5)
+
+
+def test_the_contrastive_term_joins_the_loss(editing: Callable[..., Path]) -> None:
+    stage = stage_of(editing(contrast=0.3, people=2, consistency=0.0))
+    found = stage.module(stage.batch(0, range(2), CPU))
+    assert float(found["loss"]) == pytest.approx(float(found["tokens"] + 0.3 * found["contrast"]), rel=1e-6)
+    assert "consistency" not in found
+    with pytest.raises(ValueError, match="Set people to 4 or more"):
+        stage_of(editing(contrast=0.3, people=2), processes=2)
+
+
+def test_an_adapter_without_its_parts_is_told(editing: Callable[..., Path], tmp_path: Path, capsys) -> None:
+    config = editing(adapter=str(tmp_path / "nothing.safetensors"))
+    assert main(["reconfigure", "--config", str(config)]) == 1
+    assert "nothing.safetensors" in capsys.readouterr().err
