@@ -55,7 +55,7 @@ def test_what_is_exported_computes_as_in_the_host(miniature: Miniature, base: Ba
     stored = miniature.vae.encode(pictures)  # as the host keeps latents outside of the UNet
     latents = miniature.model.model.latent_format.process_in(stored)
     assert apart(base.latents(image), latents) < 1e-3  # the host's convolutions sum in another order
-    assert apart(base.pictures(latents.clone()).permute(0, 2, 3, 1), miniature.vae.decode(stored)) < 1e-4
+    assert apart(base.pictures(latents.clone()).permute(0, 2, 3, 1), miniature.vae.decode(stored)) < 1e-3
     host = miniature.dynamicid.vision.encode_image(pictures)["penultimate_hidden_states"]
     assert apart(base.image_states(image), host) < 1e-4
 

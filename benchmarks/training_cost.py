@@ -1,0 +1,99 @@
+"""What a step of each training costs on SD1.5's networks, counted without weights or a GPU.
+
+`python -m benchmarks.training_cost` prints parameters, floating-point operations and the memory that activations take
+until the backward pass. Nothing is timed: the networks are on PyTorch's meta device, which has shapes and no numbers.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dynamicid_core.face_encoder import FaceEncoder
+from dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder
+from dynamicid_core.training.saa import SAA, IdentityInput
+
+SIZE = 512  # pixels a side
+
+
+def _parameters(*networks: nn.Module) -> int:
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+
+
+def _operations(call: Callable[[], Any]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())
+
+
+def unet_step(unet: UNet2DConditionModel) -> dict[str, float]:
+    """One picture through SAA's UNet and back: operations, and bytes kept for the way back (float32)."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    side = SIZE // 8
+    latent, time, text = torch.randn(1, 4, side, side), torch.zeros(1), torch.randn(1, 77, 768)
+    tokens = torch.randn(1, 4, 768, requires_grad=True)
+
+    def there_and_back() -> None:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            said = unet(latent, time, text, cross_attention_kwargs={"identity": IdentityInput(tokens)}).sample
+        said.sum().backward()
+
+    return {"operations": _operations(there_and_back), "kept_bytes": float(sum(kept.values()))}
+
+
+def cost() -> dict[str, Any]:
+    """Parameters by network, and what one picture costs, with and without activation checkpointing."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8).requires_grad_(False)
+        saa, encoder = SAA.of(unet, 128), FaceEncoder()
+        imr, keypoints = IdentityMotionReconfigurator(), KeypointEncoder()
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+        )  # fmt: skip
+        vision = CLIPVisionModelWithProjection(
+            CLIPVisionConfig(
+                hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=16, patch_size=14,
+                projection_dim=1024,
+            )
+        )  # fmt: skip
+        saa.install(unet)
+        steps = {"kept": unet_step(unet)}
+        unet.enable_gradient_checkpointing()
+        unet.train()
+        steps["computed again"] = unet_step(unet)
+        with torch.no_grad():
+            frozen = {
+                "autoencoder": _operations(lambda: vae.encode(torch.randn(1, 3, SIZE, SIZE))),
+                "image encoder": _operations(lambda: vision(torch.randn(1, 3, 224, 224))),
+            }
+        return {
+            "parameters": {
+                "UNet": _parameters(unet), "SAA": _parameters(saa), "face encoder": _parameters(encoder),
+                "IMR": _parameters(imr), "keypoint encoder": _parameters(keypoints),
+                "autoencoder": _parameters(vae), "image encoder": _parameters(vision),
+            },
+            "a picture there and back, by what becomes of activations": steps,
+            "a picture there, frozen": frozen,
+        }  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(cost(), indent=2))
