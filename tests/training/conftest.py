@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from accelerate.state import AcceleratorState, GradientState
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from dynamicid_pack.mini.world import World
 from PIL import Image
@@ -117,6 +118,19 @@ def recipe(tmp_path: Path, base_folder: Path, shards_folder: Path) -> Callable[.
         return path
 
     return write
+
+
+def new_process() -> None:
+    """What accelerate remembers of a process is forgotten."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def _each_test_a_process() -> Iterator[None]:
+    new_process()
+    yield
+    new_process()
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,8 @@ from dynamicid_pack.dynamicid_core.training.saa import SAA
 from dynamicid_pack.dynamicid_core.training.sampling import predicted
 from dynamicid_pack.dynamicid_core.training.shards import Shards, numbers_of
 
+from .conftest import new_process
+
 Recipes = Callable[..., Path]
 
 
@@ -137,10 +139,20 @@ def test_a_kill_between_two_moves_loses_nothing(recipe: Recipes) -> None:
 def test_parts_of_a_batch_give_the_step_of_the_whole(recipe: Recipes) -> None:
     whole = training_of(recipe("whole"))
     loss = whole.one_step()["loss"]
+    new_process()
     parts = training_of(recipe("parts", accumulation=2))
     assert parts.one_step()["loss"] == pytest.approx(loss, rel=1e-5)
     apart = [(weights(parts)[name] - tensor).norm() / tensor.norm() for name, tensor in weights(whole).items()]
     assert max(apart) < 1e-2  # Adam's first step is as long for a gradient near zero as for any
+
+
+def test_half_precision_trains_alike(recipe: Recipes) -> None:
+    exact = training_of(recipe("exact"))
+    losses = [exact.one_step()["loss"] for _ in range(3)]
+    new_process()
+    halved = training_of(recipe("halved", precision="bf16"))
+    assert [halved.one_step()["loss"] for _ in range(3)] == pytest.approx(losses, rel=0.02)
+    assert {tensor.dtype for tensor in weights(halved).values()} == {torch.float32}
 
 
 def test_memory_saved_changes_nothing(recipe: Recipes) -> None:
