@@ -56,6 +56,11 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the models go")
 
 
+def add_people_arguments(parser: argparse.ArgumentParser) -> None:
+    add_export_arguments(parser)
+    parser.add_argument("--count", type=int, default=24_000, help="of pictures")
+
+
 def _ship(workshop: Workshop, folder: Path) -> int:
     try:
         ship.ship(workshop, folder)
@@ -77,6 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
         from .export import export  # only this needs diffusers and transformers
 
         export(arguments.shipped, arguments.to)
+        return 0
+    if arguments.command == "people":
+        from .people import write_people  # only this needs insightface and webdataset
+
+        print(write_people(arguments.shipped, arguments.to, arguments.count))
         return 0
     folder = arguments.checkpoints.expanduser().resolve()
     if folder.is_relative_to(Path(__file__).resolve().parents[2]):

@@ -1,6 +1,5 @@
 """Encode Identity on rendered people, with the miniature's face pack through insightface: truth is exact."""
 
-import resource
 from pathlib import Path
 
 import insightface
@@ -178,6 +177,7 @@ def test_an_index_beyond_the_faces_says_how_many_there_are(miniature: Miniature)
 
 
 def test_a_large_picture_is_found_as_a_small_one_in_bounded_memory(miniature: Miniature) -> None:
+    resource = pytest.importorskip("resource", reason="Windows counts memory otherwise")
     small = image(drawn(4))
     face = encode(small, miniature.dynamicid).identity.face
     large = torch.nn.functional.interpolate(small.permute(0, 3, 1, 2), (4000, 6000)).permute(0, 2, 3, 1).contiguous()

@@ -4,13 +4,17 @@ What they reach on many is in mini/MODEL_CARD.md.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from dynamicid_pack.dynamicid_core.training.shards import Shards
+from dynamicid_pack.mini.__main__ import main
 from dynamicid_pack.mini.train import autoencoder, judge, pictures, ship
 from dynamicid_pack.mini.train.face_pack import FacePackStage
 from dynamicid_pack.mini.train.judge import JudgeStage
 from dynamicid_pack.mini.train.loop import Workshop
+from dynamicid_pack.mini.world import World
 from dynamicid_pack.tests.support import ROOT
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("host")]
@@ -73,3 +77,17 @@ def test_insightface_finds_faces_with_the_pack(workshop: Workshop) -> None:
     assert found["landmarks"] < 0.03
     assert found["yaw_degrees"] < 6 and found["pitch_degrees"] < 6
     assert found["person_of_100"] >= 0.8
+
+
+def test_drawn_people_are_read_by_the_anchoring_stage(tmp_path: Path) -> None:
+    folder = tmp_path / "people"
+    assert main(["people", "--from", str(SHIPPED), "--to", str(folder), "--count", "12"]) == 0
+    shards = Shards(folder)
+    assert len(shards) >= 11
+    for number in range(len(shards)):
+        sample = World(seed=31).sample(int(shards.keys[number]), 1)
+        (face,) = sample.picture().faces
+        assert shards.text(number) == sample.caption and shards.persons[number] == str(face.person.seed)
+        assert np.linalg.norm(shards.array(number, "embedding")) == pytest.approx(1, abs=1e-3)
+        assert np.allclose(np.array(shards.json(number)["face"]) * 128, face.box, atol=1e-3)
+        assert np.array_equal(shards.picture(number).mul(255).byte().permute(1, 2, 0).numpy(), sample.picture().image)
