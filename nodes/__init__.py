@@ -10,6 +10,7 @@ from .identities import LoadIdentity, MixIdentities, SaveIdentity
 from .inspect import ActivationMap
 from .load import LoadDynamicID, LoadDynamicIDMini
 from .place import AutoLayout, PlaceIdentity
+from .who import CompareFaces
 
 
 class DynamicIDExtension(ComfyExtension):
@@ -32,4 +33,5 @@ class DynamicIDExtension(ComfyExtension):
             Apply,
             ApplyAdvanced,
             ActivationMap,
+            CompareFaces,
         ]

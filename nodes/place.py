@@ -7,14 +7,17 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..dynamicid_core.casting import CASTINGS, cast, region_of
 from ..dynamicid_core.host.boxes import regions_from_boxes
 from ..dynamicid_core.identity import Identity
+from ..dynamicid_core.pictures import as_pixels
 from ..dynamicid_core.regions import Region, columns, grown
 from ..dynamicid_core.scene import Placement
 from .notify import warn
 from .preview import CANVAS, canvas_size, scene_preview
-from .sockets import MAX_PEOPLE, IdentitySocket, PlacementsSocket, span_inputs, weight_input
+from .sockets import MAX_PEOPLE, DynamicIDSocket, IdentitySocket, PlacementsSocket, span_inputs, weight_input
 
+FACES = "faces in a picture"
 _ALIASES = ["region", "regional", "area", "mask", "box", "two people", "multi id", "layout"]
 
 
@@ -108,12 +111,29 @@ class AutoLayout(io.ComfyNode):
                 tooltip="Height in pixels of the picture that the boxes were drawn for.",
             ),
         ]
+        faces = [
+            io.Image.Input("picture", tooltip="A pose picture, a sketch or a first pass that shows everybody's face."),
+            DynamicIDSocket.Input("dynamicid", tooltip="From Load DynamicID: its face pack finds the faces."),
+            io.Combo.Input(
+                "order",
+                options=list(CASTINGS),
+                tooltip="Who gets which face: from the left, the largest first, or whoever resembles it most.",
+            ),
+            io.Float.Input(
+                "reach",
+                default=0.5,
+                min=0.0,
+                max=4.0,
+                step=0.05,
+                tooltip="How far a person's region reaches beyond the face on each side, in faces: hair and neck.",
+            ),
+        ]
         masks = [io.Mask.Input("masks", tooltip="A batch of masks, one per person, in the same order.")]
         return io.Schema(
             node_id="DynamicIDLayout",
             display_name="Auto Layout",
             category="DynamicID/regions",
-            description="Gives each person a place: equal columns, drawn boxes, or masks.",
+            description="Gives each person a place: equal columns, drawn boxes, masks, or where a picture shows faces.",
             search_aliases=_ALIASES,
             inputs=[
                 io.Autogrow.Input("people", template=template),
@@ -123,9 +143,10 @@ class AutoLayout(io.ComfyNode):
                         io.DynamicCombo.Option("columns", []),
                         io.DynamicCombo.Option("boxes", boxes),
                         io.DynamicCombo.Option("masks", masks),
+                        io.DynamicCombo.Option(FACES, faces),
                     ],
                     tooltip="columns: equal strips from left to right; boxes: drawn on the host's canvas; "
-                    "masks: a mask per person.",
+                    "masks: a mask per person; faces in a picture: where a picture shows them.",
                 ),
                 io.Float.Input(
                     "margin",
@@ -158,6 +179,12 @@ class AutoLayout(io.ComfyNode):
         elif layout["layout"] == "boxes":
             width, height = layout["picture_width"], layout["picture_height"]
             regions = regions_from_boxes(layout["boxes"], width, height)
+            size = canvas_size(width, height)
+        elif layout["layout"] == FACES:
+            picture = as_pixels(layout["picture"])[0]
+            height, width = picture.shape[:2]
+            found = cast(list(people.values()), picture, layout["order"], layout["dynamicid"].faces)
+            regions = [grown(region_of(face, height, width), layout["reach"]) for face in found]
             size = canvas_size(width, height)
         else:
             masks = layout["masks"]

@@ -8,8 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..dynamicid_core.faces import Face
+from ..dynamicid_core.faces import Image as Picture
 from ..dynamicid_core.motion import FacialMotion
 from ..dynamicid_core.scene import Placement
+from ..dynamicid_core.who import WhoIsWho
 
 # Longer side of previews and of masks made from boxes, in pixels; regional prompts scale masks to the latent.
 CANVAS = 512
@@ -65,6 +67,25 @@ def faces_preview(images: Tensor, faces: Sequence[Face | None]) -> Tensor:
             width = max(1, min(picture.size) // 100)
             ImageDraw.Draw(picture).rectangle(face.box, outline=colour(2), width=width)
         shown.append(torch.from_numpy(np.asarray(picture).astype(np.float32) / 255))
+    return torch.stack(shown)
+
+
+def who_preview(
+    pictures: Sequence[Picture], found: Sequence[tuple[Sequence[tuple[float, ...]], WhoIsWho]], names: Sequence[str]
+) -> Tensor:
+    """Each picture with its faces' boxes, whose each is, and how like them: (n, H, W, 3) in [0, 1]."""
+    shown = []
+    for picture, (boxes, who) in zip(pictures, found, strict=True):
+        image = Image.fromarray(picture)
+        draw, width = ImageDraw.Draw(image), max(1, min(image.size) // 150)
+        font = ImageFont.load_default(max(10, image.height // 24))
+        for face, box in enumerate(boxes):
+            person = who.face_of.index(face) if face in who.face_of else None
+            ink = (160, 160, 166) if person is None else colour(person)
+            draw.rectangle(box, outline=ink, width=width)
+            label = "nobody" if person is None else f"{names[person]} {who.match(person):.2f}"
+            draw.text((box[0], box[1]), label, fill=ink, font=font, anchor="lb", stroke_width=2, stroke_fill=_PAPER)
+        shown.append(torch.from_numpy(np.asarray(image).astype(np.float32) / 255))
     return torch.stack(shown)
 
 

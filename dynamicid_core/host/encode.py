@@ -14,6 +14,7 @@ from torch import Tensor
 from ..faces import Detection, Face, FaceAnalyser, in_order
 from ..identity import Identity
 from ..motion import own_motion
+from ..pictures import as_pixels
 from . import vision
 from .models import DynamicID
 from .recall import Recall
@@ -80,7 +81,7 @@ def encode(
         ValueError: pictures that are none, or a model that does not fit.
     """
     model, analyser = clip_vision or dynamicid.vision, analyser or dynamicid.faces
-    pictures = _checked(images)
+    pictures = as_pixels(images)
     read: dict[int, Reference] = {}
     notes: list[str] = []
     for number, picture in enumerate(pictures):
@@ -107,22 +108,8 @@ def encode(
 
 def face_of(image: Tensor, analyser: FaceAnalyser) -> Face:
     """The largest face of the first of pictures (n, H, W, C). Raises NoFaceError when there is none."""
-    picture = _checked(image)[0]
+    picture = as_pixels(image)[0]
     return analyser.describe(picture, _chosen(picture, Choice(), analyser))
-
-
-def _checked(images: Tensor) -> list[np.ndarray]:
-    """Pictures (H, W, 3) uint8; grey ones in three equal channels, what is transparent on white."""
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
-        raise ValueError(f"Expected pictures of shape (n, height, width, 1, 3 or 4), got {tuple(images.shape)}.")
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError("The picture holds NaN or infinite values. Look at the node that made it.")
-    images = images.detach().cpu().float().clamp(0, 1)
-    if images.shape[-1] == 4:
-        images = images[..., :3] * images[..., 3:] + 1 - images[..., 3:]
-    elif images.shape[-1] == 1:
-        images = images.expand(-1, -1, -1, 3)
-    return [picture.mul(255).round().byte().numpy() for picture in images]
 
 
 def _recalled(

@@ -1,4 +1,4 @@
-"""Drawn people as the anchoring stage reads them: WebDataset shards of one person each, with captions and embeddings."""
+"""Drawn people for the anchoring stage: WebDataset shards of one person each, with captions and embeddings."""
 
 import io
 import json

@@ -30,6 +30,19 @@ CONTRACT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("MODEL",),
     ),
+    "DynamicIDEncode": (
+        (*("image", "dynamicid", "face", "index", "crop", "combine", "no_face"), "clip_vision", "face_analysis"),
+        ("DYNAMICID_IDENTITY", "IMAGE"),
+    ),
+    "DynamicIDEditMotion": (
+        (
+            *("identity", "dynamicid", "clip", "expression", "yaw", "pitch", "strength", "prompt"),
+            *("source_expression", "source_prompt", "driving_strength", "driving_image", "landmarks"),
+        ),
+        ("DYNAMICID_IDENTITY", "IMAGE"),
+    ),
+    "DynamicIDMini": ((), ("MODEL", "CLIP", "VAE", "DYNAMICID")),
+    "DynamicIDWhoIsWho": (("image", "people", "dynamicid"), ("STRING", "IMAGE", "FLOAT")),
     "DynamicIDActivationMap": (("model", "positive", "latent", "at", "layer", "image"), ("IMAGE", "MASK")),
 }
 """Node id -> its inputs in order, its outputs' types. Graph files store widgets by position: new ones come last."""
