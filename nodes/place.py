@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..dynamicid_core.casting import CASTINGS, cast, region_of
+from ..dynamicid_core.casting import CASTINGS, cast, regions_about
 from ..dynamicid_core.host.boxes import regions_from_boxes
 from ..dynamicid_core.identity import Identity
 from ..dynamicid_core.pictures import as_pixels
@@ -183,8 +183,10 @@ class AutoLayout(io.ComfyNode):
         elif layout["layout"] == FACES:
             picture = as_pixels(layout["picture"])[0]
             height, width = picture.shape[:2]
-            found = cast(list(people.values()), picture, layout["order"], layout["dynamicid"].faces)
-            regions = [grown(region_of(face, height, width), layout["reach"]) for face in found]
+            found, spare = cast(list(people.values()), picture, layout["order"], layout["dynamicid"].faces)
+            regions = regions_about(found, height, width, layout["reach"])
+            if spare:
+                warn(cls, f"{spare} of the picture's faces are nobody's: there are {len(people)} people.")
             size = canvas_size(width, height)
         else:
             masks = layout["masks"]

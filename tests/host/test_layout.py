@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.faces import Face
+from dynamicid_pack.dynamicid_core.casting import regions_about
+from dynamicid_pack.dynamicid_core.faces import Detection, Face
 from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.identity import Identity
@@ -40,17 +41,35 @@ def placed(miniature: Miniature, people: list, picture: Tensor, order: str, reac
     return [placement.region.box for placement in scene]
 
 
-def assert_about(box: tuple, face, reach: float = 0.0) -> None:
-    true = np.array(face.box) / [256, 128, 256, 128]
-    grown = reach * np.array([true[0] - true[2], true[1] - true[3], true[2] - true[0], true[3] - true[1]])
-    assert np.abs(np.array(box) - np.clip(true + grown, 0, 1)).max() < 0.05
+def assert_about(box: tuple, face) -> None:
+    assert np.abs(np.array(box) - np.array(face.box) / [256, 128, 256, 128]).max() < 0.05
 
 
 def test_from_the_left(miniature: Miniature) -> None:
-    for reach in (0.0, 0.5):
-        boxes = placed(miniature, [unknown(), unknown(), unknown()], image(TRIO.image), "left to right", reach)
-        for box, face in zip(boxes, sorted(TRIO.faces, key=lambda face: face.box[0]), strict=True):
-            assert_about(box, face, reach)
+    boxes = placed(miniature, [unknown(), unknown(), unknown()], image(TRIO.image), "left to right")
+    for box, face in zip(boxes, sorted(TRIO.faces, key=lambda face: face.box[0]), strict=True):
+        assert_about(box, face)
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_regions_cover_their_faces_and_no_others(miniature: Miniature, count: int, reach: float) -> None:
+    for number in range(3):
+        picture = WORLD.sample(number, count).picture()
+        height, width = picture.image.shape[:2]
+        boxes = np.array(placed(miniature, [unknown()] * count, image(picture.image), "left to right", reach))
+        for box, face in zip(boxes, sorted(picture.faces, key=lambda face: face.box[0]), strict=True):
+            true = np.array(face.box) / [width, height, width, height]
+            off = 0.06 if reach == 0 else 0.0  # what a detector's box differs by
+            assert (box[:2] <= true[:2] + off).all() and (box[2:] >= true[2:] - off).all()
+        assert (boxes[1:, 0] >= boxes[:-1, 2] - 1e-6).all()
+
+
+def test_faces_one_above_the_other_are_parted_between_them() -> None:
+    high, low = (Detection(np.array(box, np.float32), np.zeros((5, 2), np.float32), 0.9)
+                 for box in ([40, 10, 60, 30], [44, 50, 64, 70]))  # fmt: skip
+    first, second = (region.box for region in regions_about([high, low], 100, 100, 1.0))
+    assert first == pytest.approx((0.2, 0.0, 0.8, 0.4)) and second == pytest.approx((0.24, 0.4, 0.84, 0.9))
 
 
 def test_who_was_skipped_keeps_their_face(miniature: Miniature) -> None:
@@ -77,8 +96,19 @@ def test_whoever_resembles_it_most(miniature: Miniature, order: tuple[int, ...])
         assert (x0 + x1) / 2 == pytest.approx(1 - (faces[index].box[0] + faces[index].box[2]) / 512, abs=0.05)
 
 
-def test_what_does_not_go_is_told(miniature: Miniature) -> None:
-    with pytest.raises(ValueError, match="3 faces for 4 people"):
-        placed(miniature, [unknown()] * 4, image(TRIO.image), "left to right")
+def test_too_few_faces_leave_people_absent_and_too_many_are_told(
+    miniature: Miniature, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = [unknown() for _ in range(5)]
+    for order in ("left to right", "largest first"):
+        boxes = placed(miniature, people, image(TRIO.image), order)
+        assert [box[2] > box[0] for box in boxes] == [True, True, True, False, False]
+    assert "will be absent" in caplog.text
+    placed(miniature, people[:1], image(TRIO.image), "left to right")
+    assert "2 of the picture's faces are nobody's" in caplog.text
+
+
+def test_who_remembers_no_face_is_not_compared(miniature: Miniature) -> None:
+    stranger = Identity(torch.zeros(4, 128), torch.zeros(4, 128), face=Face())
     with pytest.raises(ValueError, match=r"Person 1 .* remembers no face"):
-        placed(miniature, [Identity(torch.zeros(4, 128), torch.zeros(4, 128), face=Face())], image(TRIO.image), "most similar")  # fmt: skip # noqa: E501
+        placed(miniature, [stranger], image(TRIO.image), "most similar")
