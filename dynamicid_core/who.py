@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from .regions import Region, rasterise
+
+_GRID = 256  # cells a side, on which regions are looked up
 NOBODY = -1.0
 """A person's match where no face is left for them: as unlike as can be."""
 
@@ -60,8 +63,26 @@ def similarities(people: Sequence[Tensor], faces: Sequence[Tensor]) -> NDArray[n
     return np.array(table, np.float64).reshape(len(people), len(faces))
 
 
-def report(names: Sequence[str], found: WhoIsWho) -> str:
-    """The comparison as text: a row for each person, a column for each face, from the left; [ ] marks whose it is."""
+def places_of(faces: Sequence[tuple[float, float]], regions: Sequence[Region]) -> list[int | None]:
+    """In whose region each face lies: the people's number, or None outside all regions.
+
+    Args:
+        faces: their middles, in fractions of the picture.
+    """
+    masks = rasterise(regions, _GRID, _GRID)
+    found: list[int | None] = []
+    for x, y in faces:
+        here = masks[:, min(int(y * _GRID), _GRID - 1), min(int(x * _GRID), _GRID - 1)]
+        found.append(int(here.argmax()) if float(here.max()) > 0 else None)
+    return found
+
+
+def report(names: Sequence[str], found: WhoIsWho, place_of: Sequence[int | None] = ()) -> str:
+    """The comparison as text: a row for each person, a column for each face, from the left; [ ] marks whose it is.
+
+    Args:
+        place_of: in whose region each face lies, where that is known: people in others' places are told.
+    """
     if not found.similarity.shape[1]:
         return "No face was found."
     width = max(len(name) for name in (*names, "bleed"))
@@ -78,5 +99,9 @@ def report(names: Sequence[str], found: WhoIsWho) -> str:
     missing = [name for person, name in enumerate(names) if found.face_of[person] is None]
     if missing:
         lines.append(f"no face is left for {', '.join(missing)}")
+    for person, face in enumerate(found.face_of):
+        place = place_of[face] if face is not None and face < len(place_of) else None
+        if place is not None and place != person:
+            lines.append(f"{names[person]} stands in {names[place]}'s place")
     lines.append(f"worst match {found.worst:.2f}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from ..dynamicid_core.faces import in_order
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.pictures import as_pixels
 from ..dynamicid_core.scene import arrange
-from ..dynamicid_core.who import NOBODY, WhoIsWho, report, who_is_who
+from ..dynamicid_core.who import NOBODY, WhoIsWho, places_of, report, who_is_who
 from .preview import who_preview
 from .sockets import MAX_PEOPLE, DynamicIDSocket, IdentitySocket, PlacementsSocket
 
@@ -27,7 +27,8 @@ class CompareFaces(io.ComfyNode):
             node_id="DynamicIDWhoIsWho",
             display_name="Who Is Who",
             category="DynamicID/inspect",
-            description="Compares the faces of a picture with the people they are meant to be.",
+            description="Compares the faces of a picture with the people they are meant to be, and tells who "
+            "stands in another's place.",
             search_aliases=["similarity", "face similarity", "compare faces", "identity", "evaluate"],
             inputs=[
                 io.Image.Input("image", tooltip="The finished picture; of a batch every picture is looked at."),
@@ -58,11 +59,13 @@ class CompareFaces(io.ComfyNode):
         found: list[tuple[list[tuple[float, ...]], WhoIsWho]] = []
         pictures = as_pixels(image)
         for picture in pictures:
-            faces = in_order(dynamicid.faces.detect(picture), "left to right", (picture.shape[0], picture.shape[1]))
+            faces = in_order(dynamicid.faces.detect(picture), "left to right", picture.shape[:2])
             known = [dynamicid.faces.describe(picture, face).embedding for face in faces]
             who = who_is_who(wanted, [embedding for embedding in known if embedding is not None])
+            height, width = picture.shape[:2]
+            middles = [(float(face.centre[0]) / width, float(face.centre[1]) / height) for face in faces]
             found.append(([tuple(float(edge) for edge in face.box) for face in faces], who))
-            reports.append(report(names, who))
+            reports.append(report(names, who, places_of(middles, [placement.region for placement in scene])))
         text = "\n\n".join(
             f"picture {number + 1}\n{said}" if len(reports) > 1 else said for number, said in enumerate(reports)
         )
