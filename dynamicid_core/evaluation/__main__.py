@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .client import Client, ServerError, server
-from .config import Config, read_config
+from .config import Config
+from .config_file import read_config
 from .judge import Judge, load_judge
 from .measuring import as_json, measure
 from .report import compared, markdown, results_of, settings_of, write_grids, write_report

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .config import Cell, Config, Sample, Table, read_config, write_config
+from .config import Cell, Config, Sample, Table
+from .config_file import read_config, write_config
 from .fingerprints import digest, file_fingerprint
 from .template import Graph
 
