@@ -18,7 +18,7 @@ from .client import Client, ServerError, server
 from .config import Config
 from .config_file import read_config
 from .judge import Judge, load_judge
-from .measuring import as_json, measure
+from .measuring import Eyes, as_json, check_references, measure
 from .report import compared, markdown, results_of, settings_of, write_grids, write_report
 from .sampling import draw
 from .store import Store, adopted, kept_config
@@ -65,8 +65,9 @@ def _run(arguments: argparse.Namespace) -> None:
     if bool(arguments.server) == bool(arguments.command):
         raise ValueError("Expected a server: its address after --server, or after -- what starts one; not both.")
     config = read_config(arguments.config)
-    judge = load_judge(config.judge.kind, config.judge.options)  # before anything is drawn that it could not judge
+    judge = load_judge(config.judge.kind, config.judge.options)
     config = adopted(config, arguments.output)
+    check_references(config, Eyes(judge))
     with _client(arguments) as client:
         draw(config, client, Store(arguments.output), arguments.timeout, _say)
     _judged(arguments.output, config, judge)

@@ -125,7 +125,11 @@ class Config:
     margin: float = 0.5
 
 
-def as_json(config: Config) -> dict[str, Any]:
-    """A configuration as JSON values."""
-    said: dict[str, Any] = json.loads(json.dumps(asdict(config), default=lambda path: path.as_posix()))
+def as_json(config: Config, folder: Path = Path()) -> dict[str, Any]:
+    """A configuration as JSON values; paths inside `folder` start there."""
+
+    def text(path: Path) -> str:
+        return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+    said: dict[str, Any] = json.loads(json.dumps(asdict(config), default=text))
     return said

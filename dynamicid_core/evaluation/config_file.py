@@ -42,8 +42,8 @@ def read_config(path: Path) -> Config:
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write a configuration that `read_config` reads; paths that are not absolute start at the file's folder."""
-    path.write_text(json.dumps(as_json(config), indent=2) + "\n", "utf-8")
+    """Write a configuration that `read_config` reads; paths inside the file's folder start there."""
+    path.write_text(json.dumps(as_json(config, path.resolve().parent), indent=2) + "\n", "utf-8")
 
 
 def _config(said: Any, folder: Path) -> Config:

@@ -40,7 +40,15 @@ def measure(config: Config, store: Store, judge: Judge) -> dict[str, dict[str, R
         ValueError: a picture has not been drawn, or a reference shows no face.
     """
     eyes = Eyes(judge)
+    check_references(config, eyes)
     return {table.name: _table(table, config, store, eyes) for table in config.tables}
+
+
+def check_references(config: Config, eyes: "Eyes") -> None:
+    """Raises ValueError when the judge finds no face in a reference."""
+    for person in (person for table in config.tables for sample in table.samples for person in sample.people):
+        if person.reference is not None:
+            eyes.person(person.reference)
 
 
 class Eyes:
@@ -66,7 +74,7 @@ class Eyes:
 def read_image(path: Path) -> Image:
     """(H, W, 3) uint8 RGB."""
     with Pictures.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+        return np.array(picture.convert("RGB"))
 
 
 def picture_values(seen: Seen, sample: Sample, eyes: Eyes) -> Values:

@@ -42,6 +42,8 @@ def draw(config: Config, host: Host, store: Store, timeout: float, say: Callable
         known = store.record(table, cell, name)
         if known is None or known.digest != graph_digest(graph, files):
             due.append((table, cell, name, graph))
+            store.drop(table, cell, name)
+    store.keep_config(config)  # only now does nothing lie there that was drawn by another
     say(f"{len(asked)} graphs, {len(asked) - len(due)} of them drawn already")
     for number, (table, cell, name, graph) in enumerate(due, 1):
         say(f"{number} of {len(due)}: {table}, {cell}, {name}")

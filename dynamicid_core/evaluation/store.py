@@ -55,6 +55,14 @@ class Store:
         said = {"digest": graph_digest(graph, files), "pictures": names, "graph": graph, "files": files}
         write_whole(place / f"{name}.json", json.dumps(said, indent=2) + "\n")
 
+    def drop(self, table: str, cell: str, name: str) -> None:
+        """Forget pictures: without their record they are none."""
+        (self._place(table, cell) / f"{name}.json").unlink(missing_ok=True)
+
+    def keep_config(self, config: Config) -> None:
+        """Keep what the run is told. Nothing that another configuration drew may be left under its names."""
+        write_config(config, self.folder / CONFIG)
+
     def record(self, table: str, cell: str, name: str) -> Record | None:
         """What is known of kept pictures; None when there are none, or not all of them."""
         path = self._place(table, cell) / f"{name}.json"
@@ -89,13 +97,14 @@ def graph_digest(graph: Graph, files: dict[str, str]) -> str:
 
 
 def adopted(config: Config, folder: Path) -> Config:
-    """The configuration as a run's folder keeps it: with references and templates copied there, under their digests."""
+    """The configuration with its references and templates copied into a run's folder, under their digests."""
+    folder = folder.resolve()
 
     def copy(path: Path, where: str) -> Path:
-        kept = Path(where) / f"{file_fingerprint(path)[:16]}{path.suffix.lower()}"
-        (folder / where).mkdir(parents=True, exist_ok=True)
-        if not (folder / kept).exists():
-            shutil.copyfile(path, folder / kept)
+        kept = folder / where / f"{file_fingerprint(path)[:16]}{path.suffix.lower()}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if not kept.exists():
+            shutil.copyfile(path, kept)
         return kept
 
     def sample(said: Sample) -> Sample:
@@ -109,9 +118,7 @@ def adopted(config: Config, folder: Path) -> Config:
         replace(table, template=copy(table.template, "templates"), samples=tuple(map(sample, table.samples)))
         for table in config.tables
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(replace(config, tables=tables), folder / CONFIG)
-    return kept_config(folder)
+    return replace(config, tables=tables)
 
 
 def kept_config(folder: Path) -> Config:
