@@ -87,7 +87,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of a table: what it is without (of SWITCHES), and inputs that it changes, after all others."""
+    """A row of a table: what it is without (of SWITCHES), and inputs that it changes, after all others.
+
+    With the backgrounds of a cell that is without identity those of the others are compared: of the one that changes
+    the same inputs, if there is one, else of the first.
+    """
 
     name: str
     without: tuple[str, ...] = ()

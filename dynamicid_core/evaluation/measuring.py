@@ -12,7 +12,7 @@ from PIL import Image as Pictures
 
 from . import measures
 from .bootstrap import Value
-from .config import Config, Person, Sample, Table
+from .config import Cell, Config, Person, Sample, Table
 from .judge import Judge, SeenFace
 from .matching import best_assignment, columns, in_regions, outside
 from .measures import Box, Image
@@ -122,16 +122,16 @@ def background_values(path: Path, plain: Path, eyes: Eyes, margin: float) -> Val
 
 
 def _table(table: Table, config: Config, store: Store, eyes: Eyes) -> dict[str, Row]:
-    plain = next((cell.name for cell in table.cells if "identity" in cell.without), None)
     rows: dict[str, Row] = {}
     for cell in table.cells:
+        plain = _plain(table, cell)
         row: Row = {}
         for sample in table.samples:
             paths = list(_pictures(table.name, cell.name, sample, store))
             for path in paths:
                 row[path.stem] = picture_values(eyes.seen(path), sample, eyes)
-                if plain is not None and "identity" not in cell.without:
-                    before = store.folder / "pictures" / table.name / plain / path.name
+                if plain is not None:
+                    before = store.folder / "pictures" / table.name / plain.name / path.name
                     row[path.stem] |= background_values(path, before, eyes, config.margin)
             if len(paths) > 1:
                 apart = measures.apartness(np.stack([eyes.seen(path).vector for path in paths]))
@@ -139,6 +139,14 @@ def _table(table: Table, config: Config, store: Store, eyes: Eyes) -> dict[str, 
                     row[path.stem]["Diversity"] = Value(float(value))
         rows[cell.name] = row
     return rows
+
+
+def _plain(table: Table, cell: Cell) -> Cell | None:
+    """The cell whose pictures a cell's background is compared with; None where there is none, or it is such a one."""
+    if "identity" in cell.without:
+        return None
+    without = [other for other in table.cells if "identity" in other.without]
+    return next((other for other in without if other.set == cell.set), without[0] if without else None)
 
 
 def _pictures(table: str, cell: str, sample: Sample, store: Store) -> Iterator[Path]:

@@ -69,10 +69,11 @@ class ModelsJudge:
             ValueError: a file or folder is missing or does not fit.
             ModuleNotFoundError: a package of the extra training is not installed.
         """
-        paths = [Path(path) for path in (face_pack, clip, expressions)]
-        for path, what in zip(paths, ("face pack (a folder)", "CLIP model (a folder)", "ONNX file"), strict=True):
-            if path.is_dir() == (path is paths[2]) or not path.exists():
-                raise ValueError(f"Expected an {what} at {path}. Correct the judge's options.")
+        paths = {"face_pack": Path(face_pack), "clip": Path(clip), "expressions": Path(expressions)}
+        for name, path in paths.items():
+            if not (path.is_file() if name == "expressions" else path.is_dir()):
+                kind = "file" if name == "expressions" else "folder"
+                raise ValueError(f"Expected as {name} a {kind} at {path}. Correct the judge's options.")
         try:
             import onnxruntime
             from transformers import CLIPModel, CLIPProcessor
@@ -85,8 +86,8 @@ class ModelsJudge:
         if wanted != len(CLASSES):
             raise ValueError(f"Expected {len(CLASSES)} classes ({', '.join(CLASSES)}) of {expressions}, got {wanted}.")
         # insightface's own order: embeddings are compared with each other alone
-        faces = load_analyser(paths[0], provider, embeds_rgb=False)
-        return cls(faces, network, processor, session, files_fingerprint(paths))
+        faces = load_analyser(paths["face_pack"], provider, embeds_rgb=False)
+        return cls(faces, network, processor, session, files_fingerprint(list(paths.values())))
 
     @property
     def fingerprint(self) -> str:

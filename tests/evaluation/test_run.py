@@ -1,6 +1,7 @@
 """Whole runs against a server that draws what it is asked: known answers, resuming, measuring again, comparing."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from dynamicid_pack.dynamicid_core.evaluation.config import (
     Table,
     Wires,
 )
+from dynamicid_pack.dynamicid_core.evaluation.config_file import write_config
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge
 from dynamicid_pack.dynamicid_core.evaluation.measuring import measure
 from dynamicid_pack.dynamicid_core.evaluation.report import (
@@ -171,7 +173,7 @@ def test_pictures_that_another_configuration_drew_are_never_measured_as_this_one
     table = replace(one.tables[0], set={"DynamicIDApply": {"weight": 0.5}})
     with pytest.raises(OSError, match="connection is lost"):
         run(tmp_path / "run", replace(one, tables=(table,)), fakes.DrawingHost(known, fails_after=1))
-    with pytest.raises(ValueError, match="one, without IMR: room-1 has not been drawn|one, full: room-2"):
+    with pytest.raises(ValueError, match="has not been drawn"):
         measure(kept_config(tmp_path / "run"), Store(tmp_path / "run"), judge)
 
 
@@ -299,6 +301,33 @@ def test_a_graph_that_saves_nothing_is_told(
     monkeypatch.setattr(fakes.DrawingHost, "run", lambda self, graph, timeout: [])
     with pytest.raises(ServerError, match="one, full, room-1 saved no picture"):
         run(tmp_path / "run")
+
+
+def test_backgrounds_are_compared_with_the_cell_that_changes_the_same_inputs(
+    run: Drawn, config: Config, judge: Judge, tmp_path: Path
+) -> None:
+    """Another seed draws another place: with the wrong one, differences are large."""
+    later = {"KSampler": {"seed": 5}}
+    cells = (
+        Cell("full"), Cell("full later", set=later), Cell("plain", ("identity",)),
+        Cell("plain later", ("identity",), later), Cell("half", set={"DynamicIDApply": {"weight": 0.5}}),
+    )  # fmt: skip
+    table = replace(config.tables[0], cells=cells)
+    kept, _ = run(tmp_path / "run", replace(config, tables=(table,)))
+    rows = _measured(kept, tmp_path / "run", judge)["one"]
+    found = {name: row["Background difference"].mean for name, row in rows.items() if "plain" not in name}
+    assert all(mean is not None and mean < 25 for mean in found.values()), found
+
+
+def test_a_server_that_does_not_start_is_told(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(config, tmp_path / "run.json")
+    server = [sys.executable, "-c", "print('no such model')"]
+    asked = ["run", "--config", str(tmp_path / "run.json"), "--output", str(tmp_path / "run")]
+    assert command.main([*asked, "--", *server]) == 1
+    assert "no such model" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.json").exists(), "nothing was drawn"
 
 
 def test_the_command_wants_one_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,137 @@
+"""The evaluation on a real server and the miniature; how good its pictures are is not asked here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dynamicid_pack.dynamicid_core.evaluation import __main__ as evaluation
+from dynamicid_pack.dynamicid_core.evaluation.client import Client
+from dynamicid_pack.tests.support import ROOT
+from PIL import Image
+
+from .conftest import portrait
+from .server import Server
+
+pytestmark = pytest.mark.timeout(900)
+JUDGE = {"kind": "mini.train.judging:judge"}
+
+
+def _config(path: Path, *tables: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({"judge": JUDGE, "tables": tables}))
+    return path
+
+
+def _run(config: Path, folder: Path, server: Server) -> int:
+    return evaluation.main(["run", "--config", str(config), "--output", str(folder), "--server", server.url])
+
+
+def _pixels(folder: Path) -> dict[str, np.ndarray]:
+    return {str(path.relative_to(folder)): np.asarray(Image.open(path)) for path in folder.rglob("*.png")}
+
+
+def test_two_cells_of_a_template_are_drawn_and_measured(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mini_one_person: two cells of two pictures each, saved by the server."""
+    table = {
+        "name": "one person",
+        "template": str(ROOT / "workflows" / "mini_one_person.json"),
+        "set": {"EmptyLatentImage": {"batch_size": 2}, "KSampler": {"steps": 4}},
+        "samples": [
+            {
+                "name": "beach",
+                "prompt": "a portrait of a person in a red hoodie, at the beach, in a happy expression, in front view",
+                "seeds": [3],
+                "people": [{"expression": "happy", "yaw": 0, "pitch": 0}],
+            }
+        ],
+        "cells": [{"name": "cfg 4"}, {"name": "cfg 1", "set": {"KSampler": {"cfg": 1.0}}}],
+    }
+    config = _config(tmp_path / "run.json", table)
+    assert _run(config, tmp_path / "run", server) == 0, capsys.readouterr().err
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["one person"].keys() == {"cfg 4", "cfg 1"}
+    for row in results["one person"].values():
+        assert row.keys() == {"CLIP-T", "Expr", "Pose", "Pose error", "Diversity"}
+        assert -1 <= row["CLIP-T"]["low"] <= row["CLIP-T"]["mean"] <= row["CLIP-T"]["high"] <= 1
+        assert row["CLIP-T"]["n"] == row["Expr"]["n"] == 2
+        assert row["Expr"]["missing"] + row["Pose error"]["n"] == 2
+    pictures = _pixels(tmp_path / "run" / "pictures")
+    assert len(pictures) == 4 and {picture.shape for picture in pictures.values()} == {(128, 128, 3)}
+    assert len({picture.tobytes() for picture in pictures.values()}) == 4
+
+    # the kept graph draws the kept picture again, alone and byte for byte
+    record = json.loads((tmp_path / "run" / "pictures" / "one person" / "cfg 1" / "beach-3.json").read_text())
+    client = Client(server.url)
+    saved = client.run(record["graph"])
+    kept = tmp_path / "run" / "pictures" / "one person" / "cfg 1"
+    assert [client.fetch(picture) for picture in saved] == [(kept / name).read_bytes() for name in record["pictures"]]
+
+    # the command, as it is typed in the pack's folder
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    (tmp_path / "run" / "results.json").unlink()
+    typed = [sys.executable, "-m", "dynamicid_core.evaluation", "measure", str(tmp_path / "run")]
+    done = subprocess.run(typed, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "### one person" in done.stdout
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+    # what is there is not drawn again; a folder of its own has the same pictures, though the server kept its results
+    def refuse(*_: object) -> None:
+        raise AssertionError("a graph was queued")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "run", refuse)
+        assert _run(config, tmp_path / "run", server) == 0
+        assert evaluation.main(["measure", str(tmp_path / "run")]) == 0
+    assert _run(config, tmp_path / "again", server) == 0
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+    assert (tmp_path / "again" / "results.json").read_bytes() == before
+    assert evaluation.main(["table", str(tmp_path / "run"), str(tmp_path / "again")]) == 0
+    assert "| cfg 1, again |" in capsys.readouterr().out
+
+
+def test_every_switch_gives_a_graph_that_the_server_runs(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """mini_two_people_expressions with references of its own; without identity is the plain model."""
+    for number in range(2):
+        portrait(tmp_path / f"{number}.png", number)
+    switches = ["gate", "regions", "imr", "layout", "identity"]
+    table = {
+        "name": "two people",
+        "template": str(ROOT / "workflows" / "mini_two_people_expressions.json"),
+        "wires": {
+            "seed": ["18", "seed"],
+            "people": [
+                {"reference": ["7", "image"], "expression": ["8", "expression"]},
+                {"reference": ["13", "image"], "expression": ["14", "expression"]},
+            ],
+        },
+        "set": {"18": {"steps": 4}},
+        "samples": [
+            {
+                "name": "park",
+                "prompt": "two people, in a park",
+                "seeds": [1],
+                "people": [{"reference": f"{n}.png", "expression": ("happy", "sad")[n]} for n in range(2)],
+            }
+        ],
+        "cells": [{"name": "full"}, *({"name": f"without {name}", "without": [name]} for name in switches)],
+    }
+    folder = tmp_path / "run"
+    assert _run(_config(tmp_path / "run.json", table), folder, server) == 0, capsys.readouterr().err
+    pictures = {name: _pixels(folder / "pictures" / "two people" / name) for name in ("full", "without identity")}
+    assert [picture.shape for row in pictures.values() for picture in row.values()] == [(128, 256, 3)] * 2
+    drawn = [next(iter(row.values())) for row in pictures.values()]
+    assert (drawn[0] != drawn[1]).any(), "people were drawn into one and not into the other"
+    rows = json.loads((folder / "results.json").read_text())["two people"]
+    assert len(rows) == 6
+    for name, row in rows.items():
+        assert {"CLIP-T", "FaceSim", "Expr", "Assignment", "Bleed"} <= row.keys()
+        assert ("Background PSNR" in row) == (name != "without identity")
+    assert Image.open(folder / "two people.png").size == (256, 6 * 144)
