@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation import __main__ as evaluation
 from dynamicid_pack.dynamicid_core.evaluation.client import Client
+from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
 from dynamicid_pack.tests.support import ROOT
 from PIL import Image
 
 from .conftest import portrait
 from .server import Server
+from .templates import at_hand
 
 pytestmark = pytest.mark.timeout(900)
 JUDGE = {"kind": "mini.train.judging:judge"}
@@ -95,24 +97,29 @@ def test_two_cells_of_a_template_are_drawn_and_measured(
     assert "| cfg 1, again |" in capsys.readouterr().out
 
 
-def test_every_switch_gives_a_graph_that_the_server_runs(
+def test_every_switch_switches_something_off(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """mini_two_people_expressions with references of its own; without identity is the plain model."""
+    """two_people_expressions with references of its own: whatever is left out, another picture comes of it."""
     for number in range(2):
         portrait(tmp_path / f"{number}.png", number)
+    nodes = server.get("/object_info")
+    graph = at_hand(api_graph(ROOT / "workflows" / "two_people_expressions.json", nodes))
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    encoders, edits = (
+        [name for name, node in graph.items() if node["class_type"] == kind]
+        for kind in ("DynamicIDEncode", "DynamicIDEditMotion")
+    )
+    (prompt,) = (node["inputs"]["positive"][0] for node in graph.values() if node["class_type"] == "KSampler")
+    people = [
+        {"reference": [encoder, "image"], "expression": [edit, "expression"]}
+        for encoder, edit in zip(encoders, edits, strict=True)
+    ]
     switches = ["gate", "regions", "imr", "layout", "identity"]
     table = {
         "name": "two people",
-        "template": str(ROOT / "workflows" / "mini_two_people_expressions.json"),
-        "wires": {
-            "seed": ["18", "seed"],
-            "people": [
-                {"reference": ["7", "image"], "expression": ["8", "expression"]},
-                {"reference": ["13", "image"], "expression": ["14", "expression"]},
-            ],
-        },
-        "set": {"18": {"steps": 4}},
+        "template": "graph.json",
+        "wires": {"prompt": [prompt, "text"], "people": people},
         "samples": [
             {
                 "name": "park",
@@ -125,12 +132,14 @@ def test_every_switch_gives_a_graph_that_the_server_runs(
     }
     folder = tmp_path / "run"
     assert _run(_config(tmp_path / "run.json", table), folder, server) == 0, capsys.readouterr().err
-    pictures = {name: _pixels(folder / "pictures" / "two people" / name) for name in ("full", "without identity")}
-    assert [picture.shape for row in pictures.values() for picture in row.values()] == [(128, 256, 3)] * 2
-    drawn = [next(iter(row.values())) for row in pictures.values()]
-    assert (drawn[0] != drawn[1]).any(), "people were drawn into one and not into the other"
+    drawn = {
+        cell["name"]: next(iter(_pixels(folder / "pictures" / "two people" / cell["name"]).values())).astype(int)
+        for cell in table["cells"]
+    }
+    for name in switches:
+        assert np.abs(drawn[f"without {name}"] - drawn["full"]).max() > 1, name
     rows = json.loads((folder / "results.json").read_text())["two people"]
-    assert len(rows) == 6
+    assert rows.keys() == drawn.keys()
     for name, row in rows.items():
         assert {"CLIP-T", "FaceSim", "Expr", "Assignment", "Bleed"} <= row.keys()
         assert ("Background PSNR" in row) == (name != "without identity")
