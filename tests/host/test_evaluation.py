@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation import __main__ as evaluation
+from dynamicid_pack.dynamicid_core.evaluation import config
+from dynamicid_pack.dynamicid_core.evaluation.cells import build_graph, read_template
 from dynamicid_pack.dynamicid_core.evaluation.client import Client
+from dynamicid_pack.dynamicid_core.evaluation.config_file import read_config
 from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
 from dynamicid_pack.tests.support import ROOT
 from PIL import Image
 
 from .conftest import portrait
-from .server import Server
+from .server import Server, link
 from .templates import at_hand
 
 pytestmark = pytest.mark.timeout(900)
@@ -27,8 +30,8 @@ def _config(path: Path, *tables: dict[str, Any]) -> Path:
     return path
 
 
-def _run(config: Path, folder: Path, server: Server) -> int:
-    return evaluation.main(["run", "--config", str(config), "--output", str(folder), "--server", server.url])
+def _run(asked: Path, folder: Path, server: Server) -> int:
+    return evaluation.main(["run", "--config", str(asked), "--output", str(folder), "--server", server.url])
 
 
 def _pixels(folder: Path) -> dict[str, np.ndarray]:
@@ -53,8 +56,8 @@ def test_two_cells_of_a_template_are_drawn_and_measured(
         ],
         "cells": [{"name": "cfg 4"}, {"name": "cfg 1", "set": {"KSampler": {"cfg": 1.0}}}],
     }
-    config = _config(tmp_path / "run.json", table)
-    assert _run(config, tmp_path / "run", server) == 0, capsys.readouterr().err
+    asked = _config(tmp_path / "run.json", table)
+    assert _run(asked, tmp_path / "run", server) == 0, capsys.readouterr().err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["one person"].keys() == {"cfg 4", "cfg 1"}
     for row in results["one person"].values():
@@ -88,13 +91,30 @@ def test_two_cells_of_a_template_are_drawn_and_measured(
 
     with monkeypatch.context() as patch:
         patch.setattr(Client, "run", refuse)
-        assert _run(config, tmp_path / "run", server) == 0
+        assert _run(asked, tmp_path / "run", server) == 0
         assert evaluation.main(["measure", str(tmp_path / "run")]) == 0
-    assert _run(config, tmp_path / "again", server) == 0
+    assert _run(asked, tmp_path / "again", server) == 0
     assert (tmp_path / "run" / "results.json").read_bytes() == before
     assert (tmp_path / "again" / "results.json").read_bytes() == before
     assert evaluation.main(["table", str(tmp_path / "run"), str(tmp_path / "again")]) == 0
     assert "| cfg 1, again |" in capsys.readouterr().out
+
+
+def test_the_documented_example_fits_its_template(server: Server, tmp_path: Path) -> None:
+    said = json.loads("{" + (config.__doc__ or "").partition("{")[2].rpartition("}")[0] + "}")
+    link(ROOT / "workflows", tmp_path / "workflows")
+    (tmp_path / "here").mkdir()
+    portrait(tmp_path / "here" / "ann.png", 0)
+    (tmp_path / "here" / "run.json").write_text(json.dumps(said))
+    (table,) = read_config(tmp_path / "here" / "run.json").tables
+    nodes, (sample,) = server.get("/object_info"), table.samples
+    template = read_template(table.template, nodes)
+    references = {path: "ann.png" for person in sample.people if (path := person.reference)}
+    graphs = [build_graph(template, nodes, table, cell, sample, 2, references) for cell in table.cells]
+    assert len(graphs) == 3
+    edits = [node for node in graphs[1].values() if node["class_type"] == "DynamicIDEditMotion"]
+    assert [(edit["inputs"]["expression"], edit["inputs"]["strength"]) for edit in edits] == [("happy", 0)]
+    assert [node["inputs"]["steps"] for node in graphs[0].values() if node["class_type"] == "KSampler"] == [30]
 
 
 def test_every_switch_switches_something_off(
