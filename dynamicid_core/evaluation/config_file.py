@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ def _sample(said: Any, folder: Path, where: str) -> Sample:
     given = _given(Sample, said, where)
     given["name"] = _name(given["name"], where)
     given["seeds"] = tuple(_list(given["seeds"], f"{where}.seeds"))
-    if not given["seeds"] or not all(type(seed) is int for seed in given["seeds"]):
-        raise ValueError(f"{where}.seeds: expected one or several whole numbers, got {list(given['seeds'])}.")
+    if not given["seeds"] or not all(type(seed) is int and seed >= 0 for seed in given["seeds"]):
+        raise ValueError(f"{where}.seeds: expected whole numbers from 0 on, at least one, got {list(given['seeds'])}.")
     _different(given["seeds"], f"{where}.seeds")
     people = _list(given.get("people", []), f"{where}.people")
     given["people"] = tuple(_person(person, folder, f"{where}.people[{i}]") for i, person in enumerate(people))
@@ -187,8 +188,10 @@ def _name(said: Any, where: str) -> str:
     return said
 
 
-def _different(names: Any, where: str) -> None:
-    twice = [name for i, name in enumerate(names) if name in names[:i]]
+def _different(names: Sequence[Any], where: str) -> None:
+    """Names that differ in their case alone are one folder's on some systems."""
+    plain = [str(name).casefold() for name in names]
+    twice = [name for i, name in enumerate(names) if plain[i] in plain[:i]]
     if twice:
         raise ValueError(f"{where}: {twice[0]!r} occurs twice.")
 

@@ -54,6 +54,8 @@ def settings_of(config: Config, judge: Judge) -> dict[str, Any]:
         for sample in table["samples"]:
             for person in sample["people"]:
                 person["reference"] = person["reference"] and Path(person["reference"]).stem
+        for key in ("samples", "cells"):
+            table[key] = {part.pop("name"): part for part in table[key]}
     return {
         "judge": {"kind": config.judge.kind, "fingerprint": judge.fingerprint},
         "interval": {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED},

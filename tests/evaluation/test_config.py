@@ -72,7 +72,9 @@ def test_it_is_read_with_paths_from_its_folder_and_written_again(folder: Path) -
         (["tables", 0, "cells", 0, "set"], {"KSampler": 1}, r"cells\[0\].set: expected nodes with inputs"),
         (["tables", 0, "wires", "seed"], None, r"wires.seed: expected \[node, input\], got null"),
         (["tables", 0, "wires", "prompt"], "text", r"wires.prompt: expected \[node, input\]"),
-        (["tables", 0, "samples", 0, "seeds"], [1.5], r"samples\[0\].seeds: expected one or several whole numbers"),
+        (["tables", 0, "samples", 0, "seeds"], [1.5], r"samples\[0\].seeds: expected whole numbers from 0 on"),
+        (["tables", 0, "samples", 0, "seeds"], [-1], r"samples\[0\].seeds: expected whole numbers from 0 on"),
+        (["tables", 0, "cells", 1, "name"], "FULL", r"tables\[0\].cells: 'FULL' occurs twice"),
         (["tables", 0, "samples", 0, "seeds"], [1, 1], r"samples\[0\].seeds: 1 occurs twice"),
         (["tables", 0, "samples", 0, "people"], [], "1 people are wired, but the sample park has 0"),
         (

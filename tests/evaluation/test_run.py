@@ -251,7 +251,8 @@ def test_runs_with_the_same_settings_stand_beside_each_other(
     ("change", "message"),
     [
         ({"margin": 0.25}, r"margin: 0.5, 0.25"),
-        ({"seeds": (1, 2)}, r"tables.one.samples\[0\].seeds: \[1, 2, 3\], \[1, 2\]"),
+        ({"seeds": (1, 2)}, r"tables.one.samples.room.seeds: \[1, 2, 3\], \[1, 2\]"),
+        ({"more": True}, r"tables.one.cells.more: .*nothing.*, .*without"),
         ({"steps": True}, r"tables.one.set.KSampler: .*nothing.*, .*seed"),
     ],
 )
@@ -261,6 +262,8 @@ def test_runs_with_other_settings_are_not_compared(
     (one, two), (sample,) = config.tables, config.tables[0].samples
     if "seeds" in change:
         one = replace(one, samples=(replace(sample, seeds=change["seeds"]),))
+    if "more" in change:
+        one = replace(one, cells=(*one.cells, Cell("more")))
     if "steps" in change:
         one = replace(one, set={"KSampler": {"seed": 1}})
     kept, _ = run(tmp_path / "run", replace(config, tables=(one, two), margin=change.get("margin", 0.5)))
