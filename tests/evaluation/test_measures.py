@@ -126,7 +126,7 @@ def test_people_in_place_are_assigned_right_and_exchanged_people_wrong(count: in
 
 
 def test_bleed_by_hand_and_a_region_without_a_face() -> None:
-    similarity = np.array([[0.7, 0.1, 0.3], [0.5, 0.4, 0.2], [np.nan] * 3])
+    similarity = np.array([[np.nan] * 3, [0.1, 0.7, 0.3], [0.2, 0.5, 0.4]])
     assert measures.assignment_share(similarity) == pytest.approx(1 / 3)
     assert measures.other_similarity(similarity) == pytest.approx(0.4)
     assert measures.bleed(similarity) == pytest.approx((-0.4 + 0.1) / 2)

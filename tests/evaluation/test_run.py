@@ -121,7 +121,6 @@ def test_one_person_is_measured_as_they_were_drawn(whole: Path) -> None:
     assert full["Pose error"] < 6
     assert full["FaceSim"] > 0.8 > 0.5 > nobody["FaceSim"]
     assert full["Diversity"] > 0.1
-    assert full["CLIP-T"] > no_imr["CLIP-T"], "the prompt asks for a happy person"
     assert full["Background difference"] < 25 and full["Background PSNR"] > 15
     assert "Background PSNR" not in nobody and "Assignment" not in full
 
@@ -272,10 +271,11 @@ def test_runs_with_other_settings_are_not_compared(
         compared([whole, tmp_path / "run"])
 
 
-def test_runs_judged_by_another_are_not_compared(whole: Path, tmp_path: Path) -> None:
+def test_runs_judged_by_another_are_not_compared(whole: Path, judge: Judge, tmp_path: Path) -> None:
     for name in (RESULTS, "settings.json"):
         (tmp_path / name).write_bytes((whole / name).read_bytes())
     settings = json.loads((whole / "settings.json").read_text())
+    assert settings["judge"] == {"kind": MINIATURE, "fingerprint": judge.fingerprint} and judge.fingerprint
     settings["judge"]["fingerprint"] = "another"
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     assert command.main(["table", str(whole), str(tmp_path)]) == 1
