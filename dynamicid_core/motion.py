@@ -28,9 +28,14 @@ class FacialMotion:
 
 def face_prompt(expression: str, pitch: float, yaw: float) -> str:
     """The release's words for an expression (one of EXPRESSIONS, or any words) and a pose in degrees."""
+    return f"in a {expression} expression, {pose_words(pitch, yaw)}"
+
+
+def pose_words(pitch: float, yaw: float) -> str:
+    """The release's words for a pose in degrees: one of six."""
     tilt = "facing up, " if pitch > _LEVEL else "facing down, " if pitch < -_LEVEL else ""
     view = "in front view" if abs(yaw) < _FRONT else "in side view"
-    return f"in a {expression} expression, {tilt}{view}"
+    return f"{tilt}{view}"
 
 
 def own_motion(face: Face | None, expression: str = "neutral", prompt: str = "") -> FacialMotion:

@@ -6,7 +6,9 @@ import socket
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,30 @@ class Client:
                 return self._saved(done)
             time.sleep(0.1)
         raise ServerError(f"the graph was not done after {timeout:g} seconds")
+
+    def fetch(self, saved: Mapping[str, str]) -> bytes:
+        """The file of a picture that `run` told of. Raises OSError when it can't be had."""
+        asked = urllib.parse.urlencode({key: saved[key] for key in ("filename", "subfolder", "type")})
+        with urllib.request.urlopen(f"{self.address}/view?{asked}", timeout=60) as answer:
+            return bytes(answer.read())
+
+    def upload(self, name: str, data: bytes) -> str:
+        """Put a picture into the server's input folder, in place of one of that name; what Load Image calls it.
+
+        Raises OSError when the server refuses it.
+        """
+        edge = uuid.uuid4().hex
+        parts = [
+            f'--{edge}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'.encode(),
+            f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n".encode(),
+            data,
+            f"\r\n--{edge}--\r\n".encode(),
+        ]
+        kind = {"Content-Type": f"multipart/form-data; boundary={edge}"}
+        request = urllib.request.Request(self.address + "/upload/image", b"".join(parts), kind)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return str(json.load(answer)["name"])
 
     def _saved(self, done: Mapping[str, Any]) -> list[dict[str, str]]:
         for kind, said in done["status"]["messages"]:

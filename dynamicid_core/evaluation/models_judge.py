@@ -1,0 +1,133 @@
+"""The judge for real pictures: insightface's buffalo_l, a CLIP model, an expression classifier."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as Pictures
+
+from ..faces import FaceAnalyser, load_analyser
+from .fingerprints import files_fingerprint
+from .measures import Box, Image
+
+CLASSES = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")
+"""ResEmoteNet's, in its order."""
+SIDE = 64  # pixels of the crop that it sees
+_MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet's
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFace:
+    """A face as the models see it; see `judge.SeenFace`."""
+
+    box: Box
+    pose: tuple[float, float, float]
+    embedding: NDArray[np.float32]
+    expression: str
+
+
+def expression_input(image: Image, box: Box) -> NDArray[np.float32]:
+    """(1, 3, SIDE, SIDE): a face's square, resized, grey in three equal channels, normalised as ImageNet's.
+
+    Args:
+        box: of the face, in pixels; the square about it has its longer side.
+    """
+    x, y, half = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1]) / 2
+    square = (round(x - half), round(y - half), round(x + half), round(y + half))
+    crop = Pictures.fromarray(image).crop(square).resize((SIDE, SIDE), Pictures.Resampling.BILINEAR)
+    grey = np.asarray(crop.convert("L"), np.float64)[..., None] / 255
+    return ((grey - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None].astype(np.float32)
+
+
+class ModelsJudge:
+    """A `judge.Judge` by models that others trained.
+
+    Args:
+        faces: finds and describes faces; its embeddings are taken as it makes them.
+        clip, processor: transformers' CLIPModel and CLIPProcessor.
+        classifier: onnxruntime's session of a classifier of CLASSES; it takes `expression_input`.
+    """
+
+    def __init__(self, faces: FaceAnalyser, clip: Any, processor: Any, classifier: Any, fingerprint: str):
+        self._faces, self._clip, self._processor, self._classifier = faces, clip, processor, classifier
+        self._fingerprint = fingerprint
+
+    @classmethod
+    def load(cls, face_pack: str, clip: str, expressions: str, provider: str = "auto") -> "ModelsJudge":
+        """Load the models from files; nothing is downloaded.
+
+        Args:
+            face_pack: the folder of buffalo_l.
+            clip: a folder with a CLIP model as transformers saves it.
+            expressions: an ONNX file, CLASSES from `expression_input`.
+
+        Raises:
+            ValueError: a file or folder is missing or does not fit.
+            ModuleNotFoundError: a package of the extra training is not installed.
+        """
+        paths = {"face_pack": Path(face_pack), "clip": Path(clip), "expressions": Path(expressions)}
+        for name, path in paths.items():
+            if not (path.is_file() if name == "expressions" else path.is_dir()):
+                kind = "file" if name == "expressions" else "folder"
+                raise ValueError(f"Expected as {name} a {kind} at {path}. Correct the judge's options.")
+        try:
+            import onnxruntime
+            from transformers import CLIPModel, CLIPProcessor
+        except ModuleNotFoundError as error:
+            _needs_training(error)
+        network = CLIPModel.from_pretrained(clip, local_files_only=True).eval().requires_grad_(False)
+        processor = CLIPProcessor.from_pretrained(clip, local_files_only=True)
+        session = onnxruntime.InferenceSession(expressions, providers=["CPUExecutionProvider"])
+        wanted = session.get_outputs()[0].shape[-1]
+        if wanted != len(CLASSES):
+            raise ValueError(f"Expected {len(CLASSES)} classes ({', '.join(CLASSES)}) of {expressions}, got {wanted}.")
+        # insightface's own order: embeddings are compared with each other alone
+        faces = load_analyser(paths["face_pack"], provider, embeds_rgb=False)
+        return cls(faces, network, processor, session, files_fingerprint(list(paths.values())))
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def faces(self, image: Image) -> Sequence[ModelFace]:
+        seen = []
+        for found in self._faces.detect(image):
+            face = self._faces.describe(image, found)
+            assert face.box is not None and face.pose is not None and face.embedding is not None
+            seen.append(ModelFace(face.box, face.pose, face.embedding.numpy(), self.expression(image, face.box)))
+        return seen
+
+    def expression(self, image: Image, box: Box) -> str:
+        """One of CLASSES, for the face in a box."""
+        name = self._classifier.get_inputs()[0].name
+        (logits, *_) = self._classifier.run(None, {name: expression_input(image, box)})
+        return CLASSES[int(np.asarray(logits).reshape(-1).argmax())]
+
+    def image_vector(self, image: Image) -> NDArray[np.float32]:
+        seen = self._processor(images=Pictures.fromarray(image), return_tensors="pt")
+        with torch.no_grad():
+            pooled = self._clip.vision_model(pixel_values=seen["pixel_values"]).pooler_output
+            return np.asarray(self._clip.visual_projection(pooled)[0].float().numpy())
+
+    def text_vector(self, text: str) -> NDArray[np.float32]:
+        said = self._processor(text=[text], return_tensors="pt", truncation=True, max_length=self._length)
+        with torch.no_grad():
+            pooled = self._clip.text_model(
+                input_ids=said["input_ids"], attention_mask=said["attention_mask"]
+            ).pooler_output
+            return np.asarray(self._clip.text_projection(pooled)[0].float().numpy())
+
+    @property
+    def _length(self) -> int:
+        return int(self._clip.config.text_config.max_position_embeddings)
+
+
+def _needs_training(error: ModuleNotFoundError) -> NoReturn:
+    raise ModuleNotFoundError(
+        f"{error.name} is not installed, which judging pictures needs: python -m pip install '.[training]' in the "
+        "pack's folder."
+    ) from error

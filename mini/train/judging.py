@@ -1,0 +1,106 @@
+"""The miniature's judge and encoders as `dynamicid_core.evaluation` asks them: of pictures of drawn people.
+
+Nothing is imported from there: what is returned has the shape of its `Judge` and `SeenFace`.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import encoders
+from . import judge as judges
+from .autoencoder import as_input
+from .loop import Workshop
+from .pictures import NAMES
+from .ship import as_shipped
+from .words import words
+
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+HEIGHT = 128  # pixels of the pictures that the networks know
+_CELLS = 16  # the scene network halves a picture so often that its sides are multiples of this
+
+
+class Shipped(Workshop):
+    """A workshop whose stages hold what ships in its folder."""
+
+    def stored(self, stage: str) -> dict[str, Tensor]:
+        return as_shipped(self.folder, stage)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A face: box in pixels of the picture, (pitch, yaw, roll) in degrees, embedding (96,), name of the expression."""
+
+    box: tuple[float, float, float, float]
+    pose: tuple[float, float, float]
+    embedding: NDArray[np.float32]
+    expression: str
+
+
+class MiniatureJudge:
+    """Sees drawn people in pictures (H, W, 3) uint8 RGB, which are brought to HEIGHT first.
+
+    Its embeddings are the judge's own, not the face pack's that identities are made from.
+    """
+
+    def __init__(self, workshop: Workshop, fingerprint: str):
+        self._workshop, self.fingerprint = workshop, fingerprint
+        self._judge, self._encoders = judges.load(workshop), encoders.load(workshop)
+
+    def faces(self, image: NDArray[np.uint8]) -> Sequence[Seen]:
+        """All faces, left to right."""
+        shown = _to_height(image)
+        _, (boxes,) = judges.judge_scenes(self._judge, shown[None], self._workshop)
+        if not len(boxes):
+            return []
+        verdict = judges.judge_faces(self._judge, np.repeat(shown[None], len(boxes), 0), boxes, self._workshop)
+        scale = np.tile([image.shape[1] / shown.shape[1], image.shape[0] / shown.shape[0]], 2)
+        seen = []
+        for i, box in enumerate(boxes.float().numpy() * scale):
+            x0, y0, x1, y1 = (float(side) for side in box)
+            pitch, yaw, roll = (float(angle) for angle in verdict.pose[i])
+            name = NAMES[verdict.kinds["expression"][i]]
+            seen.append(Seen((x0, y0, x1, y1), (pitch, yaw, roll), verdict.embedding[i], name))
+        return seen
+
+    def image_vector(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(128,)"""
+        with torch.no_grad():
+            return np.asarray(self._encoders.seen(as_input(image[None], self._workshop.device))[1][0].numpy())
+
+    def text_vector(self, text: str) -> NDArray[np.float32]:
+        """(128,); words that no caption uses count as unknown."""
+        with torch.no_grad():
+            return np.asarray(self._encoders.states(words().batch([text]))[1][0].numpy())
+
+
+def judge(weights: str = "") -> MiniatureJudge:
+    """The judge from a folder of shipped weights, the pack's own by default.
+
+    Raises ValueError when COMFYUI_PATH does not name ComfyUI's folder, whose tokenizer reads the prompts.
+    """
+    folder = Path(weights) if weights else SHIPPED
+    return MiniatureJudge(Shipped(folder), _fingerprint(folder))
+
+
+def _to_height(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    width = max(1, round(image.shape[1] * HEIGHT / image.shape[0] / _CELLS)) * _CELLS
+    if image.shape[:2] == (HEIGHT, width):
+        return image
+    how = cv2.INTER_AREA if image.shape[0] > HEIGHT else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, HEIGHT), interpolation=how), np.uint8)
+
+
+def _fingerprint(folder: Path) -> str:
+    """64 hex digits of the weights that judge."""
+    found = hashlib.sha256()
+    for name in ("judge", "encoders"):
+        found.update((folder / f"{name}.safetensors").read_bytes())
+    return found.hexdigest()

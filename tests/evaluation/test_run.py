@@ -1,0 +1,340 @@
+"""Whole runs against a server that draws what it is asked: known answers, resuming, measuring again, comparing."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dynamicid_pack.dynamicid_core.evaluation import __main__ as command
+from dynamicid_pack.dynamicid_core.evaluation.client import ServerError
+from dynamicid_pack.dynamicid_core.evaluation.config import (
+    Cell,
+    Config,
+    JudgeChoice,
+    Person,
+    PersonWires,
+    Sample,
+    Table,
+    Wires,
+)
+from dynamicid_pack.dynamicid_core.evaluation.config_file import write_config
+from dynamicid_pack.dynamicid_core.evaluation.judge import Judge
+from dynamicid_pack.dynamicid_core.evaluation.measuring import measure
+from dynamicid_pack.dynamicid_core.evaluation.report import (
+    RESULTS,
+    Results,
+    compared,
+    markdown,
+    read_results,
+    results_of,
+    settings_of,
+    write_report,
+)
+from dynamicid_pack.dynamicid_core.evaluation.sampling import draw
+from dynamicid_pack.dynamicid_core.evaluation.store import Store, adopted, kept_config
+from PIL import Image
+
+from . import fakes
+from .drawn import draw as drawn
+from .drawn import stranger
+
+MINIATURE = "mini.train.judging:judge"
+Known = dict[Path, Any]
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    """References of two people."""
+    folder = tmp_path_factory.mktemp("references")
+    people = {folder / f"{n}.png": stranger(n) for n in (3, 4)}
+    for path, person in people.items():
+        Image.fromarray(drawn([person], [("neutral", 0, 0)], 70).image).save(path)
+    return people
+
+
+@pytest.fixture(scope="module")
+def config(known: Known, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("templates")
+    tables = []
+    for name, count, cells in (
+        ("one", 1, (Cell("full"), Cell("without IMR", ("imr",)), Cell("without identity", ("identity",)))),
+        ("two", 2, (Cell("full"), Cell("without regions", ("regions",)))),
+    ):
+        template = folder / f"{name}.json"
+        template.write_text(json.dumps(fakes.graph(count)))
+        paths = list(known)[:count]
+        people = tuple(Person(path, ("happy", "sad")[i], 0.0, 0.0) for i, path in enumerate(paths))
+        wires = Wires(people=tuple(PersonWires((f"1{i}", "image"), (f"2{i}", "expression")) for i in range(count)))
+        samples = (Sample("room", "a portrait of a person, in a happy expression", (1, 2, 3), people),)
+        tables.append(Table(name, template, samples, cells, wires))
+    return Config(JudgeChoice(MINIATURE), tuple(tables))
+
+
+def _measured(config: Config, folder: Path, judge: Judge) -> Results:
+    values = measure(config, Store(folder), judge)
+    results = results_of(values)
+    write_report(folder, settings_of(config, judge), command.as_json(values), results)
+    return results
+
+
+Drawn = Callable[..., tuple[Config, fakes.DrawingHost]]
+
+
+@pytest.fixture(scope="module")
+def run(config: Config, known: Known) -> Drawn:
+    """Draws a configuration into a folder."""
+
+    def run(folder: Path, asked: Config = config, host: fakes.DrawingHost | None = None) -> Any:
+        host = host or fakes.DrawingHost(known)
+        kept = adopted(asked, folder)
+        draw(kept, host, Store(folder), 60, lambda message: None)
+        return kept, host
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(run: Drawn, judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    kept, host = run(folder)
+    assert len(host.queued) == 3 * 3 + 2 * 3
+    _measured(kept, folder, judge)
+    return folder
+
+
+def _means(folder: Path, table: str, row: str) -> dict[str, float]:
+    found = read_results(folder)[table][row]
+    assert {(name, e.n, e.missing) for name, e in found.items()} == {(name, 3, 0) for name in found}
+    assert all(e.low is not None and e.mean is not None and e.high is not None for e in found.values())
+    assert all(e.low - 1e-9 <= e.mean <= e.high + 1e-9 for e in found.values())
+    return {name: e.mean for name, e in found.items()}
+
+
+def test_one_person_is_measured_as_they_were_drawn(whole: Path) -> None:
+    full, no_imr, nobody = (_means(whole, "one", row) for row in ("full", "without IMR", "without identity"))
+    assert (full["Expr"], no_imr["Expr"], nobody["Expr"]) == (1, 0, 0)
+    assert full["Pose"] == no_imr["Pose"] == nobody["Pose"] == 1
+    assert full["Pose error"] < 6
+    assert full["FaceSim"] > 0.8 > 0.5 > nobody["FaceSim"]
+    assert full["Diversity"] > 0.1
+    assert full["Background difference"] < 25 and full["Background PSNR"] > 15
+    assert "Background PSNR" not in nobody and "Assignment" not in full
+
+
+def test_two_people_are_assigned_right_but_for_those_who_changed_places(whole: Path) -> None:
+    full, exchanged = (_means(whole, "two", row) for row in ("full", "without regions"))
+    assert (full["Assignment"], exchanged["Assignment"]) == (1, 0)
+    assert full["Bleed"] < -0.4 and exchanged["Bleed"] > 0.4
+    assert full["Similarity to others"] < 0.5 < 0.8 < exchanged["Similarity to others"]
+    assert full["FaceSim"] > 0.8 and exchanged["FaceSim"] > 0.8, "whoever they are, wherever they stand"
+    assert (full["Expr"], exchanged["Expr"]) == (1, 0), "an expression is asked of a person, not of a place"
+
+
+def test_a_run_that_was_cut_short_goes_on_and_finds_the_same(
+    run: Drawn, known: Known, judge: Judge, whole: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="connection is lost"):
+        run(tmp_path / "cut", host=fakes.DrawingHost(known, fails_after=4))
+    # a kill between the pictures and their record, and one that lost a picture
+    (tmp_path / "cut" / "pictures" / "one" / "full" / "room-1.json").unlink()
+    (tmp_path / "cut" / "pictures" / "one" / "without IMR" / "room-1-0.png").unlink()
+    kept, again = run(tmp_path / "cut")
+    assert len(again.queued) == 15 - 4 + 2
+    _measured(kept, tmp_path / "cut", judge)
+    assert (tmp_path / "cut" / RESULTS).read_bytes() == (whole / RESULTS).read_bytes()
+    assert run(tmp_path / "cut")[1].queued == []
+
+
+def test_pictures_of_another_graph_or_other_weights_are_drawn_anew(run: Drawn, config: Config, tmp_path: Path) -> None:
+    one = replace(config, tables=config.tables[:1])
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"one")
+    one = replace(one, files=(weights,))
+    assert len(run(tmp_path / "run", one)[1].queued) == 9
+    cells = (replace(one.tables[0].cells[0], set={"DynamicIDApply": {"weight": 0.5}}), *one.tables[0].cells[1:])
+    changed = replace(one, tables=(replace(one.tables[0], cells=cells),))
+    queued = run(tmp_path / "run", changed)[1].queued
+    assert [graph["3"]["inputs"]["weight"] for graph in queued] == [0.5] * 3
+    assert run(tmp_path / "run", changed)[1].queued == []
+    weights.write_bytes(b"two")
+    assert len(run(tmp_path / "run", changed)[1].queued) == 9
+
+
+def test_pictures_that_another_configuration_drew_are_never_measured_as_this_ones(
+    run: Drawn, config: Config, known: Known, judge: Judge, tmp_path: Path
+) -> None:
+    one = replace(config, tables=config.tables[:1])
+    run(tmp_path / "run", one)
+    table = replace(one.tables[0], set={"DynamicIDApply": {"weight": 0.5}})
+    with pytest.raises(OSError, match="connection is lost"):
+        run(tmp_path / "run", replace(one, tables=(table,)), fakes.DrawingHost(known, fails_after=1))
+    with pytest.raises(ValueError, match="has not been drawn"):
+        measure(kept_config(tmp_path / "run"), Store(tmp_path / "run"), judge)
+
+
+def test_every_picture_is_kept_with_its_exact_graph(run: Drawn, known: Known, tmp_path: Path) -> None:
+    host = fakes.DrawingHost(known)
+    run(tmp_path / "run", host=host)
+    place = tmp_path / "run" / "pictures" / "one" / "full"
+    record = json.loads((place / "room-2.json").read_text())
+    assert record["graph"] in host.queued and record["graph"]["4"]["inputs"]["seed"] == 2
+    assert record["pictures"] == ["room-2-0.png"]
+    assert len(record["digest"]) == 64
+    assert Image.open(place / "room-2-0.png").size == (128, 128)
+
+
+def test_kept_pictures_are_measured_again_with_the_same_numbers(
+    whole: Path, judge: Judge, known: Known, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command, with a judge loaded anew and nothing but the folder."""
+    before = (whole / RESULTS).read_bytes()
+    (whole / RESULTS).unlink()
+    monkeypatch.chdir(whole)
+    assert command.main(["measure", "."]) == 0
+    assert (whole / RESULTS).read_bytes() == before
+    printed = capsys.readouterr().out
+    assert "### one" in printed and "| full | " in printed
+    assert (whole / "tables.md").read_text().strip() == printed.strip()
+    assert Image.open(whole / "two.png").size == (3 * 256, 2 * 144)
+    kept = kept_config(whole)
+    assert {path.parent for table in kept.tables for s in table.samples for path in [s.people[0].reference]} == {
+        whole.resolve() / "references"
+    }
+
+
+def test_results_and_the_table_have_mean_interval_and_counts(whole: Path) -> None:
+    said = json.loads((whole / RESULTS).read_text())
+    assert said.keys() == {"one", "two"} and said["one"].keys() == {"full", "without IMR", "without identity"}
+    expr = said["one"]["full"]["Expr"]
+    assert expr == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3, "missing": 0}
+    lines = markdown(read_results(whole)).splitlines()
+    header, row = (next(line for line in lines if line.startswith(start)) for start in ("| | CLIP-T", "| full"))
+    cells = dict(zip(header.split("|"), row.split("|"), strict=True))
+    assert cells[" Expr "] == " 1.000 [1.000, 1.000] 3 "
+
+
+def test_a_picture_without_a_face_counts_and_defines_no_similarity(
+    run: Drawn, config: Config, judge: Judge, tmp_path: Path
+) -> None:
+    kept, _ = run(tmp_path / "run", replace(config, tables=config.tables[:1]))
+    empty = tmp_path / "run" / "pictures" / "one" / "full" / "room-1-0.png"
+    Image.new("RGB", (128, 128), (90, 160, 90)).save(empty)
+    found = _measured(kept, tmp_path / "run", judge)["one"]["full"]
+    assert (found["Expr"].mean, found["Expr"].n, found["Expr"].missing) == (pytest.approx(2 / 3), 3, 1)
+    assert (found["Pose"].mean, found["Pose"].n, found["Pose"].missing) == (pytest.approx(2 / 3), 3, 1)
+    assert (found["FaceSim"].n, found["FaceSim"].missing) == (2, 1)
+    assert (found["Pose error"].n, found["Pose error"].missing) == (2, 1)
+    assert (found["CLIP-T"].n, found["CLIP-T"].missing) == (3, 0)
+    assert (found["Background PSNR"].n, found["Background PSNR"].missing) == (3, 1)
+    assert " 2 - 1 |" in markdown({"one": {"full": found}})
+
+
+def test_runs_with_the_same_settings_stand_beside_each_other(
+    whole: Path, run: Drawn, config: Config, judge: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"others")
+    kept, _ = run(tmp_path / "other", replace(config, files=(weights,)))
+    _measured(kept, tmp_path / "other", judge)
+    found = compared([whole, tmp_path / "other"])
+    assert list(found["two"]) == ["full, whole", "full, other", "without regions, whole", "without regions, other"]
+    assert command.main(["table", str(whole), str(tmp_path / "other")]) == 0
+    assert "| full, other |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"margin": 0.25}, r"margin: 0.5, 0.25"),
+        ({"seeds": (1, 2)}, r"tables.one.samples.room.seeds: \[1, 2, 3\], \[1, 2\]"),
+        ({"more": True}, r"tables.one.cells.more: .*nothing.*, .*without"),
+        ({"steps": True}, r"tables.one.set.KSampler: .*nothing.*, .*seed"),
+    ],
+)
+def test_runs_with_other_settings_are_not_compared(
+    change: dict[str, Any], message: str, whole: Path, run: Drawn, config: Config, judge: Judge, tmp_path: Path
+) -> None:
+    (one, two), (sample,) = config.tables, config.tables[0].samples
+    if "seeds" in change:
+        one = replace(one, samples=(replace(sample, seeds=change["seeds"]),))
+    if "more" in change:
+        one = replace(one, cells=(*one.cells, Cell("more")))
+    if "steps" in change:
+        one = replace(one, set={"KSampler": {"seed": 1}})
+    kept, _ = run(tmp_path / "run", replace(config, tables=(one, two), margin=change.get("margin", 0.5)))
+    _measured(kept, tmp_path / "run", judge)
+    with pytest.raises(ValueError, match=f"whole and run were made with different settings.*{message}"):
+        compared([whole, tmp_path / "run"])
+
+
+def test_runs_judged_by_another_are_not_compared(whole: Path, judge: Judge, tmp_path: Path) -> None:
+    for name in (RESULTS, "settings.json"):
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    settings = json.loads((whole / "settings.json").read_text())
+    assert settings["judge"] == {"kind": MINIATURE, "fingerprint": judge.fingerprint} and judge.fingerprint
+    settings["judge"]["fingerprint"] = "another"
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert command.main(["table", str(whole), str(tmp_path)]) == 1
+    with pytest.raises(ValueError, match=r"judge.fingerprint: .*another"):
+        compared([whole, tmp_path])
+
+
+def test_what_cannot_be_measured_is_told(
+    run: Drawn, config: Config, judge: Judge, known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, _ = run(tmp_path / "run", replace(config, tables=config.tables[:1]))
+    (tmp_path / "run" / "pictures" / "one" / "full" / "room-3.json").unlink()
+    with pytest.raises(ValueError, match="one, full: room-3 has not been drawn"):
+        measure(kept, Store(tmp_path / "run"), judge)
+    (reference,) = (tmp_path / "run" / "references").iterdir()
+    Image.new("RGB", (128, 128)).save(reference)
+    with pytest.raises(ValueError, match="no face in the reference"):
+        measure(kept, Store(tmp_path / "run"), judge)
+    assert command.main(["measure", str(tmp_path)]) == 1
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_graph_that_saves_nothing_is_told(
+    run: Drawn, known: Known, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fakes.DrawingHost, "run", lambda self, graph, timeout: [])
+    with pytest.raises(ServerError, match="one, full, room-1 saved no picture"):
+        run(tmp_path / "run")
+
+
+def test_backgrounds_are_compared_with_the_cell_that_changes_the_same_inputs(
+    run: Drawn, config: Config, judge: Judge, tmp_path: Path
+) -> None:
+    """Another seed draws another place: with the wrong one, differences are large."""
+    later = {"KSampler": {"seed": 5}}
+    cells = (
+        Cell("full"), Cell("full later", set=later), Cell("plain", ("identity",)),
+        Cell("plain later", ("identity",), later), Cell("half", set={"DynamicIDApply": {"weight": 0.5}}),
+    )  # fmt: skip
+    table = replace(config.tables[0], cells=cells)
+    kept, _ = run(tmp_path / "run", replace(config, tables=(table,)))
+    rows = _measured(kept, tmp_path / "run", judge)["one"]
+    found = {name: row["Background difference"].mean for name, row in rows.items() if "plain" not in name}
+    assert all(mean is not None and mean < 25 for mean in found.values()), found
+
+
+def test_a_server_that_does_not_start_is_told(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(config, tmp_path / "run.json")
+    server = [sys.executable, "-c", "print('no such model')"]
+    asked = ["run", "--config", str(tmp_path / "run.json"), "--output", str(tmp_path / "run")]
+    assert command.main([*asked, "--", *server]) == 1
+    assert "no such model" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.json").exists(), "nothing was drawn"
+
+
+def test_the_command_wants_one_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["run", "--config", "c.json", "--output", str(tmp_path)]
+    for server in ([], ["--server", "http://127.0.0.1:1", "--", "python"]):
+        assert command.main([*asked, *server]) == 1
+        assert "Expected a server" in capsys.readouterr().err
