@@ -50,11 +50,19 @@ class WhoIsWho:
 def who_is_who(people: Sequence[Tensor], faces: Sequence[Tensor]) -> WhoIsWho:
     """Compare people's embeddings (512,) with those of the faces found; both L2-normalised."""
     table = similarities(people, faces)
-    own: list[int | None] = [None] * len(people)
-    if len(faces):
-        for person, face in zip(*linear_sum_assignment(table, maximize=True), strict=True):
-            own[int(person)] = int(face)
-    return WhoIsWho(table, tuple(own))
+    return WhoIsWho(table, tuple(best_assignment(table)))
+
+
+def best_assignment(similarity: NDArray[np.floating]) -> list[int | None]:
+    """Each person's face such that the sum of similarities is largest; None for those who are left without one.
+
+    Args:
+        similarity: (people, faces).
+    """
+    found: list[int | None] = [None] * similarity.shape[0]
+    for person, face in zip(*linear_sum_assignment(similarity, maximize=True), strict=True):
+        found[int(person)] = int(face)
+    return found
 
 
 def similarities(people: Sequence[Tensor], faces: Sequence[Tensor]) -> NDArray[np.float64]:

@@ -1,24 +1,11 @@
-"""Which face is whose: by likeness, by place, or by order; and what lies outside all faces."""
+"""Which face is whose by its place, and what lies outside all faces."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from .measures import Box
-
-
-def best_assignment(similarity: NDArray[np.floating]) -> list[int | None]:
-    """Each person's face such that the sum of similarities is largest; None for those who are left without one.
-
-    Args:
-        similarity: (people, faces).
-    """
-    found: list[int | None] = [None] * similarity.shape[0]
-    for person, face in zip(*linear_sum_assignment(similarity, maximize=True), strict=True):
-        found[int(person)] = int(face)
-    return found
 
 
 def in_regions(boxes: Sequence[Box], regions: Sequence[Box]) -> list[int | None]:

@@ -1,7 +1,7 @@
 """What is measured of pictures, each in a function of its own: arrays and words in, numbers out.
 
 Boxes are (x0, y0, x1, y1); embeddings (d,) need not be of length 1. The first four measures are those that the paper
-reports (METHOD.md, section 6); it doesn't print their formulas, so those here are ours.
+reports (DynamicID, section 4); it doesn't print their formulas, so those here are ours.
 """
 
 import math
@@ -39,7 +39,7 @@ def expression_share(asked: Sequence[str], shown: Sequence[str | None]) -> float
 def pose_share(asked: Sequence[Pose], shown: Sequence[Pose | None]) -> float:
     """Pose: (faces whose pose has the asked pose's words) / (faces asked for); 0 to 1, a face not found is wrong.
 
-    The words are a face prompt's (METHOD.md, section 4), which don't tell left from right: `pose_error` does.
+    The words are a face prompt's (the release's), which don't tell left from right: `pose_error` does.
     """
     same = [
         face is not None and pose_words(*face) == pose_words(*pose) for pose, face in zip(asked, shown, strict=True)

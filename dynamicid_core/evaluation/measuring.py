@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
+from ..who import best_assignment
 from . import measures
 from .bootstrap import Value
 from .config import Cell, Config, Person, Sample, Table
 from .judge import Judge, SeenFace
-from .matching import best_assignment, columns, in_regions, outside
+from .matching import columns, in_regions, outside
 from .measures import Box, Image
 from .store import Store, job_name
 

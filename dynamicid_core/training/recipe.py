@@ -60,7 +60,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class AnchoringRecipe(Recipe):
-    """The anchoring stage: SAA and the face encoder, one person in each picture (METHOD: DynamicID, section 3.4).
+    """The anchoring stage: SAA and the face encoder, one person in each picture (DynamicID, section 3.4).
 
     Attributes:
         rank: of SAA's LoRA.

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation import measures
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, SeenFace
-from dynamicid_pack.dynamicid_core.evaluation.matching import best_assignment, columns, in_regions, outside
+from dynamicid_pack.dynamicid_core.evaluation.matching import columns, in_regions, outside
 from dynamicid_pack.dynamicid_core.faces import FaceAnalyser
+from dynamicid_pack.dynamicid_core.who import best_assignment
 from dynamicid_pack.mini.head import EXPRESSIONS
 from dynamicid_pack.mini.render import Picture
 
