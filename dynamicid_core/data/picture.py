@@ -1,5 +1,8 @@
 """A picture read from a file that nobody vouches for, and the square about a face cut out of it."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from ..faces import Detection, Image
 
 # Decoders of pictures alone: Pillow also knows formats whose reading starts other programs.
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _STARTS = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -45,7 +48,7 @@ def read_picture(path: Path, most_pixels: int) -> Image:
     try:
         with path.open("rb") as file:
             start = file.read(4)
-        with Pillow.open(path, formats=_FORMATS) as opened:
+        with _quietly(), Pillow.open(path, formats=_FORMATS) as opened:
             pixels = opened.width * opened.height
             if pixels > most_pixels:
                 raise DroppedError("too many pixels", f"{opened.width} x {opened.height}, expected {most_pixels}")
@@ -60,6 +63,14 @@ def read_picture(path: Path, most_pixels: int) -> Image:
         raise DroppedError("unreadable", "the file is empty" if not start else "its beginning is broken") from error
     except Exception as error:  # what a broken file makes a decoder raise is anyone's guess
         raise DroppedError("unreadable", str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Pillow warns of large pictures and odd metadata; the bound here is ours, and the rest doesn't matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _as_rgb(opened: Pillow.Image) -> Image:

@@ -142,7 +142,7 @@ def _crop(seen: Seen, root: Path, settings: Settings) -> Image:
 
 
 def _embeddings(seen: Sequence[Seen]) -> NDArray[np.float32]:
-    return np.array([s.embedding for s in seen], np.float32).reshape(len(seen), -1)
+    return np.array([s.embedding for s in seen], np.float32).reshape(len(seen), len(seen[0].embedding) if seen else 0)
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:
