@@ -38,7 +38,7 @@ def test_a_kill_at_any_file_and_another_run_give_the_same_bytes(
     finished: Built, tmp_path: Path, hand: Work, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """Run k is killed at the kth file it brings to its place: settings, each person twice, each file of the set."""
-    moved, replace_file = 0, os.replace
+    moved, allowed, replace_file = 0, 0, os.replace
 
     def fragile(source: Path, target: Path) -> None:
         nonlocal moved
@@ -53,8 +53,8 @@ def test_a_kill_at_any_file_and_another_run_give_the_same_bytes(
 
     out, killed_at = tmp_path / "set", []
     monkeypatch.setattr(os, "replace", fragile)
-    for allowed in range(1, 40):
-        moved = 0
+    for run in range(1, 40):
+        moved, allowed = 0, run
         try:
             build(job(finished.source), out, hand)
             break
@@ -213,7 +213,7 @@ def test_a_set_is_not_written_where_it_would_do_harm(
 def test_a_source_without_pictures_says_so(tmp_path: Path, unsorted: bool) -> None:
     (tmp_path / "source" / "anna").mkdir(parents=True)
     settings = replace(SETTINGS, unsorted=unsorted)
-    with pytest.raises(ValueError, match="expected (one folder of pictures per person|a folder with pictures)"):
+    with pytest.raises(ValueError, match=r"expected (one folder of pictures per person|a folder with pictures)"):
         build(job(tmp_path / "source", settings), tmp_path / "set", _idle)
     with pytest.raises(ValueError, match="there is none"):
         build(job(tmp_path / "nowhere", settings), tmp_path / "set", _idle)
@@ -221,7 +221,7 @@ def test_a_source_without_pictures_says_so(tmp_path: Path, unsorted: bool) -> No
 
 def test_a_loose_picture_beside_no_people_points_to_unsorted(tmp_path: Path) -> None:
     draw_person(tmp_path / "source", 0, 1)
-    with pytest.raises(ValueError, match="found 1 pictures.*--unsorted"):
+    with pytest.raises(ValueError, match=r"found 1 pictures.*--unsorted"):
         build(job(tmp_path / "source"), tmp_path / "set", _idle)
 
 
@@ -240,5 +240,5 @@ def test_a_picture_that_vanishes_while_building_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"size": 8}, {"margin": -1.0}, {"apart": float("nan")}, {"per_person": 0}])
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="Expected .* of at least"):
+    with pytest.raises(ValueError, match=r"Expected .* of at least"):
         Settings(**wrong)
