@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,29 +54,23 @@ def write_shards(people: Iterable[Settled], folder: Path, per_shard: int) -> Ite
     A person is in one shard alone, so that one person's set is read together. The same people make the same bytes.
     Keys are PERSON-PICTURE, both counted from 0.
     """
-    writer, shard, held = None, -1, 0
-    try:
+    shard, held = -1, 0
+    with ExitStack() as opened:
         for number, person in enumerate(people):
-            rows = []
-            if writer is None or (held and held + len(person.files) > per_shard):
-                if writer is not None:
-                    writer.close()
+            if shard < 0 or (held and held + len(person.files) > per_shard):
+                opened.close()
                 shard, held = shard + 1, 0
-                writer = _writer(folder / SHARD.format(shard))
+                # webdataset's writer, with nothing of the time or the user in what it writes
+                stream = opened.enter_context((folder / SHARD.format(shard)).open("wb"))
+                writer = needed("webdataset").TarWriter(stream, encoder=False, mtime=0, user="", group="", mode=0o644)
+                opened.enter_context(writer)
+            rows = []
             for i, (row, files) in enumerate(zip(person.rows, person.files, strict=True)):
                 key = f"{number:06d}-{i:05d}"
                 writer.write({"__key__": key, **files})
                 rows.append({"shard": SHARD.format(shard), "key": key, **row})
             held += len(rows)
             yield rows
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _writer(path: Path) -> Any:
-    """webdataset's writer, with nothing of the time or the user in what it writes."""
-    return needed("webdataset").TarWriter(str(path), encoder=False, mtime=0, user="", group="", mode=0o644)
 
 
 def write_index(rows: Sequence[Row], path: Path) -> None:

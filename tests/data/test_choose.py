@@ -81,6 +81,9 @@ def test_faces_in_any_order_become_the_true_people(monkeypatch: pytest.MonkeyPat
     assert sorted(len(person) for person in people) == [6] * 5
     assert all(len({order[i] // 6 for i in person}) == 1 for person in people)
     assert [person[0] for person in people] == sorted(person[0] for person in people) and people[0][0] == 0
+    bridge = (faces[:6].sum(0) + faces[6:12].sum(0)) / np.linalg.norm(faces[:12].sum(0))
+    bridged = cluster.same_people(np.concatenate([faces[:12], bridge[None]]), 0.6)
+    assert len(bridged) == 2, "a face between two people makes them no one"
     assert len(cluster.same_people(faces, 1e-6)) == 30 and len(cluster.same_people(faces, 2.1)) == 1
     assert cluster.same_people(faces[:1], 0.6) == [[0]] and cluster.same_people(faces[:0], 0.6) == []
     monkeypatch.setattr(cluster, "MOST", 29)

@@ -17,6 +17,7 @@ from dynamicid_pack.dynamicid_core.data.work import Work, own_hand
 from dynamicid_pack.tests.data.conftest import Built
 from dynamicid_pack.tests.data.drawn import FACE_PACK, SETTINGS, built, contents, counted, draw_person, job
 from dynamicid_pack.tests.support import ROOT
+from pyarrow import parquet
 
 
 class Killed(BaseException):
@@ -242,3 +243,21 @@ def test_a_picture_that_vanishes_while_building_is_told(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"Expected .* of at least"):
         Settings(**wrong)
+
+
+def test_names_of_any_bytes_come_through(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    names = list(draw_person(source / "anna", 0, 2))
+    odd = os.fsdecode(b"sad \xff,\n.png")
+    try:
+        (source / "anna" / names[0]).rename(source / "anna" / odd)
+        (source / "anna" / os.fsdecode(b"text \xfe.png")).write_text("no picture")
+        (source / "anna").rename(source / os.fsdecode(b"ann\xe9"))
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    summary = built(source, tmp_path / "set")
+    assert summary.pictures == 2 and summary.dropped == {"not a picture": 1}
+    rows = parquet.read_table(tmp_path / "set" / "index.parquet").to_pylist()
+    assert {row["person"] for row in rows} == {"ann\\udce9"}
+    assert "ann\\udce9/sad \\udcff,\n.png" in {row["source"] for row in rows}
+    assert "text \\udcfe.png" in (tmp_path / "set" / "dropped.csv").read_text("utf-8")
