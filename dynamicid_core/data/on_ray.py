@@ -27,7 +27,8 @@ def hands_on_ray(job: Job, address: str | None = None, workers: int | None = Non
     Raises ModuleNotFoundError without Ray. The work raises what it raises elsewhere, and ChildProcessError when a
     worker was lost.
     """
-    ray, hands = needed("ray", "scale"), []
+    ray = needed("ray", "scale")
+    hands: list[Any] = []
     started = False
 
     def work(stage: str, tasks: Iterator[Task]) -> Iterator[tuple[str, bytes]]:
@@ -40,7 +41,8 @@ def hands_on_ray(job: Job, address: str | None = None, workers: int | None = Non
             count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
             actor = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(_actor_class())
             hands.extend(actor.remote(job.to_json()) for _ in range(count))
-        idle, busy = list(hands), {}
+        idle = list(hands)
+        busy: dict[Any, tuple[Any, str]] = {}
         while task or busy:
             while task and idle:
                 hand = idle.pop()
