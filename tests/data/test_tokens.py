@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.data.build import build
-from dynamicid_pack.dynamicid_core.data.tokens import TokenMaker, load_vision
+from dynamicid_pack.dynamicid_core.data.tokens import TokenMaker, _config, load_vision
 from dynamicid_pack.dynamicid_core.data.work import own_hand
 from dynamicid_pack.dynamicid_core.face_encoder import FaceEncoder
 from dynamicid_pack.tests.data.drawn import SETTINGS, draw_person, job, portrait
@@ -138,3 +138,27 @@ def test_the_pixels_mean_and_deviation_come_from_beside_the_model(tmp_path: Path
     half = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
     (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(half))
     assert load_vision(tmp_path / "clip")[1:] == (half["image_mean"], half["image_std"])
+
+
+@pytest.mark.parametrize(
+    ("width", "patch", "side", "layers", "heads", "act"),
+    [
+        (1280, 14, 224, 32, 16, "gelu"),  # ViT-H/14, laion2B's: what the release was trained with
+        (1024, 14, 224, 24, 16, "quick_gelu"),  # ViT-L/14, OpenAI's
+        (1024, 14, 336, 24, 16, "quick_gelu"),
+        (1664, 14, 224, 48, 16, "gelu"),  # ViT-bigG/14
+    ],
+)
+def test_known_models_are_told_by_their_shapes(
+    width: int, patch: int, side: int, layers: int, heads: int, act: str
+) -> None:
+    shapes = {
+        "vision_model.embeddings.patch_embedding.weight": (width, 3, patch, patch),
+        "vision_model.embeddings.position_embedding.weight": ((side // patch) ** 2 + 1, width),
+        "visual_projection.weight": (1024, width),
+        **{f"vision_model.encoder.layers.{i}.mlp.fc1.weight": (4 * width, width) for i in range(layers)},
+    }
+    assert _config({name: torch.empty(shape, device="meta") for name, shape in shapes.items()}) == {
+        "hidden_size": width, "patch_size": patch, "image_size": side, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "intermediate_size": 4 * width, "projection_dim": 1024, "hidden_act": act,
+    }  # fmt: skip
