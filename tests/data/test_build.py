@@ -134,7 +134,9 @@ def test_unsorted_pictures_are_sorted_into_the_true_people(tmp_path: Path) -> No
     summary = built(mixed, tmp_path / "set", replace(SETTINGS, unsorted=True))
     assert summary.people == 3 and summary.dropped == {"not a picture": 1}
     index = _index(tmp_path / "set")
-    assert len({(row["person"], true[row["source"]]) for row in index}) == 3
+    assert {row["source"] for row in index} == set(true)
+    pairs = {(row["person"], true[row["source"]]) for row in index}
+    assert len(pairs) == len({person for person, _ in pairs}) == len({number for _, number in pairs}) == 3
     assert index[0]["person"] == "person-000000" and index[0]["source"].startswith("00 ")
 
 
