@@ -132,6 +132,21 @@ def test_what_was_lost_of_a_set_is_written_again_without_the_work(finished: Buil
     assert done == [] and contents(out) == contents(finished.out)
 
 
+def test_a_set_that_is_being_replaced_does_not_count_as_finished(
+    finished: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(finished.out, tmp_path / "set")
+    (out / "dropped.csv").unlink()
+
+    def refuse(source: Path, target: Path) -> None:
+        raise Killed
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(Killed):
+        build(job(finished.source), out, own_hand(job(finished.source)))
+    assert not (out / ".work" / "done.json").exists()
+
+
 def test_a_new_picture_is_the_only_work(finished: Built, tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "set"
     draw_person(source / "anna", 0, 2)
