@@ -1,0 +1,97 @@
+"""Which expression a face shows: as the picture's text says, or its name, or a classifier; else neutral."""
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ..faces import Image, chosen_providers
+from ..motion import EXPRESSIONS
+from .optional import needed
+
+CLASSES = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")  # in the order of a classifier's outputs
+_WORDS = {name: name for name in EXPRESSIONS} | {  # and what data sets call them
+    "happiness": "happy", "sadness": "sad", "angry": "anger", "surprised": "surprise", "disgusted": "disgust",
+    "afraid": "fear", "fearful": "fear",
+}  # fmt: skip
+_SAID = re.compile(r"\bin an? ([a-z]+) expression\b|\bexpression is ([a-z]+)\b")
+_LONGEST = 4096  # characters of a sidecar that are read
+_SIDE = 64
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def from_sidecar(path: Path) -> str | None:
+    """One of EXPRESSIONS, as a face prompt in a file says it; None where there is no file or it says none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return from_prompt(file.read(_LONGEST))
+    except OSError:
+        return None
+
+
+def from_prompt(prompt: str) -> str | None:
+    """ "in a happy expression, ..." or "the expression is happy, ..." to one of EXPRESSIONS, or None."""
+    found = _SAID.search(prompt.lower())
+    return _WORDS.get(found[1] or found[2]) if found else None
+
+
+def from_name(path: str) -> str | None:
+    """The expression in a file's name, or else in the name of the nearest folder that has one.
+
+    Args:
+        path: with /, without the person's folder. A name with words of two expressions says none.
+    """
+    place = PurePosixPath(path)
+    for name in (place.stem, *(folder for folder in reversed(place.parts[:-1]))):
+        said = {_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in _WORDS}
+        if said:
+            return said.pop() if len(said) == 1 else None
+    return None
+
+
+class Classifier:
+    """A network in an ONNX file: (n, 3, 64, 64), grey in three equal channels, to scores of CLASSES (n, 7).
+
+    Raises ValueError when the file holds none, or a network of other shapes.
+    """
+
+    def __init__(self, file: Path, provider: str = "auto"):
+        onnxruntime = needed("onnxruntime")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(file), providers=chosen_providers(provider))
+        except Exception as error:  # onnxruntime's own kinds
+            raise ValueError(f"{file}: the expression model can't be loaded: {error}. Export it again.") from error
+        inputs = self._session.get_inputs()
+        shape = inputs[0].shape if len(inputs) == 1 else None
+        if shape is None or len(shape) != 4 or list(shape[1:]) != [3, _SIDE, _SIDE]:
+            raise ValueError(
+                f"{file}: expected an expression model with one input of shape (n, 3, {_SIDE}, {_SIDE}), got "
+                f"{[given.shape for given in inputs]}. Export it with such an input."
+            )
+        self._input = inputs[0].name
+        self._file = file
+
+    def __call__(self, crop: Image, box: tuple[float, float, float, float]) -> str:
+        """One of EXPRESSIONS for the face in a box (x0, y0, x1, y1) of a picture."""
+        scores = np.asarray(self._session.run(None, {self._input: face_input(crop, box)})[0])
+        if scores.shape != (1, len(CLASSES)) or not np.isfinite(scores).all():
+            raise ValueError(
+                f"{self._file}: expected {len(CLASSES)} finite scores ({', '.join(CLASSES)}), got shape {scores.shape}."
+            )
+        return CLASSES[int(scores.argmax())]
+
+
+def face_input(image: Image, box: tuple[float, float, float, float]) -> np.ndarray:
+    """(1, 3, 64, 64) float32: the square about a box, moved into the picture, grey, with ImageNet's normalisation."""
+    import cv2
+
+    height, width = image.shape[:2]
+    side = max(1, min(round(max(box[2] - box[0], box[3] - box[1])), height, width))
+    x, y = round((box[0] + box[2] - side) / 2), round((box[1] + box[3] - side) / 2)
+    x, y = min(max(0, x), width - side), min(max(0, y), height - side)
+    how = cv2.INTER_AREA if side > _SIDE else cv2.INTER_LINEAR
+    face = cv2.resize(np.ascontiguousarray(image[y : y + side, x : x + side]), (_SIDE, _SIDE), interpolation=how)
+    grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    normal = (grey[None] - np.array(_MEAN, np.float32)[:, None, None]) / np.array(_STD, np.float32)[:, None, None]
+    return np.ascontiguousarray(normal[None].astype(np.float32))

@@ -1,0 +1,114 @@
+"""A picture read from a file that nobody vouches for, and the square about a face cut out of it."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from ..faces import Detection, Image
+
+# Decoders of pictures alone: Pillow also knows formats whose reading starts other programs.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_STARTS = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+
+
+class DroppedError(Exception):
+    """A picture is not for the set.
+
+    Attributes:
+        reason: one of settings.REASONS.
+        detail: what was found, for people to read.
+    """
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Square:
+    """A part of a picture, in whole pixels of it."""
+
+    x: int
+    y: int
+    side: int
+
+
+def read_picture(path: Path, most_pixels: int) -> Image:
+    """(H, W, 3) RGB, turned as the camera was held, what is transparent on white.
+
+    Raises DroppedError for a file that is broken or no picture, or has more than `most_pixels`: it is not decoded.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        with _quietly(), Pillow.open(path, formats=_FORMATS) as opened:
+            pixels = opened.width * opened.height
+            if pixels > most_pixels:
+                raise DroppedError("too many pixels", f"{opened.width} x {opened.height}, expected {most_pixels}")
+            return _as_rgb(ImageOps.exif_transpose(opened))
+    except (DroppedError, MemoryError):
+        raise
+    except Pillow.DecompressionBombError as error:
+        raise DroppedError("too many pixels", str(error)) from error
+    except UnidentifiedImageError as error:
+        if start and not start.startswith(_STARTS):
+            raise DroppedError("not a picture", f"it begins with {start!r}") from error
+        raise DroppedError("unreadable", "the file is empty" if not start else "its beginning is broken") from error
+    except Exception as error:  # what a broken file makes a decoder raise is anyone's guess
+        raise DroppedError("unreadable", str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Pillow warns of large pictures and odd metadata; the bound here is ours, and the rest doesn't matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _as_rgb(opened: Pillow.Image) -> Image:
+    if opened.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        grey = np.clip(np.asarray(opened, np.float64) / 257, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, 2)
+    if opened.mode in ("RGBA", "LA", "PA") or "transparency" in opened.info:
+        shown = opened.convert("RGBA")
+        white = Pillow.new("RGBA", shown.size, (255, 255, 255, 255))
+        opened = Pillow.alpha_composite(white, shown)
+    return np.array(opened.convert("RGB"), np.uint8)
+
+
+def square_about(found: Detection, size: tuple[int, int], margin: float) -> Square:
+    """The square about a face, moved to lie within the picture, and no larger than it.
+
+    Args:
+        size: (height, width) of the picture.
+        margin: of the box's longer side, on each side of it.
+    """
+    height, width = size
+    longer = float((found.box[2:] - found.box[:2]).max())
+    side = max(1, min(round(longer * (1 + 2 * margin)), height, width))
+    x, y = (float(middle) - side / 2 for middle in found.centre)
+    return Square(min(max(0, round(x)), width - side), min(max(0, round(y)), height - side), side)
+
+
+def cut(image: Image, square: Square, size: int) -> Image:
+    """(size, size, 3): what a square of a picture shows."""
+    x, y, side = square.x, square.y, square.side
+    part = Pillow.fromarray(np.ascontiguousarray(image[y : y + side, x : x + side]))
+    return np.array(part.resize((size, size), Pillow.Resampling.LANCZOS), np.uint8)
+
+
+def moved(found: Detection, square: Square, size: int) -> Detection:
+    """Where a face of the picture is in the cut."""
+    scale = size / square.side
+    corner = np.array([square.x, square.y], np.float32)
+    box = ((found.box.reshape(2, 2) - corner) * scale).reshape(4)
+    keypoints: NDArray[np.float32] = (found.keypoints - corner) * scale
+    return Detection(box.astype(np.float32), keypoints.astype(np.float32), found.score)

@@ -1,0 +1,109 @@
+"""Drawn people as pictures in folders, and builds of them."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from dynamicid_pack.dynamicid_core.data.build import Summary, build
+from dynamicid_pack.dynamicid_core.data.settings import Job, Settings
+from dynamicid_pack.dynamicid_core.data.work import Task, Work, own_hand
+from dynamicid_pack.mini.render import Picture, render
+from dynamicid_pack.mini.train.judge import Gallery
+from dynamicid_pack.tests.support import ROOT
+from PIL import Image
+
+FACE_PACK = ROOT / "mini" / "weights" / "face-pack"
+# Drawn faces are some 60 pixels wide; two pictures of one are at 0.84 or nearer, of two people at 0.66 or farther.
+SETTINGS = Settings(
+    size=128, embeds_rgb=False, least_face=40, least_sharpness=95, least_alike=0.75, apart=0.25, names=True,
+    per_shard=8,
+)  # fmt: skip
+_VIEWS = 12  # pictures of each person that can be asked for
+_GALLERY = Gallery(seed=5, held_out_people=True, views=_VIEWS)
+
+
+def portrait(person: int, view: int) -> Picture:
+    """One of 12 pictures of a person, each in another motion, clothes and place."""
+    return _GALLERY.sample(person * _VIEWS + view).picture()
+
+
+def name_of(picture: Picture, view: int) -> str:
+    return f"{view:02d} {picture.faces[0].motion.expression}.png"
+
+
+def draw_person(folder: Path, person: int, count: int) -> dict[str, Picture]:
+    """Files named after what they show, and what is true of each."""
+    folder.mkdir(parents=True)
+    drawn = {}
+    for view in range(count):
+        picture = portrait(person, view)
+        drawn[name_of(picture, view)] = picture
+        Image.fromarray(picture.image).save(folder / name_of(picture, view))
+    return drawn
+
+
+def draw_defects(folder: Path) -> dict[str, str]:
+    """One picture for each reason to leave it out, in the folder of person 0 with some of the 12 views; the reasons."""
+    first, other = portrait(0, 0), portrait(0, 11)
+    blurred = cv2.GaussianBlur(other.image, (0, 0), 2.0)
+    content = io.BytesIO()
+    Image.fromarray(other.image).save(content, "PNG")
+    pictures = {
+        "blurred.png": (blurred, "blurred"),
+        "saved again.jpg": (np.array(Image.fromarray(first.image).resize((104, 104))), "duplicate"),
+        "stranger.png": (portrait(3, 0).image, "wrong person"),
+        "place.png": (render(replace(other.scene, figures=())).image, "no face"),
+        "far away.png": (np.array(Image.fromarray(other.image).resize((64, 64))), "too small"),
+    }
+    files = {
+        "broken.png": (content.getvalue()[:-2000], "unreadable"),
+        "empty.png": (b"", "unreadable"),
+        "letter.png": (b"Dear reader, this is no picture.", "not a picture"),
+        "program.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "not a picture"),
+        "bomb.png": (bomb(), "too many pixels"),
+    }
+    for name, (image, _) in pictures.items():
+        Image.fromarray(image).save(folder / name, **({"quality": 80} if name.endswith(".jpg") else {}))
+    for name, (data, _) in files.items():
+        (folder / name).write_bytes(data)
+    return {name: reason for name, (_, reason) in (pictures | files).items()}
+
+
+def bomb() -> bytes:
+    """A small PNG file that says that it is 10000 x 10000."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def job(source: Path, settings: Settings = SETTINGS, **places: str) -> Job:
+    return Job(settings, str(source), str(FACE_PACK), provider="CPU", **places)
+
+
+def built(source: Path, out: Path, settings: Settings = SETTINGS, rebuild: bool = False) -> Summary:
+    return build(job(source, settings), out, own_hand(job(source, settings)), rebuild)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All files of a finished set."""
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
+def counted(work: Work, done: list[str]) -> Work:
+    """The same work; the stage of each task that was done is added to a list."""
+
+    def counting(stage: str, tasks: Iterator[Task]) -> Iterator[tuple[str, bytes]]:
+        for outcome in work(stage, tasks):
+            done.append(stage)
+            yield outcome
+
+    return counting

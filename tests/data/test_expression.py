@@ -1,0 +1,135 @@
+"""Expressions from texts, names and a classifier."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from dynamicid_pack.dynamicid_core.data.examine import from_bytes
+from dynamicid_pack.dynamicid_core.data.expression import (
+    CLASSES,
+    Classifier,
+    face_input,
+    from_name,
+    from_prompt,
+    from_sidecar,
+)
+from dynamicid_pack.dynamicid_core.data.hand import Hand
+from dynamicid_pack.dynamicid_core.data.settings import Settings
+from dynamicid_pack.dynamicid_core.motion import EXPRESSIONS
+from dynamicid_pack.tests.data.drawn import SETTINGS, draw_person, job
+
+SIZE = (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        *((f"in a {name} expression, facing up, in front view", name) for name in EXPRESSIONS),
+        ("A photo of a man in an anger expression, in side view", "anger"),
+        ("the expression is afraid, the face is front view", "fear"),
+        ("The expression is Surprised", "surprise"),
+        ("a happy day at the beach", None),
+        ("in a puzzled expression", None),
+        ("", None),
+    ],
+)
+def test_a_face_prompt_says_the_expression(prompt: str, expected: str | None) -> None:
+    assert from_prompt(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("happy.png", "happy"),
+        ("AF01_Angry-left.png", "anger"),
+        ("sad/12.png", "sad"),
+        ("sad/happy 3.png", "happy"),
+        ("happy and sad.png", None),
+        ("unhappyness.png", None),
+        ("12.png", None),
+    ],
+)
+def test_a_name_says_the_expression(path: str, expected: str | None) -> None:
+    assert from_name(path) == expected
+
+
+def test_a_sidecar_of_any_content_is_read_safely(tmp_path: Path) -> None:
+    assert from_sidecar(tmp_path / "none.txt") is None
+    (tmp_path / "bytes.txt").write_bytes(bytes(range(256)) + b" in a sad expression")
+    assert from_sidecar(tmp_path / "bytes.txt") == "sad"
+    (tmp_path / "long.txt").write_text("x" * 5000 + " in a sad expression")
+    assert from_sidecar(tmp_path / "long.txt") is None
+    assert from_sidecar(tmp_path) is None
+
+
+def classifier_file(path: Path, shape: tuple = SIZE, classes: int = len(CLASSES)) -> Path:
+    """A network that tells grey values apart: the kth class is what is nearest to a mean (normalised) of k/2 - 1.5."""
+    means = np.arange(classes) / 2 - 1.5
+    slope, offset = np.tile(2 * means / 3, (3, 1)).astype(np.float32), -(means**2).astype(np.float32)
+    make = onnx.helper
+    nodes = [
+        make.make_node("GlobalAveragePool", ["x"], ["mean"]),
+        make.make_node("Flatten", ["mean"], ["flat"]),
+        make.make_node("Gemm", ["flat", "slope", "offset"], ["scores"]),
+    ]
+    graph = make.make_graph(
+        nodes, "classifier",
+        [make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", *shape[1:]])],
+        [make.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["n", classes])],
+        [onnx.numpy_helper.from_array(slope, "slope"), onnx.numpy_helper.from_array(offset, "offset")],
+    )  # fmt: skip
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_the_classifier_sees_the_face_in_grey_normalised(tmp_path: Path) -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[50:130, 100:160] = (200, 100, 50)  # taller than wide: the square about it is seen
+    seen = face_input(image, (100, 50, 160, 130))
+    assert seen.shape == SIZE and seen.dtype == np.float32
+    grey = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+    for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
+        assert seen[0, channel, 32, 32] == pytest.approx((grey / 255 - mean) / std, abs=0.02)
+        assert seen[0, channel, 32, 2] == pytest.approx(-mean / std, abs=0.02)
+    assert face_input(image, (-50, -50, 20, 20)).shape == SIZE
+
+
+@pytest.mark.parametrize("number", range(len(CLASSES)))
+def test_the_classes_come_in_the_stated_order(tmp_path: Path, number: int) -> None:
+    classify = Classifier(classifier_file(tmp_path / "net.onnx"), "CPU")
+    grey = round(255 * (0.449 + 0.226 * (number / 2 - 1.5)))
+    assert classify(np.full((80, 80, 3), grey, np.uint8), (10, 10, 60, 60)) == CLASSES[number]
+    expected = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")
+    assert CLASSES[number] == expected[number]
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"one input of shape \(n, 3, 64, 64\)"):
+        Classifier(classifier_file(tmp_path / "wide.onnx", (1, 3, 48, 48)), "CPU")
+    with pytest.raises(ValueError, match="expected 7 finite scores"):
+        Classifier(classifier_file(tmp_path / "five.onnx", classes=5), "CPU")(np.zeros((80, 80, 3), np.uint8), SIZE)
+    (tmp_path / "text.onnx").write_text("not a network")
+    with pytest.raises(ValueError, match=r"text\.onnx: the expression model can't be loaded"):
+        Classifier(tmp_path / "text.onnx", "CPU")
+
+
+def test_the_text_is_asked_first_then_the_name_then_the_classifier(tmp_path: Path) -> None:
+    names = list(draw_person(tmp_path / "source" / "happy", 0, 3))
+    folder = tmp_path / "source" / "happy"
+    (folder / names[0]).with_suffix(".txt").write_text("in a fear expression, in side view")
+    (folder / names[2]).rename(folder / "plain.png")
+    task = json.dumps({"sources": [{"path": f"happy/{n}", "stamp": ""} for n in (*names[:2], "plain.png")]})
+
+    def said(settings: Settings, model: str = "") -> list[tuple[str, str]]:
+        hand = Hand(job(tmp_path / "source", settings, expression_model=model))
+        return [(seen.expression, seen.expression_from) for seen in from_bytes(hand.work("examine", task))[0]]
+
+    by_name = names[1][3:-4]
+    assert said(SETTINGS) == [("fear", "sidecar"), (by_name, "name"), ("neutral", "nothing")]
+    model = str(classifier_file(tmp_path / "net.onnx"))
+    classified = said(SETTINGS, model)
+    assert classified[:2] == [("fear", "sidecar"), (by_name, "name")] and classified[2][1] == "model"
+    assert [by for _, by in said(replace(SETTINGS, names=False), model)] == ["sidecar", "model", "model"]

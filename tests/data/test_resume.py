@@ -1,0 +1,278 @@
+"""A build that is cut short anywhere goes on to the same bytes; one that is done does nothing; another is refused."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dynamicid_pack.dynamicid_core.data.build import build
+from dynamicid_pack.dynamicid_core.data.settings import Settings
+from dynamicid_pack.dynamicid_core.data.work import Work, own_hand
+from dynamicid_pack.tests.data.conftest import Built
+from dynamicid_pack.tests.data.drawn import FACE_PACK, SETTINGS, built, contents, counted, draw_person, job
+from dynamicid_pack.tests.support import ROOT
+from pyarrow import parquet
+
+
+class Killed(BaseException):
+    """As little handled as a kill."""
+
+
+@pytest.fixture(scope="module")
+def hand(finished: Built) -> Work:
+    """Its networks are loaded once."""
+    return own_hand(job(finished.source))
+
+
+def _idle(stage: str, tasks: Iterator) -> Iterator:
+    raise AssertionError(f"{stage} was asked for {[task.name for task in tasks]}")
+
+
+@pytest.mark.parametrize("when", ["before the move", "in the middle of a write", "after the move"])
+def test_a_kill_at_any_file_and_another_run_give_the_same_bytes(
+    finished: Built, tmp_path: Path, hand: Work, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Run k is killed at the kth file it brings to its place: settings, each person twice, each file of the set."""
+    moved, allowed, replace_file = 0, 0, os.replace
+
+    def fragile(source: Path, target: Path) -> None:
+        nonlocal moved
+        moved += 1
+        if moved < allowed:
+            return replace_file(source, target)
+        if when == "in the middle of a write":
+            Path(source).write_bytes(Path(source).read_bytes()[: Path(source).stat().st_size // 2])
+        if when == "after the move":
+            replace_file(source, target)
+        raise Killed
+
+    out, killed_at = tmp_path / "set", []
+    monkeypatch.setattr(os, "replace", fragile)
+    for run in range(1, 40):
+        moved, allowed = 0, run
+        try:
+            build(job(finished.source), out, hand)
+            break
+        except Killed:
+            done = {folder: len(list((out / ".work" / folder).glob("*"))) for folder in ("seen", "people")}
+            killed_at.append((done["seen"], done["people"], len(contents(out))))
+    else:
+        pytest.fail("never finished")
+    monkeypatch.undo()
+    assert contents(out) == contents(finished.out)
+    stages = [("nothing seen", (0, 0)), ("seen in part", (1, 0)), ("all seen", (3, 0)), ("settled", (3, 3))]
+    for stage, (seen, people) in stages:
+        assert any(a >= seen and b >= people for a, b, _ in killed_at), stage
+    assert any(0 < files < len(contents(out)) for *_, files in killed_at), "killed while the set was brought out"
+    assert not list((out / ".work").rglob("*.part"))
+
+
+@pytest.mark.parametrize("stage", ["examine", "settle"])
+def test_a_kill_in_the_work_loses_only_the_piece_in_hand(
+    finished: Built, tmp_path: Path, hand: Work, stage: str
+) -> None:
+    def dying(at: str, tasks: Iterator) -> Iterator:
+        for i, outcome in enumerate(hand(at, tasks)):
+            if at == stage and i == 2:
+                raise Killed
+            yield outcome
+
+    with pytest.raises(Killed):
+        build(job(finished.source), tmp_path / "set", dying)
+    done: list[str] = []
+    build(job(finished.source), tmp_path / "set", counted(hand, done))
+    assert done == (["examine", "settle", "settle", "settle"] if stage == "examine" else ["settle"])
+    assert contents(tmp_path / "set") == contents(finished.out)
+
+
+def test_a_process_that_is_killed_goes_on_to_the_same_bytes(finished: Built, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    command = [sys.executable, "-m", "dynamicid_core.data", "build", str(finished.source), str(out), "--bgr"]
+    command += ["--face-pack", str(FACE_PACK), "--provider", "CPU", "--expression-from", "name"]
+    for name in ("size", "least_face", "least_sharpness", "least_alike", "apart", "per_shard"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(SETTINGS, name))]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 120
+        while not list((out / ".work" / "seen").glob("*.json")) and time.monotonic() < end:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+    killed = -signal.SIGKILL if sys.platform != "win32" else 1
+    assert process.wait() == killed and not (out / "index.parquet").exists()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "15 pictures of 3 people" in again.stdout
+    assert contents(out) == contents(finished.out)
+
+
+def test_a_finished_set_is_left_alone(finished: Built) -> None:
+    times = {path: path.stat().st_mtime_ns for path in finished.out.rglob("*")}
+    begun = time.monotonic()
+    summary = build(job(finished.source), finished.out, _idle)
+    assert time.monotonic() - begun < 0.5
+    assert summary == replace(finished.summary, fresh=False)
+    assert {path: path.stat().st_mtime_ns for path in finished.out.rglob("*")} == times
+
+
+def test_what_was_lost_of_a_set_is_written_again_without_the_work(finished: Built, tmp_path: Path) -> None:
+    out = shutil.copytree(finished.out, tmp_path / "set")
+    (out / "shard-000001.tar").unlink()
+    (out / "index.parquet").write_bytes(b"cut short")
+    (out / "shard-000009.tar").write_bytes(b"of an earlier build")
+    done: list[str] = []
+    assert build(job(finished.source), out, counted(own_hand(job(finished.source)), done)).fresh
+    assert done == [] and contents(out) == contents(finished.out)
+
+
+def test_a_set_that_is_being_replaced_does_not_count_as_finished(
+    finished: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(finished.out, tmp_path / "set")
+    (out / "dropped.csv").unlink()
+
+    def refuse(source: Path, target: Path) -> None:
+        raise Killed
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(Killed):
+        build(job(finished.source), out, own_hand(job(finished.source)))
+    assert not (out / ".work" / "done.json").exists()
+
+
+def test_a_new_picture_is_the_only_work(finished: Built, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "set"
+    draw_person(source / "anna", 0, 2)
+    draw_person(source / "bert", 1, 3)
+    built(source, out)
+    before = contents(out)
+    hidden = next((source / "bert").glob("02*")).rename(tmp_path / "02 sad.png")
+    done: list[str] = []
+    work = counted(own_hand(job(source)), done)
+    assert build(job(source), out, work).pictures == 4
+    assert done == ["examine", "settle"]
+    hidden.rename(source / "bert" / "02 sad.png")
+    assert build(job(source), out, work).pictures == 5
+    (source / "bert" / "02 sad.txt").write_text("in a fear expression, in front view")
+    assert build(job(source), out, work).fresh, "a sidecar counts as a change"
+    assert done == ["examine", "settle"] * 3 and contents(out)["index.parquet"] != before["index.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"margin": 0.8}, "margin was 0.6 and is 0.8"),
+        ({"per_person": 3}, "per person was 35 and is 3"),
+        ({"adapter": "ab12"}, "adapter was '' and is 'ab12'"),
+        ({"version": 2}, "version was 1 and is 2"),
+    ],
+)
+def test_other_settings_are_refused(finished: Built, changed: dict, said: str) -> None:
+    before = contents(finished.out)
+    with pytest.raises(ValueError, match=f"other settings: {said}.*--rebuild"):
+        build(job(finished.source, replace(SETTINGS, **changed)), finished.out, _idle)
+    assert contents(finished.out) == before
+
+
+def test_a_rebuild_replaces_a_set_and_touches_nothing_else(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "set"
+    draw_person(source / "anna", 0, 2)
+    built(source, out)
+    (out / "notes.txt").write_text("mine")
+    before = contents(out)
+    fewer = replace(SETTINGS, per_person=1)
+    assert built(source, out, fewer, rebuild=True).pictures == 1
+    assert (out / "notes.txt").read_text() == "mine"
+    assert built(source, out, SETTINGS, rebuild=True).pictures == 2
+    assert contents(out) == before
+
+
+def _in_source(source: Path, out: Path) -> Path:
+    return source / "set"
+
+
+def _without_work(source: Path, out: Path) -> Path:
+    out.mkdir()
+    (out / "shard-000000.tar").write_bytes(b"another's")
+    return out
+
+
+def _a_file(source: Path, out: Path) -> Path:
+    out.write_text("")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (_in_source, "a folder outside of the source"),
+        (_without_work, "holds shards .*--rebuild"),
+        (_a_file, "expected a folder to write to"),
+    ],
+)
+def test_a_set_is_not_written_where_it_would_do_harm(
+    finished: Built, tmp_path: Path, place: Callable[[Path, Path], Path], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(job(finished.source), place(finished.source, tmp_path / "set"), _idle)
+    assert not (finished.source / "set").exists()
+
+
+@pytest.mark.parametrize("unsorted", [False, True])
+def test_a_source_without_pictures_says_so(tmp_path: Path, unsorted: bool) -> None:
+    (tmp_path / "source" / "anna").mkdir(parents=True)
+    settings = replace(SETTINGS, unsorted=unsorted)
+    with pytest.raises(ValueError, match=r"expected (one folder of pictures per person|a folder with pictures)"):
+        build(job(tmp_path / "source", settings), tmp_path / "set", _idle)
+    with pytest.raises(ValueError, match="there is none"):
+        build(job(tmp_path / "nowhere", settings), tmp_path / "set", _idle)
+
+
+def test_a_loose_picture_beside_no_people_points_to_unsorted(tmp_path: Path) -> None:
+    draw_person(tmp_path / "source", 0, 1)
+    with pytest.raises(ValueError, match=r"found 1 pictures.*--unsorted"):
+        build(job(tmp_path / "source"), tmp_path / "set", _idle)
+
+
+def test_a_picture_that_vanishes_while_building_is_told(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    names = list(draw_person(source / "anna", 0, 2))
+
+    def vanishing(stage: str, tasks: Iterator) -> Iterator:
+        if stage == "settle":
+            (source / "anna" / names[1]).unlink()
+        return own_hand(job(source))(stage, tasks)
+
+    with pytest.raises(ValueError, match="it changed while the set was built"):
+        build(job(source), tmp_path / "set", vanishing)
+
+
+@pytest.mark.parametrize("wrong", [{"size": 8}, {"margin": -1.0}, {"apart": float("nan")}, {"per_person": 0}])
+def test_settings_out_of_range_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=r"Expected .* of at least"):
+        Settings(**wrong)
+
+
+def test_names_of_any_bytes_come_through(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    names = list(draw_person(source / "anna", 0, 2))
+    odd = os.fsdecode(b"sad \xff,\n.png")
+    try:
+        (source / "anna" / names[0]).rename(source / "anna" / odd)
+        (source / "anna" / os.fsdecode(b"text \xfe.png")).write_text("no picture")
+        (source / "anna").rename(source / os.fsdecode(b"ann\xe9"))
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    summary = built(source, tmp_path / "set")
+    assert summary.pictures == 2 and summary.dropped == {"not a picture": 1}
+    rows = parquet.read_table(tmp_path / "set" / "index.parquet").to_pylist()
+    assert {row["person"] for row in rows} == {"ann\\udce9"}
+    assert "ann\\udce9/sad \\udcff,\n.png" in {row["source"] for row in rows}
+    assert "text \\udcfe.png" in (tmp_path / "set" / "dropped.csv").read_text("utf-8")
