@@ -21,13 +21,19 @@ _SIDE = 64
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def from_sidecar(path: Path) -> str | None:
-    """One of EXPRESSIONS, as a face prompt in a file says it; None where there is no file or it says none."""
+def sidecar_text(path: Path) -> str | None:
+    """What a file says of its picture: its beginning, without blanks about it; None where there is no file."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return from_prompt(file.read(_LONGEST))
+            return file.read(_LONGEST).strip()
     except OSError:
         return None
+
+
+def from_sidecar(path: Path) -> str | None:
+    """One of EXPRESSIONS, as a face prompt in a file says it; None where there is no file or it says none."""
+    text = sidecar_text(path)
+    return None if text is None else from_prompt(text)
 
 
 def from_prompt(prompt: str) -> str | None:

@@ -17,8 +17,10 @@ from ..landmarks import keypoint_picture
 from ..motion import face_prompt
 from .choose import duplicates, likeness, spread, yaw_bin
 from .examine import Dropped, Seen, square_of
+from .expression import sidecar_text
 from .picture import DroppedError, cut, read_picture
 from .settings import Settings
+from .sources import sidecar
 
 MakeTokens = Callable[[Sequence[Image], NDArray[np.float32]], NDArray[np.float16]]
 Row = dict[str, Any]
@@ -127,6 +129,9 @@ def _files(
             "keypoints.png": _png(keypoint_picture(landmarks.astype(np.float64))),
             "embedding.npy": _npy(embeddings[i]),
         }
+        caption = sidecar_text(sidecar(root / seen.source))
+        if caption:
+            files["caption.txt"] = caption.encode()
         if tokens is not None:
             files["tokens.npy"] = _npy(tokens[i])
         for ending in sorted(files):

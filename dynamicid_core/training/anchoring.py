@@ -104,7 +104,7 @@ class Anchoring(Stage):
         embedding = torch.stack([torch.from_numpy(shards.array(n, "embedding")).float() for n in references])
         embedding = torch.where(without, 0.0, nn.functional.normalize(embedding.to(device), dim=1))
         states = torch.where(without[..., None], self._blank, base.image_states(seen))
-        text, _ = base.text(["" if drop else shards.text(int(n)) for drop, n in zip(wordless, numbers, strict=True)])
+        text, _ = base.text(["" if drop else shards.caption(int(n)) for drop, n in zip(wordless, numbers, strict=True)])
         noisy = base.noised(latents, noise, times)
         weight = torch.stack([self._weight(int(number), latents.shape[2:]) for number in numbers]).to(device)
         return AnchoringBatch(noisy, noise, times, text, embedding, states, weight)
@@ -165,7 +165,7 @@ class Anchoring(Stage):
         assert isinstance(saa, SAA)
         tokens = encoder(nn.functional.normalize(embedding, dim=1), base.image_states(images))
         nobody = encoder(torch.zeros_like(embedding[:1]), self._blank).expand_as(tokens)
-        prompts = [shards.text(number) for number in numbers]
+        prompts = [shards.caption(number) for number in numbers]
         with saa.installed(base.unet):
             drawn = sampled(base, tokens, nobody, prompts, recipe.size, recipe.gate, recipe.gate_threshold)
         return torch.cat([side_by_side(images), side_by_side(drawn)], dim=1)

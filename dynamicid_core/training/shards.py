@@ -1,7 +1,7 @@
 """Pictures in WebDataset shards, read by number: what a step sees follows from its number alone.
 
-A sample is `KEY.png` (or .jpg), `KEY.txt` (what the UNet's text says), `KEY.embedding.npy`, `KEY.json` with `person`;
-the reconfiguration stage's also `KEY.tokens.npy`, `KEY.landmarks.npy`.
+A sample is `KEY.png` (or .jpg), `KEY.txt` (a face prompt), `KEY.caption.txt` where there is more to say of the picture,
+`KEY.embedding.npy`, `KEY.json` with `person`; the reconfiguration stage's also `KEY.tokens.npy`, `KEY.landmarks.npy`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,14 @@ class Shards:
         return dict(json.loads(self.file(number, "json")))
 
     def text(self, number: int) -> str:
+        """The face prompt."""
         return self.file(number, "txt").decode("utf-8").strip()
+
+    def caption(self, number: int) -> str:
+        """What the picture shows: its caption, or the face prompt where it has none."""
+        if "caption.txt" in self._samples[number]:
+            return self.file(number, "caption.txt").decode("utf-8").strip()
+        return self.text(number)
 
     def array(self, number: int, name: str) -> NDArray[Any]:
         """`KEY.<name>.npy`, never unpickled."""
