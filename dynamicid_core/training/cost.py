@@ -1,13 +1,11 @@
 """What a step of each training costs on SD1.5's networks, counted without weights or a GPU.
 
-`python -m benchmarks.training_cost` prints parameters, floating-point operations and the memory that activations take
+`python -m dynamicid_core.training.cost` prints parameters, floating-point operations and the memory that activations take
 until the backward pass. Nothing is timed: the networks are on PyTorch's meta device, which has shapes and no numbers.
 """
 
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from dynamicid_core.face_encoder import FaceEncoder
-from dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder
-from dynamicid_core.training.saa import SAA, IdentityInput
+from ..face_encoder import FaceEncoder
+from ..imr import IdentityMotionReconfigurator, KeypointEncoder
+from .saa import SAA, IdentityInput
 
 SIZE = 512  # pixels a side
 
