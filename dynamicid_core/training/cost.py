@@ -1,7 +1,7 @@
 """What a step of each training costs on SD1.5's networks, counted without weights or a GPU.
 
-`python -m dynamicid_core.training.cost` prints parameters, floating-point operations and the memory that activations take
-until the backward pass. Nothing is timed: the networks are on PyTorch's meta device, which has shapes and no numbers.
+`python -m dynamicid_core.training.cost` prints parameters, floating-point operations and the memory that activations
+take until the backward pass. Nothing is timed: the networks are on the meta device, which has shapes and no numbers.
 """
 
 import json

@@ -9,7 +9,6 @@ import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
-from ...dynamicid_core.faces import FaceAnalyser, load_analyser
 from ..world import World
 from .ship import PACK
 
@@ -25,15 +24,18 @@ def write_people(weights: Path, folder: Path, count: int, seed: int = 31) -> int
     Returns:
         How many were written.
     """
-    analyser = load_analyser(weights / PACK, "CPU", embeds_rgb=False)
+    from insightface.app import FaceAnalysis
+
+    analysis = FaceAnalysis(name=str((weights / PACK).resolve()), providers=["CPUExecutionProvider"])
+    analysis.prepare(ctx_id=-1, det_size=(512, 512))
     world, written = World(seed=seed), 0
     folder.mkdir(parents=True, exist_ok=True)
     with webdataset.ShardWriter(str(folder / "people-%04d.tar"), maxcount=EACH, verbose=0, mtime=0) as writer:
         for number in range(count):
             sample = world.sample(number, 1)
             picture = sample.picture()
-            embedding = _embedding(analyser, picture.image)
-            if embedding is None:
+            found = analysis.get(picture.image[..., ::-1].copy())
+            if len(found) != 1:
                 continue
             (face,) = picture.faces
             height, width = picture.image.shape[:2]
@@ -44,21 +46,12 @@ def write_people(weights: Path, folder: Path, count: int, seed: int = 31) -> int
                     "__key__": f"{number:06}",
                     "png": cv2.imencode(".png", cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR))[1].tobytes(),
                     "txt": sample.caption.encode(),
-                    "embedding.npy": _npy(embedding),
+                    "embedding.npy": _npy(found[0].normed_embedding),
                     "json": json.dumps(told).encode(),
                 }
             )
             written += 1
     return written
-
-
-def _embedding(analyser: FaceAnalyser, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """(512,) of the only face, or None."""
-    found = analyser.detect(image)
-    if len(found) != 1:
-        return None
-    embedding = analyser.describe(image, found[0]).embedding
-    return None if embedding is None else embedding.numpy()
 
 
 def _npy(array: NDArray[np.float32]) -> bytes:
