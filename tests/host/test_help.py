@@ -60,11 +60,12 @@ def test_no_page_tells_of_a_node_that_is_gone(nodes: dict[str, JsonDict]) -> Non
     assert {path.stem for path in (PACK / "web" / "docs").glob("*.md")} == set(nodes)
 
 
-def test_pages_show_a_graph_and_the_usual_mistakes(pages: dict[str, str]) -> None:
+def test_pages_show_a_graph_and_the_usual_mistakes(pages: dict[str, str], nodes: dict[str, JsonDict]) -> None:
     for name, page in pages.items():
         parts = re.split(r"^(## .*)$", page, flags=re.MULTILINE)
         assert [part for part in parts if part in SECTIONS] == list(SECTIONS), name
-        assert "```\n" in parts[parts.index("## In a graph") + 1], name
+        drawn = re.search(r"^```\n(.+?)^```$", parts[parts.index("## In a graph") + 1], re.MULTILINE | re.DOTALL)
+        assert drawn and nodes[name]["display_name"] in drawn[1], name
         assert "\n- " in parts[parts.index("## Usual mistakes") + 1], name
 
 
