@@ -3,6 +3,10 @@
 import logging
 from typing import Any
 
+# The host serves this folder at /extensions/<the pack's folder>, where its page looks for docs/<node id>.md, a node's
+# help. There is no script in it.
+WEB_DIRECTORY = "./web"
+
 
 async def comfy_entrypoint() -> Any:
     """Return the pack's ComfyExtension (ComfyUI V3).
