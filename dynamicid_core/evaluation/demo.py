@@ -15,7 +15,7 @@ from .template import api_graph
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "workflows"
 SHOWN = ("mini_one_person", "mini_two_people", "mini_three_people")
-UNTRAINED = "The miniature's UNet has only begun to be trained, its DynamicID is not trained yet: expect no people."
+UNTRAINED = "The miniature's DynamicID is not trained yet: who is in these pictures follows from their text alone."
 
 
 def say(message: str) -> None:

@@ -60,8 +60,9 @@ def show(workshop: Workshop, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for stage in WHAT:
         for kind in ("curves", "samples"):
-            image = cv2.imread(str(workshop.folder / stage / f"{kind}.png"))
-            if image is not None:  # the encoders have no samples
+            drawn = workshop.folder / stage / f"{kind}.png"
+            if drawn.exists():  # the encoders have no samples, and what was restored has none
+                image = cv2.imread(str(drawn))
                 cv2.imwrite(str(folder / f"{stage}-{kind}.webp"), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
 
 
