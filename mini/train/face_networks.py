@@ -14,7 +14,7 @@ from ..kept import ROW_SCALE, keep, widen
 STRIDES = (8, 16, 32)
 ANCHORS = 2
 # What a level's logits lose where the middle level is sure of a face: its neighbours are rather sure of it too.
-YIELDS = (1.5, 0.0, 3.0)
+YIELDS = (1.0, 0.0, 1.5)
 LANDMARK_CUT, RECOGNITION_CUT = 192, 112
 POINTS = 1103  # of the real 1k3d68, whose last 68 are used
 

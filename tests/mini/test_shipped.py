@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from dynamicid_pack.dynamicid_core.training.shards import Shards
-from dynamicid_pack.mini.train import autoencoder, judge, pictures, ship
+from dynamicid_pack.mini.train import autoencoder, host, judge, pictures, ship
 from dynamicid_pack.mini.train.face_pack import FacePackStage
 from dynamicid_pack.mini.train.judge import JudgeStage
 from dynamicid_pack.mini.train.loop import Workshop
+from dynamicid_pack.mini.train.unet import UNetStage
 from dynamicid_pack.mini.world import World
 from dynamicid_pack.tests.support import ROOT
 
@@ -66,6 +68,15 @@ def test_round_trips_keep_what_the_judge_looks_for(
     found = stage.report(judge.load(workshop), lambda images: _round_trip(workshop, images))
     for name in ("expression", "glasses", "hair"):
         assert found[name] >= originals[name] - 0.1, name
+
+
+def test_the_unet_draws_what_it_has_learnt(workshop: Workshop) -> None:
+    """So far places, and a lone person's colours."""
+    unet = host.unet()
+    unet.load_state_dict(workshop.stored("unet"))
+    with torch.no_grad():
+        found = UNetStage(workshop).measures(unet.eval().requires_grad_(False), (16, 1, 1))
+    assert found["place"] >= 0.8 and found["colour"] >= 0.6
 
 
 def test_insightface_finds_faces_with_the_pack(workshop: Workshop) -> None:
