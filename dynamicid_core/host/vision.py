@@ -5,8 +5,8 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
-# comfy.clip_vision.clip_preprocess resizes bicubically with antialiasing and without rounding to 8 bits, which
-# transformers' CLIPImageProcessor does: pixels differ by 0.7 % between the two.
+# The host resizes pictures bicubically with antialiasing in floating point, transformers' CLIPImageProcessor by Pillow, in
+# 8 bits from axis to axis: pixels differ by 0.7 % between the two.
 
 
 def states(model: ClipVisionModel, images: Tensor) -> Tensor:

@@ -92,6 +92,7 @@ class Base:
         size = self._seen
         if images.shape[2:] != (size, size):
             images = nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+        images = images.mul(255).round().div(255)  # as ComfyUI does
         return self._states((images - self.mean) / self.std)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
+from PIL import Image
 
 from .server import Server
 from .templates import FULL_SIZE, MINIATURE, TEMPLATES, at_hand
@@ -32,6 +33,14 @@ def nodes(server: Server) -> dict[str, Any]:
 def test_the_page_lists_them(server: Server) -> None:
     listed = server.get("/workflow_templates")["dynamicid"]
     assert sorted(listed) == [template.stem for template in TEMPLATES]
+
+
+@pytest.mark.parametrize("template", MINIATURE, ids=lambda path: path.stem)
+def test_the_miniatures_have_pictures(template: Path, server: Server) -> None:
+    """Those that they draw; with generated weights the others' would be noise."""
+    with Image.open(template.with_suffix(".jpg")) as picture:
+        assert max(picture.size) == 512
+    assert server.fetch(f"/api/workflow_templates/dynamicid/{template.stem}.jpg").startswith(b"\xff\xd8")
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)

@@ -55,7 +55,7 @@ def test_nobodys_states_are_those_of_zero_pixels(models) -> None:
 
 
 def test_the_preprocessing_is_nearly_clips_own(models) -> None:
-    """The stated 0.7 %: the host resizes without rounding to 8 bits, and otherwise than Pillow."""
+    """The stated 0.7 %: the host resizes in floating point, and otherwise than Pillow."""
     from transformers import CLIPImageProcessor
 
     ours, _ = models
