@@ -5,8 +5,8 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
-# The host resizes pictures bicubically with antialiasing in floating point, transformers' CLIPImageProcessor by Pillow, in
-# 8 bits from axis to axis: pixels differ by 0.7 % between the two.
+# The host resizes pictures bicubically with antialiasing in floating point, transformers' CLIPImageProcessor by Pillow,
+# in 8 bits from axis to axis: pixels differ by 0.7 % between the two.
 
 
 def states(model: ClipVisionModel, images: Tensor) -> Tensor:
