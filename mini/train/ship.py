@@ -61,8 +61,8 @@ def show(workshop: Workshop, folder: Path) -> None:
     for stage in WHAT:
         for kind in ("curves", "samples"):
             drawn = workshop.folder / stage / f"{kind}.png"
-            if drawn.exists():  # the encoders have no samples, and what was restored has none
-                image = cv2.imread(str(drawn))
+            image = cv2.imread(str(drawn)) if drawn.exists() else None
+            if image is not None:  # the encoders have no samples, and what was restored has none
                 cv2.imwrite(str(folder / f"{stage}-{kind}.webp"), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
 
 
