@@ -24,7 +24,8 @@ def cast(
     """The face that each person is to have, of a picture (H, W, 3) RGB, and how many faces are nobody's.
 
     Args:
-        people: None is someone who was skipped; they have a face all the same, so that the others keep theirs.
+        people: None is someone who was skipped; in an order they have a face all the same, so that the others keep
+            theirs.
         how: one of CASTINGS. Most similar: the assignment under which people and faces are most alike in all.
 
     Returns:

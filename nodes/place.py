@@ -181,7 +181,7 @@ class AutoLayout(io.ComfyNode):
             regions = regions_from_boxes(layout["boxes"], width, height)
             size = canvas_size(width, height)
         elif layout["layout"] == FACES:
-            picture = as_pixels(layout["picture"])[0]
+            picture = as_pixels(layout["picture"][:1])[0]
             height, width = picture.shape[:2]
             found, spare = cast(list(people.values()), picture, layout["order"], layout["dynamicid"].faces)
             regions = regions_about(found, height, width, layout["reach"])

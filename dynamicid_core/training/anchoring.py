@@ -80,8 +80,7 @@ class Anchoring(Stage):
         self.trained = nn.ModuleDict({"saa": saa, "face_encoder": encoder}).to(base.unet.device)
         saa.install(base.unet)
         if recipe.checkpointing:
-            base.unet.enable_gradient_checkpointing()
-            base.unet.train()  # diffusers checkpoints only then; the UNet has no dropout that this would wake
+            base.checkpoint_activations()
         self.module = AnchoringLoss(base, self.trained, recipe.gate, recipe.gate_threshold)
         self._blank = base.blank_states()
 
@@ -167,5 +166,5 @@ class Anchoring(Stage):
         nobody = encoder(torch.zeros_like(embedding[:1]), self._blank).expand_as(tokens)
         prompts = [shards.caption(number) for number in numbers]
         with saa.installed(base.unet):
-            drawn = sampled(base, tokens, nobody, prompts, recipe.size, recipe.gate, recipe.gate_threshold)
+            drawn = sampled(base, tokens, nobody, prompts, images.shape[2:], recipe.gate, recipe.gate_threshold)
         return torch.cat([side_by_side(images), side_by_side(drawn)], dim=1)

@@ -49,6 +49,11 @@ class Base:
             raise ValueError(f"expected an image encoder for square pictures, got {size}.")
         return size
 
+    def checkpoint_activations(self) -> None:
+        """The UNet computes activations again when they are needed, for less memory."""
+        self.unet.enable_gradient_checkpointing()
+        self.unet.train()  # diffusers checkpoints only then; the UNet has no dropout that this would wake
+
     def noised(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """Latents with noise as the schedule has it at these times (n,), 0..999."""
         noisy: Tensor = self.scheduler.add_noise(latents, noise, times)  # type: ignore[arg-type]  # an IntTensor

@@ -92,7 +92,7 @@ class ReconfigurationRecipe(Recipe):
     Attributes:
         adapter: the anchoring stage's weights, frozen.
         targets: wanted motions a step, of one person.
-        width, latents, depth, head_width: of IMR.
+        width, latents, depth, head_width: of IMR; the head width is the face encoder's too.
         keypoint_widths, keypoint_depths, keypoint_output: of the keypoint encoder.
         gate, gate_threshold: of the attention through which the consistency is asked; the anchoring stage's.
         text: what the frozen UNet reads beside the tokens.

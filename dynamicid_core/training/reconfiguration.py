@@ -124,8 +124,7 @@ class Reconfiguration(Stage):
         )  # fmt: skip
         self.trained = nn.ModuleDict({"imr": imr, "keypoint_encoder": encoder}).to(device)
         if recipe.checkpointing:
-            base.unet.enable_gradient_checkpointing()
-            base.unet.train()  # diffusers checkpoints only then; the UNet has no dropout that this would wake
+            base.checkpoint_activations()
         self.module = ReconfigurationLoss(base, self.trained, base.text([recipe.text])[0], recipe)
 
     # --- batches ----------------------------------------------------------------------------------------------------
@@ -192,8 +191,11 @@ class Reconfiguration(Stage):
         encoder = FaceEncoder.from_weights(self._frozen.face_encoder, head_width=recipe.head_width).to(device)
         nobody = encoder(torch.zeros(1, encoder.embedding_width, device=device), base.blank_states())
         images = torch.stack([self._shards.picture(number, recipe.size) for number in numbers]).to(device)
+        prompts = [recipe.text] * len(numbers)
         drawn = [
-            sampled(base, tokens, nobody, [recipe.text] * len(numbers), recipe.size, recipe.gate, recipe.gate_threshold)
+            sampled(
+                base, tokens, nobody, [recipe.text] * len(numbers), images.shape[2:], recipe.gate, recipe.gate_threshold
+            )
             for tokens in (shown.tokens, edited)
         ]
         return torch.cat([side_by_side(row) for row in (images, *drawn)], dim=1)

@@ -25,19 +25,25 @@ def predicted(
 
 @torch.no_grad()
 def sampled(
-    base: Base, tokens: Tensor, nobody: Tensor, prompts: Sequence[str], size: int, gate: bool, threshold: float
+    base: Base,
+    tokens: Tensor,
+    nobody: Tensor,
+    prompts: Sequence[str],
+    size: Sequence[int],
+    gate: bool,
+    threshold: float,
 ) -> Tensor:
-    """Pictures (n, 3, size, size) in [0, 1] of people, by DDIM with classifier-free guidance.
+    """Pictures (n, 3, H, W) in [0, 1] of people, by DDIM with classifier-free guidance.
 
     Args:
         tokens: (n, T, D) of the people; nobody: (1, T, D), the negative half's.
-        size: pixels a side.
+        size: (H, W) in pixels.
     """
     device = base.unet.device
     text, empty = base.text(prompts)[0], base.text([""] * len(prompts))[0]
     scheduler = DDIMScheduler.from_config(base.scheduler.config)
     scheduler.set_timesteps(STEPS)
-    shape = base.latents(torch.zeros(1, 3, size, size, device=device)).shape[1:]
+    shape = base.latents(torch.zeros(1, 3, *size, device=device)).shape[1:]
     x = torch.randn((len(prompts), *shape), generator=chance(0, -2)).to(device)
     context, people = torch.cat([empty, text]), torch.cat([nobody.expand_as(tokens), tokens])
     for time in scheduler.timesteps:

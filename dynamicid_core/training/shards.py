@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -132,8 +131,3 @@ def numbers_of(step: int, batch: int, count: int, seed: int) -> NDArray[np.int64
 @lru_cache(maxsize=4)
 def _order(turn: int, count: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, turn]).permutation(count)
-
-
-def share_of(rows: Sequence[Any] | NDArray[Any] | Tensor, process: int, processes: int) -> Any:
-    """A process's rows of a batch: each `processes`th."""
-    return rows[process::processes]

@@ -172,6 +172,11 @@ def test_what_is_written_is_the_packs_own_file(recipe: Recipes) -> None:
     assert list(output.rglob("events.out.tfevents*"))
 
 
+def test_pictures_left_as_they_are_are_drawn_in_their_size(recipe: Recipes) -> None:
+    training = training_of(recipe(size=0))
+    assert training.stage.samples(training.stage.trained).shape == (3, 2 * 128, 4 * 128)
+
+
 # --- what is told ---
 
 
