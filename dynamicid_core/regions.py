@@ -63,7 +63,12 @@ def columns(count: int) -> tuple[Region, ...]:
     """Equal vertical strips from left to right, the paper's layout when no boxes are given; one person has all."""
     if count == 1:
         return (Region(),)
-    return tuple(Region(box=(i / count, 0.0, (i + 1) / count, 1.0)) for i in range(count))
+    return tuple(Region(box=strip) for strip in strips(count))
+
+
+def strips(count: int) -> list[Box]:
+    """The boxes of equal vertical strips, from left to right."""
+    return [(i / count, 0.0, (i + 1) / count, 1.0) for i in range(count)]
 
 
 def grown(region: Region, margin: float) -> Region:

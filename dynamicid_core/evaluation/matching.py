@@ -24,11 +24,6 @@ def in_regions(boxes: Sequence[Box], regions: Sequence[Box]) -> list[int | None]
     return found
 
 
-def columns(count: int) -> list[Box]:
-    """Equal strips from left to right in fractions: where people stand whom nobody placed."""
-    return [(i / count, 0.0, (i + 1) / count, 1.0) for i in range(count)]
-
-
 def outside(size: tuple[int, int], boxes: Sequence[Box], margin: float) -> NDArray[np.bool_]:
     """(height, width) True where no face is: none of the boxes, grown on each side by `margin` of its longer side.
 

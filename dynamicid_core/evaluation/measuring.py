@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
+from ..regions import strips
 from ..who import best_assignment
 from . import measures
 from .bootstrap import Value
 from .config import Cell, Config, Person, Sample, Table
 from .judge import Judge, SeenFace
-from .matching import columns, in_regions, outside
+from .matching import in_regions, outside
 from .measures import Box, Image
 from .store import Store, job_name
 
@@ -163,7 +164,7 @@ def _placed(seen: Seen, people: Sequence[Person]) -> list[int | None]:
     height, width = seen.size
     given = [person.region for person in people if person.region is not None]
     boxes = [_scaled(face.box, 1 / width, 1 / height) for face in seen.faces]
-    return in_regions(boxes, given or columns(len(people)))
+    return in_regions(boxes, given or strips(len(people)))
 
 
 def _motion(people: Sequence[Person], faces: Sequence[SeenFace | None]) -> Values:

@@ -193,9 +193,7 @@ class Reconfiguration(Stage):
         images = torch.stack([self._shards.picture(number, recipe.size) for number in numbers]).to(device)
         prompts = [recipe.text] * len(numbers)
         drawn = [
-            sampled(
-                base, tokens, nobody, [recipe.text] * len(numbers), images.shape[2:], recipe.gate, recipe.gate_threshold
-            )
+            sampled(base, tokens, nobody, prompts, images.shape[2:], recipe.gate, recipe.gate_threshold)
             for tokens in (shown.tokens, edited)
         ]
         return torch.cat([side_by_side(row) for row in (images, *drawn)], dim=1)

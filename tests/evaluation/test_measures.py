@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation import measures
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, SeenFace
-from dynamicid_pack.dynamicid_core.evaluation.matching import columns, in_regions, outside
+from dynamicid_pack.dynamicid_core.evaluation.matching import in_regions, outside
 from dynamicid_pack.dynamicid_core.faces import FaceAnalyser
+from dynamicid_pack.dynamicid_core.regions import strips
 from dynamicid_pack.dynamicid_core.who import best_assignment
 from dynamicid_pack.mini.head import EXPRESSIONS
 from dynamicid_pack.mini.render import Picture
@@ -117,7 +118,7 @@ def test_people_in_place_are_assigned_right_and_exchanged_people_wrong(count: in
         height, width, _ = picture.image.shape
         faces = judge.faces(picture.image)
         boxes = [tuple(np.array(face.box) / [width, height, width, height]) for face in faces]
-        placed = in_regions(boxes, columns(count))
+        placed = in_regions(boxes, strips(count))
         assert None not in placed
         similarity = np.array([[measures.face_similarity(r, faces[i].embedding) for r in references] for i in placed])
         assert measures.assignment_share(similarity) == right
@@ -139,7 +140,7 @@ def test_faces_stand_in_the_region_that_holds_their_middle() -> None:
     small, large, between = (0.1, 0.1, 0.2, 0.2), (0.05, 0.3, 0.35, 0.6), (0.4, 0.4, 0.55, 0.6)
     assert in_regions([small, large, between], regions) == [1, None, 2]
     assert in_regions([], regions[:2]) == [None, None]
-    assert columns(2) == regions[:2]
+    assert strips(2) == regions[:2]
 
 
 def test_without_enough_faces_somebody_is_left_out() -> None:
