@@ -80,6 +80,12 @@ def wanted_motion(
     return FacialMotion(prompt or face_prompt(expression, float(pose[0]), float(pose[1])), landmarks)
 
 
+def described_motion(face: Face | None, description: str) -> FacialMotion:
+    """The motion that free words ask for: one word names an expression, several are a prompt of their own."""
+    word = "" if " " in description else description.lower()
+    return wanted_motion(face, word, prompt="" if word else description)
+
+
 def _moved(face: Face, driver: Face | None, strength: float, pose: Points) -> Points:
     """(106, 2) squashed: this face's landmarks with the driver's expression, its head turned to `pose`."""
     frame, points = _head(face)

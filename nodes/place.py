@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from comfy.sd import CLIP
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..dynamicid_core.casting import CASTINGS, cast, regions_about
-from ..dynamicid_core.host.boxes import regions_from_boxes
+from ..dynamicid_core.host.boxes import descriptions, regions_from_boxes
+from ..dynamicid_core.host.edit import edit_motion
+from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity import Identity
+from ..dynamicid_core.motion import described_motion, own_motion
 from ..dynamicid_core.pictures import as_pixels
 from ..dynamicid_core.regions import Region, columns, grown
 from ..dynamicid_core.scene import Placement
@@ -18,6 +22,7 @@ from .preview import CANVAS, canvas_size, scene_preview
 from .sockets import MAX_PEOPLE, DynamicIDSocket, IdentitySocket, PlacementsSocket, span_inputs, weight_input
 
 FACES = "faces in a picture"
+_DYNAMICID = "From Load DynamicID: its face pack finds the faces, its imr gives people the expressions at boxes."
 _ALIASES = ["region", "regional", "area", "mask", "box", "two people", "multi id", "layout"]
 
 
@@ -110,10 +115,17 @@ class AutoLayout(io.ComfyNode):
                 max=16384,
                 tooltip="Height in pixels of the picture that the boxes were drawn for.",
             ),
+            io.Clip.Input(
+                "clip",
+                optional=True,
+                tooltip="The checkpoint's text encoder: with it and dynamicid, what is written at a box (happy, sad, "
+                "...) becomes that person's expression.",
+            ),
+            DynamicIDSocket.Input("dynamicid", optional=True, tooltip=_DYNAMICID),
         ]
         faces = [
             io.Image.Input("picture", tooltip="A pose picture, a sketch or a first pass that shows everybody's face."),
-            DynamicIDSocket.Input("dynamicid", tooltip="From Load DynamicID: its face pack finds the faces."),
+            DynamicIDSocket.Input("dynamicid", tooltip=_DYNAMICID),
             io.Combo.Input(
                 "order",
                 options=list(CASTINGS),
@@ -174,11 +186,13 @@ class AutoLayout(io.ComfyNode):
             raise ValueError("Auto Layout needs at least one person: connect Load Identity to its first socket.")
         size = (CANVAS, CANVAS)
         regions: Sequence[Region]
+        wishes: Sequence[str] = ()
         if layout["layout"] == "columns":
             regions = columns(len(people))
         elif layout["layout"] == "boxes":
             width, height = layout["picture_width"], layout["picture_height"]
             regions = regions_from_boxes(layout["boxes"], width, height)
+            wishes = descriptions(layout["boxes"])
             size = canvas_size(width, height)
         elif layout["layout"] == FACES:
             picture = as_pixels(layout["picture"][:1])[0]
@@ -198,13 +212,36 @@ class AutoLayout(io.ComfyNode):
                 "Give each person one, in the same order."
             )
         regions = [grown(region, margin) for region in regions]
+        shown = [*people.values()]
+        if any(wishes):
+            shown = _as_described(cls, shown, wishes, layout.get("clip"), layout.get("dynamicid"))
         scene = tuple(
             Placement(person, region)
-            for person, region in zip(people.values(), regions, strict=True)
+            for person, region in zip(shown, regions, strict=True)
             if person is not None  # whom Encode Identity was told to skip: their place stays free
         )
         masks = torch.stack([region.rasterise(size[1], size[0]) for region in regions])
         return _placed(cls, scene, masks, size)
+
+
+def _as_described(
+    cls: type[io.ComfyNode],
+    people: Sequence[Identity | None],
+    wishes: Sequence[str],
+    clip: CLIP | None,
+    dynamicid: DynamicID | None,
+) -> list[Identity | None]:
+    """The people, each with the expression that is written at their box."""
+    if clip is None or dynamicid is None:
+        written = ", ".join(filter(None, wishes))
+        warn(cls, f"the boxes ask for expressions ({written}): connect clip and dynamicid too, or nobody changes.")
+        return [*people]
+    return [
+        edit_motion(person, dynamicid, clip, own_motion(person.face), described_motion(person.face, wish))
+        if person is not None and wish
+        else person
+        for person, wish in zip(people, wishes, strict=True)
+    ]
 
 
 def _placed(

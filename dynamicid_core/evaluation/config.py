@@ -5,7 +5,7 @@
       "files": ["dynamicid.safetensors"],
       "tables": [{
         "name": "one person",
-        "template": "../workflows/one_person_expression.json",
+        "template": "../workflows/06_one_person_expression.json",
         "wires": {"seed": ["KSampler", "seed"], "prompt": ["Positive prompt", "text"],
                   "people": [{"reference": ["Encode Identity", "image"],
                               "expression": ["Edit Facial Motion", "expression"]}]},

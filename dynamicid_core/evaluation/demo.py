@@ -14,7 +14,7 @@ from .client import ServerError, server
 from .template import api_graph
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "workflows"
-SHOWN = ("mini_one_person", "mini_two_people", "mini_three_people")
+SHOWN = ("mini_01_one_person", "mini_02_two_people", "mini_03_three_people")
 UNTRAINED = "The miniature's DynamicID is not trained yet: who is in these pictures follows from their text alone."
 
 

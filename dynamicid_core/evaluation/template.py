@@ -1,6 +1,7 @@
 """Graph files of ComfyUI's page, read into what its API takes, as the page does it when a graph is queued."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ Graph = dict[str, Any]
 # Widgets that the page adds behind an input with one of these options, and doesn't send.
 _PAGE_ONLY = ("control_after_generate", "image_upload")
 _NOTES = ("Note", "MarkdownNote")
-_WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+_WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "BOUNDING_BOXES")
+_DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 
 
 def api_graph(template: Path, nodes: dict[str, Any]) -> Graph:
@@ -49,27 +51,52 @@ def api_graph(template: Path, nodes: dict[str, Any]) -> Graph:
 
 def _widget_values(template: Path, node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     values = list(node["widgets_values"])
-    found: dict[str, Any] = {}
-    for group in ("required", "optional"):
-        for name in info["input_order"].get(group, []):
-            kind, *options = info["input"][group][name]
-            if not (isinstance(kind, list) or kind in _WIDGETS):
-                continue
-            if not values:
-                raise ValueError(f"{template.name}: {node['type']} has no value for {name}")
-            found[name] = values.pop(0)
-            if options and any(options[0].get(option) for option in _PAGE_ONLY):
-                values.pop(0)
+    found = dict(_read(template, node, info["input"], values))
     if values:
         raise ValueError(f"{template.name}: {node['type']} has values too many: {values}")
     return found
 
 
+def _read(
+    template: Path, node: dict[str, Any], inputs: dict[str, Any], values: list[Any], before: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Each widget of these inputs with its value, which is taken off `values`."""
+    for name, kind, options in _listed(inputs):
+        if not (isinstance(kind, list) or kind in (*_WIDGETS, _DYNAMIC)):
+            continue
+        if not values:
+            raise ValueError(f"{template.name}: {node['type']} has no value for {before}{name}")
+        value = values.pop(0)
+        # The server takes a bare list for a link.
+        yield before + name, {"__value__": value} if isinstance(value, list) else value
+        if any(options.get(option) for option in _PAGE_ONLY):
+            values.pop(0)
+        if kind == _DYNAMIC:
+            chosen = _chosen(options, value)
+            if chosen is None:
+                raise ValueError(f"{template.name}: {node['type']} has no {before}{name} {value!r}")
+            yield from _read(template, node, chosen, values, f"{before}{name}.")
+
+
+def _listed(inputs: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Name, type and options of inputs, in their order."""
+    for group in ("required", "optional"):
+        for name, (kind, *options) in inputs.get(group, {}).items():
+            yield name, kind, options[0] if options else {}
+
+
+def _chosen(options: dict[str, Any], value: Any) -> dict[str, Any] | None:
+    """The inputs that a dynamic combo shows for this value."""
+    return next((option["inputs"] for option in options["options"] if option["key"] == value), None)
+
+
 def _check_slot(template: Path, node: dict[str, Any], name: str, info: dict[str, Any]) -> None:
-    known = {key: value for group in info["input"].values() for key, value in group.items()}
-    grown, _, child = name.partition(".")
-    growing = known.get(grown, [None])[0] == "COMFY_AUTOGROW_V3" and child.startswith(
-        known[grown][1]["template"]["prefix"]
-    )
-    if name not in known and not growing:
+    known = {key: (kind, options) for key, kind, options in _listed(info["input"])}
+    parent, _, child = name.partition(".")
+    kind, options = known.get(parent, (None, {}))
+    grows = kind == "COMFY_AUTOGROW_V3" and child.startswith(options["template"]["prefix"])
+    # Which of a dynamic combo's inputs there are hangs on its value, which stands first among the node's.
+    chosen = _chosen(options, node["widgets_values"][0]) if kind == _DYNAMIC else None
+    shown = chosen is not None and child in (key for key, _, _ in _listed(chosen))
+    if name not in known and not grows and not shown:
         raise ValueError(f"{template.name}: {node['type']} has no input {name}")

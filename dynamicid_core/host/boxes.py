@@ -1,5 +1,6 @@
 """The host's boxes as regions: BOUNDING_BOX and the elements that its Create Bounding Boxes canvas gives."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..regions import Region, box_from_pixels
@@ -24,13 +25,27 @@ def regions_from_boxes(boxes: Any, width: int, height: int) -> tuple[Region, ...
     Raises:
         ValueError: none of these, or a box outside the picture.
     """
+    return tuple(_region(box, width, height) for box in _listed(boxes))
+
+
+def descriptions(boxes: Any) -> tuple[str, ...]:
+    """What is written at each box (`desc` of an element, or of a box's metadata), "" where nothing is.
+
+    Args:
+        boxes: as `regions_from_boxes` takes them.
+    """
+    noted = [box.get("metadata") or box if isinstance(box, dict) else {} for box in _listed(boxes)]
+    return tuple(str(note.get("desc") or "").strip() for note in noted)
+
+
+def _listed(boxes: Any) -> Sequence[Any]:
     if isinstance(boxes, dict):
         boxes = [boxes]
     if isinstance(boxes, (list, tuple)) and boxes and isinstance(boxes[0], (list, tuple)):
         boxes = boxes[0]
     if not isinstance(boxes, (list, tuple)) or not boxes:
         raise ValueError(f"{_EXPECTED}, got {'none' if not boxes else type(boxes).__name__}. Draw a box per person.")
-    return tuple(_region(box, width, height) for box in boxes)
+    return boxes
 
 
 def _region(box: Any, width: int, height: int) -> Region:

@@ -1,7 +1,9 @@
 """The encoders' stage: text and pictures to nearby vectors, as CLIP's.
 
 The pictures' encoder also learns who is shown, by naming the person's factors from its patches: what captions from the
-web say of people ("a bald man with glasses"), these captions leave out.
+web say of people ("a bald man with glasses"), these captions leave out. The text's encoder learns to keep at every word
+which word it is and of whom it speaks: contrast alone is content with places and colours, and what a state does not
+tell (a garment, an expression), no UNet can draw.
 """
 
 import numpy as np
@@ -9,14 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks import ROW_IDS, TEXT, VISION, as_seen, parts
+from ..networks import CONTEXT, ROW_IDS, TEXT, VISION, as_seen, parts
 from ..person import CHOICES
 from ..world import World
 from .autoencoder import as_input
 from .judge import misnamed, true_kinds
 from .loop import Stage, Workshop
 from .pictures import Pictures
-from .words import Words, words
+from .words import SPOKEN_OF, Words, words
+
+SHARPNESS = 7.0  # of the choice among words by their angles to a state
 
 
 class Encoders(nn.Module):
@@ -36,6 +40,8 @@ class Encoders(nn.Module):
         self.vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
         self.logit_scale = nn.Parameter(torch.tensor(2.6))
         self.factors = nn.ModuleDict({name: nn.Linear(VISION["hidden_size"], len(c)) for name, c in CHOICES.items()})
+        self.word = nn.Linear(CONTEXT, len(said.ids) + 1, bias=False)
+        self.whom = nn.Linear(CONTEXT, SPOKEN_OF, bias=False)
 
     def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Token numbers (n, 77) to the text's states (n, 77, 128) and its vector (n, 128)."""
@@ -47,23 +53,39 @@ class Encoders(nn.Module):
         found = self.vision(pixel_values=as_seen(images), output_hidden_states=True)
         return found.hidden_states[-2], found.image_embeds
 
+    def take(self, weights: dict[str, Tensor]) -> None:
+        """Load what the stage stored; the heads stay as they are."""
+        text, vision = parts(weights)
+        self.text.load_state_dict({name: tensor for name, tensor in text.items() if name != ROW_IDS})
+        self.vision.load_state_dict(vision)
+
+    def told(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """How badly the states (n, 77, 128) of these tokens (n, 77) tell their words and whom those speak of."""
+        said = words()
+        inner = (tokens != said.start) & (tokens != said.end)
+        own = F.normalize(states[inner].float(), dim=1)
+        wrong = torch.zeros((), device=states.device)
+        for head, true in ((self.word, tokens), (self.whom, said.spoken_of(tokens))):
+            # By angle alone: what is told must be a large part of the state, not one that large weights find in it.
+            near = SHARPNESS * own @ F.normalize(head.weight.float(), dim=1).T
+            wrong = wrong + F.cross_entropy(near, true[inner])
+        return wrong
+
 
 def load(workshop: Workshop) -> Encoders:
     network = Encoders(words())
-    text, vision = parts(workshop.stored("encoders"))
-    network.text.load_state_dict({name: tensor for name, tensor in text.items() if name != ROW_IDS})
-    network.vision.load_state_dict(vision)
+    network.take(workshop.stored("encoders"))
     return network.to(workshop.device).eval().requires_grad_(False)
 
 
 class EncodersStage(Stage):
     name = "encoders"
-    steps = 2_500
+    steps = 3_600
     learning_rate = 1e-3
     weight_decay = 0.05
     batch = 48
 
-    def __init__(self, workshop: Workshop, size: int = 30_000):
+    def __init__(self, workshop: Workshop, size: int = 12_000):
         super().__init__(workshop)
         world, held_out = World(seed=1), World(seed=2, held_out_people=True)
         self.portraits = Pictures(workshop.folder, world, 1, size)
@@ -90,7 +112,8 @@ class EncodersStage(Stage):
         missed = (torch.rand(tokens.shape, generator=rng) < 0.02) & (tokens != said.end) & (tokens != said.start)
         tokens = tokens.masked_fill(missed, said.unknown)
         states, image_vector = network.seen(as_input(images, device))
-        _, text_vector = network.states(tokens.to(device))
+        tokens = tokens.to(device)
+        text_states, text_vector = network.states(tokens)
         scale = network.logit_scale.clamp(max=4.6).exp()
         near = scale * F.normalize(image_vector.float(), dim=1) @ F.normalize(text_vector.float(), dim=1).T
         right = torch.arange(len(near), device=device)
@@ -102,7 +125,13 @@ class EncodersStage(Stage):
             for name, head in network.factors.items():
                 target = torch.from_numpy(kinds[name]).to(device)
                 factors = factors + misnamed(head(patches), target) / len(CHOICES)
-        return {"loss": contrast + 0.5 * factors, "contrast": contrast, "factors": factors}
+        told = network.told(text_states, tokens)
+        return {
+            "loss": contrast + 0.5 * factors + 0.5 * told,
+            "contrast": contrast,
+            "factors": factors,
+            "told": told,
+        }
 
     def captions_told(self, network: Encoders) -> dict[str, float]:
         """How often a held-out picture's own caption is the nearest of 100."""
@@ -129,10 +158,14 @@ class EncodersStage(Stage):
         return measured
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:
-        """Text and image encoder together, their names apart; the factors' heads are not kept."""
+        """Text and image encoder together, their names apart; the heads are not kept."""
         assert isinstance(network, Encoders)
         state = {**network.text.state_dict(), **network.vision.state_dict()}
         kept = {
             name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if "position_ids" not in name
         }
         return kept | {ROW_IDS: torch.tensor(words().ids)}
+
+    def take(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
+        assert isinstance(network, Encoders)
+        network.take(weights)

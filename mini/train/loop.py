@@ -89,6 +89,12 @@ class Stage(ABC):
         """What is kept of the averaged network, under the names that it is loaded by."""
         return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
+    def take(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
+        """Give a network what `weights` kept; what is not kept stays. Raises ValueError at names of something else."""
+        unknown = network.load_state_dict(weights, strict=False).unexpected_keys
+        if unknown:
+            raise ValueError(f"expected {self.name}'s weights, got others: {unknown[:3]}")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -191,9 +197,7 @@ class Training:
             return
         stored = self.stage.workshop.stored(self.stage.name)
         for network in (self.network, self.averaged):
-            unknown = network.load_state_dict(stored, strict=False).unexpected_keys
-            if unknown:
-                raise ValueError(f"expected {self.stage.name}'s weights in {self.folder}, got others: {unknown[:3]}")
+            self.stage.take(network, stored)
         self.step, self.seconds, self.history = record.step, record.seconds, record.history
         self.say(f"{self.stage.name}: going on from the weights of step {self.step}")
 

@@ -97,14 +97,14 @@ def sample(
 
 class UNetStage(Stage):
     name = "unet"
-    steps = 8_500
+    steps = 10_000
     learning_rate = 5e-4
     weight_decay = 0.01
     average = 0.998
     channels_last = False  # its group norms are far slower so
     portraits, groups = 20, 8  # a step
     unsaid = 0.1
-    face = 3.0  # how much more a cell of a face weighs: what expressions differ in is small
+    face = 4.0  # how much more a cell of a face weighs: what expressions differ in is small
     clearest = 5.0  # signal to noise, from which on times weigh less (min-SNR, arXiv 2303.09556, section 3.4)
 
     def __init__(self, workshop: Workshop, size: int = 12_000):

@@ -11,6 +11,7 @@ from ..networks import TEXT
 from . import host
 
 LENGTH: int = TEXT["max_position_embeddings"]
+SPOKEN_OF = 1 + len(WHERE[3])  # the picture as a whole or somebody alone; then whoever stands left, middle, right
 
 
 class Words:
@@ -43,6 +44,17 @@ class Words:
             numbers = self.numbers(caption)
             row[: len(numbers)] = torch.tensor(numbers)
         return rows
+
+    def spoken_of(self, tokens: Tensor) -> Tensor:
+        """(n, LENGTH) of whom each token speaks, below SPOKEN_OF: of the one whose place was named last before it."""
+        at = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        named = torch.zeros_like(tokens)
+        for place, where in enumerate(WHERE[3], start=1):
+            clause = torch.tensor(self.numbers(where)[1:-1], device=tokens.device)
+            ends = (tokens.unfold(1, len(clause), 1) == clause).all(2)
+            named[:, len(clause) - 1 :] += place * ends
+        last = torch.where(named > 0, at, 0).cummax(1).values
+        return named.gather(1, last)
 
 
 @cache

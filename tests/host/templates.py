@@ -22,7 +22,9 @@ def at_hand(graph: dict[str, Any]) -> dict[str, Any]:
         "KSampler": {"steps": 2},
     }
     loads_photographs = any(node["class_type"] == "DynamicIDEncode" for node in graph.values())
-    edits = any(node["class_type"] == "DynamicIDEditMotion" for node in graph.values())
+    edits = any(
+        node["class_type"] == "DynamicIDEditMotion" or "layout.clip" in node["inputs"] for node in graph.values()
+    )
     for node in graph.values():
         changed = changes.get(node["class_type"], {})
         if node["class_type"] == "DynamicIDLoadIdentity":

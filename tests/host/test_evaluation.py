@@ -41,10 +41,10 @@ def _pixels(folder: Path) -> dict[str, np.ndarray]:
 def test_two_cells_of_a_template_are_drawn_and_measured(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """mini_one_person: two cells of two pictures each, saved by the server."""
+    """mini_01_one_person: two cells of two pictures each, saved by the server."""
     table = {
         "name": "one person",
-        "template": str(ROOT / "workflows" / "mini_one_person.json"),
+        "template": str(ROOT / "workflows" / "mini_01_one_person.json"),
         "set": {"EmptyLatentImage": {"batch_size": 2}, "KSampler": {"steps": 4}},
         "samples": [
             {
@@ -120,11 +120,11 @@ def test_the_documented_example_fits_its_template(server: Server, tmp_path: Path
 def test_every_switch_switches_something_off(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """two_people_expressions with references of its own: whatever is left out, another picture comes of it."""
+    """07_two_people_expressions with references of its own: whatever is left out, another picture comes of it."""
     for number in range(2):
         portrait(tmp_path / f"{number}.png", number)
     nodes = server.get("/object_info")
-    graph = at_hand(api_graph(ROOT / "workflows" / "two_people_expressions.json", nodes))
+    graph = at_hand(api_graph(ROOT / "workflows" / "07_two_people_expressions.json", nodes))
     (tmp_path / "graph.json").write_text(json.dumps(graph))
     encoders, edits = (
         [name for name, node in graph.items() if node["class_type"] == kind]

@@ -1,5 +1,7 @@
 """Auto Layout by the faces of a picture: each person's region lies about the face that is meant."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -112,3 +114,44 @@ def test_who_remembers_no_face_is_not_compared(miniature: Miniature) -> None:
     stranger = Identity(torch.zeros(4, 128), torch.zeros(4, 128), face=Face())
     with pytest.raises(ValueError, match=r"Person 1 .* remembers no face"):
         placed(miniature, [stranger], image(TRIO.image), "most similar")
+
+
+def boxed(miniature: Miniature, people: list, boxes: list, **connected: Any) -> list[Identity]:
+    layout = {"layout": "boxes", "boxes": boxes, "picture_width": 256, "picture_height": 128} | connected
+    scene, _, _ = AutoLayout.execute({f"person_{i}": person for i, person in enumerate(people)}, layout).result
+    return [placement.identity for placement in scene]
+
+
+LEFT, RIGHT = [0, 0, 1000, 500], [0, 500, 1000, 1000]
+
+
+@pytest.mark.parametrize("kind", ["elements", "boxes"])
+def test_what_is_written_at_a_box_is_its_persons_expression(miniature: Miniature, kind: str) -> None:
+    boxes = [{"bbox": LEFT, "desc": " Happy "}, {"bbox": RIGHT, "desc": ""}]
+    if kind == "boxes":
+        boxes = [
+            {"x": 0, "y": 0, "width": 128, "height": 128, "metadata": {"desc": "happy"}},
+            {"x": 128, "y": 0, "width": 128, "height": 128, "metadata": {}},
+        ]
+    people = [unknown(), unknown()]
+    happy, other = boxed(miniature, people, boxes, clip=miniature.clip, dynamicid=miniature.dynamicid)
+    assert happy.face_prompt == "in a happy expression, in front view"
+    assert other is people[1]
+
+
+def test_several_words_at_a_box_are_a_prompt(miniature: Miniature) -> None:
+    boxes = [{"bbox": LEFT, "desc": "laughing, facing up"}]
+    (person,) = boxed(miniature, [unknown()], boxes, clip=miniature.clip, dynamicid=miniature.dynamicid)
+    assert person.face_prompt == "laughing, facing up"
+
+
+def test_who_was_skipped_gets_no_expression(miniature: Miniature) -> None:
+    boxes = [{"bbox": LEFT, "desc": "happy"}, {"bbox": RIGHT, "desc": "sad"}]
+    (sad,) = boxed(miniature, [None, unknown()], boxes, clip=miniature.clip, dynamicid=miniature.dynamicid)
+    assert "sad" in sad.face_prompt
+
+
+def test_expressions_that_cannot_be_given_are_told(miniature: Miniature, caplog: pytest.LogCaptureFixture) -> None:
+    person = unknown()
+    assert boxed(miniature, [person], [{"bbox": LEFT, "desc": "happy"}]) == [person]
+    assert "(happy)" in caplog.text and "connect clip and dynamicid" in caplog.text

@@ -32,7 +32,7 @@ def _template(name: str, server: Server) -> dict[str, Any]:
     return graph if name.startswith("mini_") else at_hand(graph)
 
 
-@pytest.mark.parametrize("name", ["two_people_expressions", "mini_two_people_expressions"])
+@pytest.mark.parametrize("name", ["07_two_people_expressions", "mini_07_two_people_expressions"])
 def test_a_new_seed_encodes_and_edits_nobody_again(name: str, server: Server) -> None:
     first, again = _template(name, server), _template(name, server)
     before = server.run(first)
