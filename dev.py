@@ -5,10 +5,12 @@ Needs Python 3.10 to 3.13 with its venv module, and nothing else. Everything is 
 checkouts share (DYNAMICID_DEV_HOME chooses another); no environment of the user's is ever installed into.
 
     python dev.py demo [--json]  draws pictures with ComfyUI and the pack's own miniature, and says where they are
-    python dev.py test [ARGS]    ruff, mypy and all tests. ARGS go to pytest; with any but --full, only pytest runs
+    python dev.py test [ARGS]    ruff, mypy and all tests. ARGS go to pytest; with any but --full, only it runs;
+                                 --install-browser installs Chromium first, for the tests in a browser
     python dev.py env            make the environment and print {"python": ..., "comfyui": ..., "version": ...}
     python dev.py serve [ARGS]   ComfyUI with the pack, in the browser. ARGS go to ComfyUI's main.py
     python dev.py bench [ARGS]   the benchmarks. ARGS go to benchmarks/run.py
+    python dev.py pictures       makes the pictures of templates, README and help anew; needs Chromium
 
 The host is the ComfyUI in COMFYUI_PATH, or the one that the pack is installed under, or else a published one that is
 fetched; --host always takes the published one. The first run downloads some 3 GB. A run that was interrupted goes on
@@ -426,11 +428,29 @@ def check_code(place: Workplace) -> list[int]:
     return [lint, layout, types]
 
 
+def install_browser() -> None:
+    """Chromium for the tests in a browser, by Debian's packages; nothing where there is one already."""
+    if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        return
+    apt = shutil.which("apt-get")
+    if apt is None:
+        raise DevError("--install-browser needs apt-get. Install Chromium yourself; DYNAMICID_BROWSER may name it.")
+    say("Chromium (200 MB, a minute)")
+    for command in (("update",), ("install", "--yes", "--no-install-recommends", "chromium", "fonts-dejavu-core")):
+        try:
+            subprocess.run([apt, *command], stdout=sys.stderr, check=True)
+        except subprocess.CalledProcessError as error:
+            raise DevError(f"apt-get {command[0]} failed: run this as root, or install Chromium yourself") from error
+
+
 def test(place: Workplace, arguments: Sequence[str]) -> int:
     """Check the code and run all tests, or only the tests that `arguments` choose; the first failure's exit status."""
-    statuses = check_code(place) if set(arguments) <= {"--full"} else []
+    chosen = [argument for argument in arguments if argument != "--install-browser"]
+    if len(chosen) < len(arguments):
+        install_browser()
+    statuses = check_code(place) if set(chosen) <= {"--full"} else []
     # The command, not `python -m pytest`: that would put the checkout, and so its `nodes` folder, on sys.path.
-    statuses.append(place.run(place.env.command("pytest"), *arguments))
+    statuses.append(place.run(place.env.command("pytest"), *chosen))
     return next(filter(None, statuses), 0)
 
 
@@ -464,12 +484,18 @@ def serve(place: Workplace, arguments: Sequence[str]) -> int:
     return place.run(*server_command(place, arguments), cwd=place.host.path)
 
 
+def pictures(place: Workplace, arguments: Sequence[str]) -> int:
+    """Make the pictures of templates and pages anew."""
+    server = server_command(place, ["--disable-api-nodes"])
+    return place.run(place.env.python, "-m", "tests.browser.pictures", *arguments, "--", *server)
+
+
 def bench(place: Workplace, arguments: Sequence[str]) -> int:
     """Run the benchmarks."""
     return place.run(place.env.python, ROOT / "benchmarks" / "run.py", *arguments)
 
 
-COMMANDS = {command.__name__: command for command in (demo, test, env, serve, bench)}
+COMMANDS = {command.__name__: command for command in (demo, test, env, serve, bench, pictures)}
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -1,7 +1,9 @@
 """The pack's nodes, one module per step of a graph: load, encode, place, apply, inspect."""
 
+import torch
 from comfy_api.latest import ComfyExtension, io
 
+from ..dynamicid_core import runtime
 from ..dynamicid_core.host import folders
 from .apply import Apply, ApplyAdvanced
 from .edit import EditFacialMotion
@@ -18,6 +20,7 @@ class DynamicIDExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         folders.register()
+        runtime.tell(cuda=torch.cuda.is_available())
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
