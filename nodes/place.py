@@ -187,6 +187,7 @@ class AutoLayout(io.ComfyNode):
         size = (CANVAS, CANVAS)
         regions: Sequence[Region]
         wishes: Sequence[str] = ()
+        backdrop: Tensor | None = None
         if layout["layout"] == "columns":
             regions = columns(len(people))
         elif layout["layout"] == "boxes":
@@ -195,6 +196,7 @@ class AutoLayout(io.ComfyNode):
             wishes = descriptions(layout["boxes"])
             size = canvas_size(width, height)
         elif layout["layout"] == FACES:
+            backdrop = layout["picture"][0, ..., :3].expand(-1, -1, 3).cpu()
             picture = as_pixels(layout["picture"][:1])[0]
             height, width = picture.shape[:2]
             found, spare = cast(list(people.values()), picture, layout["order"], layout["dynamicid"].faces)
@@ -221,7 +223,7 @@ class AutoLayout(io.ComfyNode):
             if person is not None  # whom Encode Identity was told to skip: their place stays free
         )
         masks = torch.stack([region.rasterise(size[1], size[0]) for region in regions])
-        return _placed(cls, scene, masks, size)
+        return _placed(cls, scene, masks, size, backdrop)
 
 
 def _as_described(
@@ -245,10 +247,14 @@ def _as_described(
 
 
 def _placed(
-    cls: type[io.ComfyNode], scene: tuple[Placement, ...], masks: Tensor, size: tuple[int, int]
+    cls: type[io.ComfyNode],
+    scene: tuple[Placement, ...],
+    masks: Tensor,
+    size: tuple[int, int],
+    backdrop: Tensor | None = None,
 ) -> io.NodeOutput:
     absent = [placement.identity.name or "a person" for placement in scene if placement.is_absent]
     if absent:
         warn(cls, f"{', '.join(absent)} will be absent: the region or the part of sampling is empty.")
-    preview = scene_preview(scene, *canvas_size(*size))
+    preview = scene_preview(scene, *canvas_size(*size), backdrop)
     return io.NodeOutput(scene, masks, preview, ui=ui.PreviewImage(preview, cls=cls))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -46,15 +47,49 @@ def overlay(base: Tensor, maps: Sequence[Tensor]) -> Tensor:
     return picture
 
 
-def scene_preview(scene: Sequence[Placement], width: int = CANVAS, height: int = CANVAS) -> Tensor:
-    """The regions of a scene with the people's names: (1, H, W, 3) in [0, 1]."""
-    paper = torch.tensor(_PAPER).div(255).expand(height, width, 3)
+def scene_preview(
+    scene: Sequence[Placement], width: int = CANVAS, height: int = CANVAS, backdrop: Tensor | None = None
+) -> Tensor:
+    """The regions of a scene, outlined, with the people's names and faces: (1, H, W, 3) in [0, 1].
+
+    Args:
+        backdrop: (H, W, 3) in [0, 1], any size: the picture by which the regions were laid out.
+    """
+    if backdrop is None:
+        paper = torch.tensor(_PAPER).div(255).expand(height, width, 3)
+    else:
+        paper = F.interpolate(backdrop.movedim(-1, 0)[None], (height, width), mode="area")[0].movedim(0, -1)
     masks = [placement.region.rasterise(height, width) for placement in scene]
+    sheet = overlay(paper, masks)
+    for number, (placement, mask) in enumerate(zip(scene, masks, strict=True)):
+        sheet[outline(mask)] = torch.tensor(colour(number)) / 255
+        if placement.identity.thumbnail is not None:
+            _paste(sheet, placement.identity.thumbnail, mask)
     labels = [
         (placement.identity.name or f"person {number + 1}", mask)
         for number, (placement, mask) in enumerate(zip(scene, masks, strict=True))
     ]
-    return labelled(overlay(paper, masks), labels)
+    return labelled(sheet, labels)
+
+
+def outline(mask: Tensor, width: int = 2) -> Tensor:
+    """Where a mask (H, W) ends: (H, W) bool, `width` pixels wide, inside it; the picture's edge ends it too."""
+    inside = (mask > 0.5).float()[None, None]
+    deep = -F.max_pool2d(F.pad(-inside, (width,) * 4), 2 * width + 1, stride=1)
+    return (inside - deep > 0)[0, 0]
+
+
+def _paste(sheet: Tensor, thumbnail: Tensor, mask: Tensor) -> None:
+    """Put a face (h, w, 3) uint8 into the upper left corner of where a mask lies; nothing where there is no room."""
+    rows, cols = torch.nonzero(mask > 0.5, as_tuple=True)
+    if not len(rows):
+        return
+    top, left = int(rows.min()) + 6, int(cols.min()) + 6
+    room = min(sheet.shape[0] // 5, int(rows.max()) - top - 6, int(cols.max()) - left - 6)
+    if room < 16:
+        return
+    face = F.interpolate(thumbnail.movedim(-1, 0)[None].float() / 255, (room, room), mode="area")
+    sheet[top : top + room, left : left + room] = face[0].movedim(0, -1)
 
 
 def faces_preview(images: Tensor, faces: Sequence[Face | None]) -> Tensor:
