@@ -447,3 +447,23 @@ place.run(sys.executable, "-c", "import time; print('started', flush=True); time
         started = time.monotonic()
         assert parent.stdout.read() == ""  # returns when the command, which has the pipe too, has ended
         assert time.monotonic() - started < 30
+
+
+def test_a_browser_that_is_there_is_not_installed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev.shutil, "which", lambda name: "/usr/bin/chromium" if name == "chromium" else None)
+    monkeypatch.setattr(dev.subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    dev.install_browser()
+
+
+def test_a_browser_is_installed_by_debians_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(dev.shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
+    monkeypatch.setattr(dev.subprocess, "run", lambda command, **_: commands.append(command))
+    dev.install_browser()
+    assert [command[1] for command in commands] == ["update", "install"] and "chromium" in commands[1]
+
+
+def test_where_no_browser_can_be_installed_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev.shutil, "which", lambda name: None)
+    with pytest.raises(dev.DevError, match="DYNAMICID_BROWSER"):
+        dev.install_browser()
