@@ -73,13 +73,6 @@ def with_all_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if name != ROW_IDS} | {ROWS: table}
 
 
-def parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the encoders' stage stored, parted: the text encoder's weights and the image encoder's."""
-    vision = {name: tensor for name, tensor in state.items() if name.startswith(("vision_model.", "visual_"))}
-    text = {name: tensor for name, tensor in state.items() if name not in vision}
-    return text, vision
-
-
 def as_seen(images: Tensor) -> Tensor:
     """Pictures (n, 3, H, W) in [0, 1] as the image encoder sees them whole: (n, 3, 128, 128) in [-1, 1]."""
     size = VISION["image_size"]

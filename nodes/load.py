@@ -107,7 +107,7 @@ class LoadDynamicIDMini(io.ComfyNode):
             display_name="Load DynamicID Mini",
             category="DynamicID/load",
             description="Loads the miniature that comes with the pack: a small SD1.5 that draws people as flat "
-            "illustrations, 128 pixels high. It needs no other file. Its training is not finished.",
+            "illustrations, 128 pixels high. It needs no other file. Its DynamicID is not trained yet.",
             search_aliases=PEOPLE_ALIASES,
             outputs=[
                 io.Model.Output(display_name="model"),

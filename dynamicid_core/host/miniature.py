@@ -45,7 +45,7 @@ def load_miniature(folder: Path = WEIGHTS) -> Miniature:
         FileNotFoundError: a file of the pack is missing.
         ValueError: a file is damaged.
     """
-    text, vision = networks.parts(_weights(folder, "encoders"))
+    text, vision = _weights(folder, "text"), _weights(folder, "vision")
     vae = VAE(sd=_weights(folder, "autoencoder"))
     model = _model(_weights(folder, "unet"))
     dynamicid = replace(

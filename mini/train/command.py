@@ -12,15 +12,16 @@ import torch
 
 from . import ship
 from .autoencoder import AutoencoderStage
-from .encoders import EncodersStage
 from .face_pack import FacePackStage
 from .judge import JudgeStage
 from .loop import Stage, Training, Workshop, half_is_quicker
+from .text import TextStage
 from .unet import UNetStage
+from .vision import VisionStage
 
 # In the order in which they are trained: each may use what those before it stored.
 STAGES: dict[str, Callable[[Workshop], Stage]] = {
-    stage.name: stage for stage in (AutoencoderStage, JudgeStage, EncodersStage, UNetStage, FacePackStage)
+    stage.name: stage for stage in (AutoencoderStage, JudgeStage, VisionStage, TextStage, UNetStage, FacePackStage)
 }
 
 

@@ -23,11 +23,10 @@ _WIDTHS = tuple(networks.UNET["model_channels"] * times for times in networks.UN
 
 def export(weights: Path, folder: Path) -> None:
     """Write what ships in `weights` to `folder`. Raises ValueError where ComfyUI, for its tokenizer, is missing."""
-    text, vision = networks.parts(ship.as_shipped(weights, "encoders"))
     unet(ship.as_shipped(weights, "unet")).save_pretrained(folder / "unet")
     autoencoder(ship.as_shipped(weights, "autoencoder")).save_pretrained(folder / "vae")
-    _text_encoder(networks.with_all_rows(text)).save_pretrained(folder / "text_encoder")
-    _image_encoder(vision).save_pretrained(folder / "image_encoder")
+    _text_encoder(networks.with_all_rows(ship.as_shipped(weights, "text"))).save_pretrained(folder / "text_encoder")
+    _image_encoder(ship.as_shipped(weights, "vision")).save_pretrained(folder / "image_encoder")
     DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     ).save_pretrained(folder / "scheduler")

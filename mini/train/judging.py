@@ -101,6 +101,6 @@ def _to_height(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _fingerprint(folder: Path) -> str:
     """64 hex digits of the weights that judge."""
     found = hashlib.sha256()
-    for name in ("judge", "encoders"):
+    for name in ("judge", "text", "vision"):
         found.update((folder / f"{name}.safetensors").read_bytes())
     return found.hexdigest()

@@ -15,20 +15,21 @@ from ..kept import keep, widen
 from ..networks import VISION
 from . import autoencoder, encoders, face_pack, host, judge
 from .autoencoder import AutoencoderStage
-from .encoders import EncodersStage
 from .face_networks import read_pack, write_pack
 from .face_pack import FacePackStage
 from .judge import JudgeStage
 from .loop import RECORD, Workshop, read_record, write_record
+from .text import TextStage
 from .unet import UNetStage
 
 FORMAT = "dynamicid-mini-1"
-NETWORKS = ("autoencoder", "encoders", "unet", "judge")
+NETWORKS = ("autoencoder", "vision", "text", "unet", "judge")
 PACK = "face-pack"
 WHAT = {
     "autoencoder": "pictures to latents and back (TAESD's architecture)",
     "judge": "names every factor, the expression, the pose, the person: judges the others",
-    "encoders": "text and image encoder, by contrast (CLIP's architectures)",
+    "vision": "pictures to states and a vector, by contrast (CLIP's architecture)",
+    "text": "captions to states and a vector (CLIP's architecture)",
     "unet": "latents from captions (SD1.5's architecture, noise prediction)",
     PACK: "detection, landmarks, pose and recognition, as insightface loads them",
 }
@@ -62,7 +63,7 @@ def show(workshop: Workshop, folder: Path) -> None:
         for kind in ("curves", "samples"):
             drawn = workshop.folder / stage / f"{kind}.png"
             image = cv2.imread(str(drawn)) if drawn.exists() else None
-            if image is not None:  # the encoders have no samples, and what was restored has none
+            if image is not None:  # encoders have no samples, and what was restored has none
                 cv2.imwrite(str(folder / f"{stage}-{kind}.webp"), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
 
 
@@ -105,7 +106,7 @@ def measure(workshop: Workshop, folder: Path, quick: bool = False) -> dict[str, 
         def round_trip(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
             return autoencoder.decode(coder, autoencoder.encode(coder, images, shop), shop)
 
-        coding, reading, drawing = AutoencoderStage(shop), EncodersStage(shop), UNetStage(shop)
+        coding, reading, drawing = AutoencoderStage(shop), TextStage(shop), UNetStage(shop)
         judges, faces = JudgeStage(shop), FacePackStage(shop)
         if quick:
             for pictures in (coding.held_out, reading.held_out, judges.held_out, faces.held_out):
@@ -117,7 +118,7 @@ def measure(workshop: Workshop, folder: Path, quick: bool = False) -> dict[str, 
                 "autoencoder": coding.measures(coder),
                 "judge": judges.report(judging),
                 "judge, on round trips": judges.report(judging, round_trip),
-                "encoders": reading.captions_told(encoders.load(shop)),
+                "text": reading.captions_told(encoders.load(shop).text),
                 "unet": drawing.measures(unet, (4, 2, 2) if quick else (200, 100, 100)),
                 PACK: faces.report(folder / PACK),
                 f"{PACK}, on round trips": faces.report(folder / PACK, round_trip),

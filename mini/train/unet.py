@@ -75,7 +75,7 @@ def sample(
     size: tuple[int, int],
     workshop: Workshop,
     steps: int = 20,
-    guidance: float = 4.0,
+    guidance: float = 7.0,
     seed: int = 0,
 ) -> Tensor:
     """Latents (n, 4, *size) drawn from noise by DDIM with classifier-free guidance."""
@@ -97,15 +97,19 @@ def sample(
 
 class UNetStage(Stage):
     name = "unet"
-    steps = 10_000
+    steps = 9_800
     learning_rate = 5e-4
+    cool_down = 0.2
     weight_decay = 0.01
     average = 0.998
     channels_last = False  # its group norms are far slower so
-    portraits, groups = 20, 8  # a step
+    portraits, groups = 12, 12  # a step
     unsaid = 0.1
     face = 4.0  # how much more a cell of a face weighs: what expressions differ in is small
     clearest = 5.0  # signal to noise, from which on times weigh less (min-SNR, arXiv 2303.09556, section 3.4)
+    darkest = (
+        10.0  # up to which times weigh more, the less signal they have left: there heads, views, faces are laid out
+    )
 
     def __init__(self, workshop: Workshop, size: int = 12_000):
         super().__init__(workshop)
@@ -141,8 +145,12 @@ class UNetStage(Stage):
             said = network(mixed, times, context, transformer_options=OPTIONS)
             weight = 1 + (self.face - 1) * on_faces(boxes, *true.shape[2:]).to(device)
             wrong = (weight * (said.float() - noise).square()).mean((1, 2, 3)) / weight.mean((1, 2, 3))
-            clear = left.flatten() / (1 - left.flatten())
-            found[name] = (wrong * (self.clearest / clear).clamp(max=1)).mean()
+            signal = left.flatten()
+            clear = signal / (1 - signal)
+            # 1 / signal: as if the velocity was predicted (arXiv 2202.00512, section 4), whose error at dark times is
+            # the picture's; the noise's own is next to nothing there, whatever the picture.
+            times_weight = (1 / signal).clamp(max=self.darkest) * (self.clearest / clear).clamp(max=1)
+            found[name] = (wrong * times_weight).mean()
         # Every picture weighs the same for its area.
         share = self.portraits / (self.portraits + 2 * self.groups)
         return {"loss": share * found["portraits"] + (1 - share) * found["groups"], **found}

@@ -6,12 +6,35 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..caption import ADJECTIVES, CLOTHES_COLOURS, COUNTS, GARMENTS, PLACES, TILTS, VIEWS, WHERE
+from ..caption import ADJECTIVES, CLOTHES_COLOURS, COUNTS, GARMENTS, PLACES, TILTS, VIEWS, WHERE, parse
 from ..networks import TEXT
 from . import host
 
 LENGTH: int = TEXT["max_position_embeddings"]
 SPOKEN_OF = 1 + len(WHERE[3])  # the picture as a whole or somebody alone; then whoever stands left, middle, right
+
+# What a caption may say, and all that it can be: of the picture, and of the first, second and third person in it.
+OF_ALL: dict[str, Sequence[str | int]] = {"place": PLACES, "count": tuple(COUNTS)}
+OF_ONE: dict[str, Sequence[str | int]] = {
+    "colour": CLOTHES_COLOURS,
+    "garment": GARMENTS,
+    "expression": tuple(ADJECTIVES),
+    "tilt": TILTS,
+    "view": tuple(VIEWS),
+}
+SAYINGS = OF_ALL | {f"{kind}_{person}": choices for person in range(3) for kind, choices in OF_ONE.items()}
+
+
+def said_in(captions: Sequence[str]) -> dict[str, Tensor]:
+    """For each of SAYINGS (n,) int64: the place of what each caption says among the choices, -1 where it is silent."""
+    found = {name: torch.full((len(captions),), -1) for name in SAYINGS}
+    for row, ask in enumerate(map(parse, captions)):
+        says = {"place": ask.place, "count": len(ask.people)}
+        says |= {f"{kind}_{i}": getattr(look, kind) for i, look in enumerate(ask.people) for kind in OF_ONE}
+        for name, value in says.items():
+            if value is not None:
+                found[name][row] = SAYINGS[name].index(value)
+    return found
 
 
 class Words:

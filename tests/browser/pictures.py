@@ -23,6 +23,7 @@ from .page import FLAGS, GraphPage, find_browser
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
+FULL_SIZE = [template for template in TEMPLATES if not template.stem.startswith("mini_")]
 SIZE = 512  # of the longer side of a template's picture
 PAPER = (38, 38, 44)
 ICON = 3  # which drawn person is the pack's
@@ -56,11 +57,11 @@ def make(client: Client, chosen: Sequence[Path], executable: str, only: Sequence
     client.upload("example.png", drawn(5, SIZE))
     nodes = client.get("/object_info")
     (pack,) = client.get("/workflow_templates")
-    for template in (path for path in chosen if path.stem.startswith("mini_")):
+    for template in (path for path in chosen if path not in FULL_SIZE):
         result(client, template, nodes)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        for template in (path for path in chosen if not path.stem.startswith("mini_")):
+        for template in (path for path in chosen if path in FULL_SIZE):
             with browser.new_context(viewport={"width": 1600, "height": 1600}) as context:
                 graph(context.new_page(), client.address, pack, template)
         for name, shoot in SCREENSHOTS.items():
@@ -78,7 +79,7 @@ def make(client: Client, chosen: Sequence[Path], executable: str, only: Sequence
 
 def named_models(folder: Path) -> Path:
     """Empty files of the names that templates ask for, so that their graphs stand complete; the host's list of them."""
-    for template in TEMPLATES:
+    for template in FULL_SIZE:
         for node in json.loads(template.read_text("utf-8"))["nodes"]:
             for kind, name in zip(MODELS.get(node["type"], ()), node["widgets_values"], strict=False):
                 if name != "None":

@@ -69,7 +69,7 @@ def test_an_encoder_of_another_width_is_refused() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="encoders"):
+    with pytest.raises(FileNotFoundError, match="text"):
         load_miniature(tmp_path)
 
 

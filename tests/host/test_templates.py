@@ -48,9 +48,8 @@ def test_the_page_lists_them(server: Server) -> None:
     assert sorted(listed) == [template.stem for template in TEMPLATES]
 
 
-@pytest.mark.parametrize("template", MINIATURE, ids=lambda path: path.stem)
-def test_the_miniatures_have_pictures(template: Path, server: Server) -> None:
-    """Those that they draw; with generated weights the others' would be noise."""
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_they_have_pictures(template: Path, server: Server) -> None:
     with Image.open(template.with_suffix(".jpg")) as picture:
         assert max(picture.size) == 512
     assert server.fetch(f"/api/workflow_templates/dynamicid/{template.stem}.jpg").startswith(b"\xff\xd8")
@@ -82,9 +81,8 @@ def test_the_miniature_draws_it(template: Path, nodes: dict[str, Any], server: S
     result = server.run(fitting(template, nodes))
     assert result.message == ""
     assert len(result.images) >= {"mini_08_expression_sheet": 7, "mini_01_one_person": 4}.get(template.stem, 1)
-    sizes = [(192, 384)] if template.stem == "mini_12_second_pass" else [(128, 128), (128, 256)]
     for picture in result.images:
-        assert picture.shape[:2] in sizes
+        assert picture.shape in ((128, 128, 3), (128, 256, 3))
         assert picture.std() > 20
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.mini import networks
-from dynamicid_pack.mini.train import encoders, judge, pictures, unet
+from dynamicid_pack.mini.train import encoders, judge, pictures, text, unet, vision
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
 from dynamicid_pack.mini.train.loop import Training, Workshop
 from dynamicid_pack.mini.train.pictures import Pictures
+from dynamicid_pack.mini.train.words import SAYINGS, Words, said_in
 from dynamicid_pack.mini.world import World
 
 
@@ -39,8 +40,14 @@ def small_judge(workshop):
     return stage
 
 
-def small_encoders(workshop):
-    stage = short(encoders.EncodersStage(workshop, 96))
+def small_vision(workshop):
+    stage = short(vision.VisionStage(workshop, 96))
+    stage.batch = 4
+    return stage
+
+
+def small_text(workshop):
+    stage = short(text.TextStage(workshop, 96))
     stage.batch = 4
     return stage
 
@@ -57,7 +64,13 @@ def small_autoencoder(workshop):
     return stage
 
 
-BASE = {"autoencoder": small_autoencoder, "judge": small_judge, "encoders": small_encoders, "unet": small_unet}
+BASE = {
+    "autoencoder": small_autoencoder,
+    "judge": small_judge,
+    "vision": small_vision,
+    "text": small_text,
+    "unet": small_unet,
+}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +86,7 @@ def workshop(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("name", ["judge", "encoders", "unet"])
+@pytest.mark.parametrize("name", ["judge", "vision", "text", "unet"])
 def test_each_stage_resumes_exactly(workshop, tmp_path, name):
     parts = Workshop(tmp_path)
     for other in workshop.folder.iterdir():
@@ -139,7 +152,7 @@ def test_the_judge_reports_shares(workshop):
 
 
 def test_every_caption_is_made_of_known_words_and_fits(workshop):
-    words = encoders.words()
+    words = Words()
     for count in (1, 2, 3):
         for i in range(60):
             numbers = words.numbers(World(seed=9, silence=0.0).sample(i, count).caption)
@@ -148,16 +161,49 @@ def test_every_caption_is_made_of_known_words_and_fits(workshop):
     assert words.unknown in words.numbers("a portrait of a zebra")
 
 
+def test_of_whom_a_word_speaks(workshop):
+    said = Words()
+    caption = "three people, on the left in a red hoodie, the face is slightly turned to the left, on the right happy"
+    tokens = said.batch([caption])
+    whom = said.spoken_of(tokens)[0, : len(said.numbers(caption))].tolist()
+    left, right = whom.index(1), whom.index(3)
+    assert set(whom[:left]) == {0} and set(whom[left:right]) == {1} and set(whom[right:]) == {3}
+    assert said.spoken_of(said.batch(["a portrait of a person, facing up"])).sum() == 0
+
+
+def test_what_a_caption_says_is_numbered_and_its_silence_too():
+    found = said_in(
+        ["a portrait of a person in a red hoodie, facing up", "two people, at night, on the right in side view"]
+    )
+    assert found.keys() == SAYINGS.keys()
+    told = {name: [SAYINGS[name][i] if i >= 0 else None for i in found[name]] for name in found}
+    assert told["count"] == [1, 2] and told["place"] == [None, "at night"]
+    assert told["colour_0"] == ["red", None] and told["tilt_0"] == ["facing up", None]
+    assert told["view_1"] == [None, "in side view"] and told["view_0"] == [None, None]
+
+
+def test_states_that_tell_their_words_are_told_from_those_that_do_not(workshop):
+    reader, captions = text.Reader(), ["two people, on the left in a red hoodie", "a portrait of a person, at night"]
+    tokens = Words().batch(captions)
+    blind = torch.randn(2, 77, networks.CONTEXT)
+    telling = reader.word.weight[tokens] + reader.whom.weight[Words().spoken_of(tokens)]
+    with torch.no_grad():
+        worse = reader.told(blind, tokens, captions, torch.Generator().manual_seed(0))["words"]
+        better = reader.told(telling, tokens, captions, torch.Generator().manual_seed(0))["words"]
+    assert better < 0.5 * worse
+
+
 def test_the_host_reads_captions_as_the_trainer(workshop):
     import comfy.sd1_clip
 
     network = encoders.load(workshop)
     captions = ["two people, at the beach, on the left in a red shirt, in a happy expression", "", "a zebra, 4k"]
     with torch.no_grad():
-        states, vectors = network.states(encoders.words().batch(captions))
-    text, _ = networks.parts(workshop.stored("encoders"))
+        states, vectors = network.states(Words().batch(captions))
     model = comfy.sd1_clip.SDClipModel(textmodel_json_config=dict(networks.TEXT), dtype=torch.float32)
-    missing, unexpected = model.transformer.load_state_dict(networks.with_all_rows(text), strict=False)
+    missing, unexpected = model.transformer.load_state_dict(
+        networks.with_all_rows(workshop.stored("text")), strict=False
+    )
     assert not missing and not unexpected
     tokenizer = comfy.sd1_clip.SDTokenizer(embedding_size=networks.CONTEXT)
     for i, caption in enumerate(captions):
@@ -174,11 +220,10 @@ def test_the_host_sees_pictures_as_the_trainer(workshop, tmp_path):
     images = torch.rand(2, 3, 128, 128).mul(255).round() / 255
     with torch.no_grad():
         states, vectors = network.seen(images)
-    _, vision = networks.parts(workshop.stored("encoders"))
     config = tmp_path / "vision.json"
     config.write_text(json.dumps(networks.VISION))
     model = comfy.clip_vision.ClipVisionModel(str(config))
-    missing, unexpected = model.load_sd(vision)
+    missing, unexpected = model.load_sd(workshop.stored("vision"))
     assert not missing and not unexpected
     with torch.inference_mode():
         found = model.encode_image(images.permute(0, 2, 3, 1))

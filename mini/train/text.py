@@ -1,0 +1,160 @@
+"""The text's stage: a text encoder for the image encoder that there is, whose states tell all that a caption says.
+
+Contrast alone is content with what tells most pictures apart, places and colours. What the states leave out, a garment
+or an expression, no UNet can draw and no reconfigurator can ask for. So every word's state learns to keep which word it
+is and of whom it speaks, and the end's, with all that fill the row up behind it, the whole caption. The image encoder
+stays as it is (locked-image tuning, arXiv 2111.07991).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..networks import CONTEXT, ROW_IDS
+from ..world import World
+from . import encoders, pictures
+from .autoencoder import as_input
+from .loop import Stage, Workshop
+from .pictures import Pictures, numbers_of
+from .vision import contrast
+from .words import SAYINGS, SPOKEN_OF, said_in, words
+
+WORD, END = 7.0, 20.0  # sharpness of choices by angle: a word's state tells two things, the end's up to seventeen
+
+
+class Choice(nn.Module):
+    """Directions of states, one for each thing that a state may tell; which it tells is read off the angles alone.
+
+    So what is told must be a large part of a state, not one that large weights find in it.
+    """
+
+    def __init__(self, choices: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(choices, CONTEXT).uniform_(-1, 1) / CONTEXT**0.5)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States (n, 128) to cosines (n, choices)."""
+        return F.normalize(states.float(), dim=1) @ F.normalize(self.weight.float(), dim=1).T
+
+    def misread(self, states: Tensor, true: Tensor, sharpness: float) -> Tensor:
+        """Cross entropy of the choice, where there is one to be made (`true` (n,) is not -1)."""
+        wrong = F.cross_entropy(sharpness * self(states), true, ignore_index=-1, reduction="sum")
+        return wrong / (true >= 0).sum().clamp(min=1)
+
+
+class Reader(nn.Module):
+    """A text encoder, and heads that read its states while it learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = encoders.text_model()
+        self.logit_scale = nn.Parameter(torch.tensor(2.6))
+        self.word, self.whom = Choice(len(words().ids) + 1), Choice(SPOKEN_OF)
+        self.sayings = nn.ModuleDict({name: Choice(len(choices)) for name, choices in SAYINGS.items()})
+
+    def told(self, states: Tensor, tokens: Tensor, captions: Sequence[str], rng: torch.Generator) -> dict[str, Tensor]:
+        """How badly the states (n, 77, 128) of these tokens (n, 77) tell what they are asked to.
+
+        A word's: which word it is, and of whom it speaks. The end's, and one drawn of those behind it: everything.
+        """
+        said = words()
+        inner = (tokens != said.start) & (tokens != said.end)
+        kept = self.word.misread(states[inner], tokens[inner], WORD)
+        kept = kept + self.whom.misread(states[inner], said.spoken_of(tokens)[inner], WORD)
+        row, end = torch.arange(len(tokens), device=tokens.device), (tokens == said.end).int().argmax(1)
+        later = end + (torch.rand(len(tokens), generator=rng).to(end.device) * (tokens.shape[1] - end)).long()
+        asked = {name: true.to(tokens.device) for name, true in said_in(captions).items()}
+        wrong = [
+            head.misread(own, asked[name], END)
+            for own in (states[row, end], states[row, later])
+            for name, head in self.sayings.items()
+            if isinstance(head, Choice)
+        ]
+        return {"words": kept, "whole": torch.stack(wrong).sum() / len(self.sayings)}
+
+
+class TextStage(Stage):
+    name = "text"
+    steps = 1_600
+    learning_rate = 1e-3
+    weight_decay = 0.02
+    average = 0.995
+    channels_last = False
+    batch = 64
+
+    def __init__(self, workshop: Workshop, size: int = 12_000):
+        super().__init__(workshop)
+        self.vision = encoders.load_vision(workshop)
+        world = World(seed=1)
+        self.data = [
+            Pictures(workshop.folder, world, count, size // share) for count, share in ((1, 1), (2, 2), (3, 6))
+        ]
+        self.held_out = Pictures(workshop.folder, World(seed=2, held_out_people=True), 1, 500)
+        self._seen = lru_cache(maxsize=512)(self._shard)
+
+    def _shard(self, source: Pictures, shard: int) -> Tensor:
+        """(n, 128): the image encoder's vectors of a shard's pictures."""
+        images = np.array(source.shard(shard)[0])
+        with torch.no_grad(), self.workshop.autocast():
+            inputs = [as_input(images[i : i + 50], self.workshop.device) for i in range(0, len(images), 50)]
+            return torch.cat([encoders.see(self.vision, part)[1] for part in inputs]).float()
+
+    def network(self) -> nn.Module:
+        return Reader()
+
+    def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(network, Reader)
+        # Of six steps three show portraits, two groups of two, one groups of three.
+        kind = (0, 1, 0, 1, 0, 2)[step % 6]
+        source, said = self.data[kind], words()
+        at = [divmod(int(number), pictures.SHARD) for number in numbers_of(step, self.batch, source.size)]
+        seen = torch.stack([self._seen(source, shard)[i] for shard, i in at])
+        captions = [str(source.shard(shard)[1].caption[i]) for shard, i in at]
+        tokens = said.batch(captions)
+        # Words that no caption uses must do no harm: some of the known ones are made unknown.
+        missed = (torch.rand(tokens.shape, generator=rng) < 0.02) & (tokens != said.end) & (tokens != said.start)
+        tokens = tokens.masked_fill(missed, said.unknown).to(self.workshop.device)
+        states, vectors = encoders.read(network.text, tokens)
+        alike = contrast(network.logit_scale, seen, vectors)
+        told = network.told(states, tokens, captions, rng)
+        return {"loss": 0.5 * alike + 0.5 * told["words"] + told["whole"], "contrast": alike, **told}
+
+    def captions_told(self, text: nn.Module) -> dict[str, float]:
+        """How often a held-out picture's own caption is the nearest of 100."""
+        images, truth = self.held_out.take(np.arange(min(200, self.held_out.size)))
+        with torch.no_grad(), self.workshop.autocast():
+            _, seen = encoders.see(self.vision, as_input(images, self.workshop.device))
+            _, texts = encoders.read(text, words().batch(truth.caption.tolist()).to(self.workshop.device))
+        near = F.normalize(seen.float(), dim=1) @ F.normalize(texts.float(), dim=1).T
+        crowds = [near[i : i + 100, i : i + 100] for i in range(0, len(near), 100)]
+        own = [crowd.argmax(1).cpu() == torch.arange(len(crowd)) for crowd in crowds]
+        return {"caption_of_100": float(torch.cat(own).float().mean())}
+
+    def measures(self, network: nn.Module) -> dict[str, float]:
+        """Captions told apart, and what the heads read off the end's states of captions of one, two, three people."""
+        assert isinstance(network, Reader)
+        measured = self.captions_told(network.text)
+        world = World(seed=2, held_out_people=True, silence=0.0)
+        for count in (1, 2, 3):
+            captions = [world.sample(i, count).caption for i in range(200)]
+            tokens = words().batch(captions).to(self.workshop.device)
+            with torch.no_grad(), self.workshop.autocast():
+                own = encoders.read(network.text, tokens)[0][:, -1].float()
+            for name, true in said_in(captions).items():
+                if (true >= 0).any():
+                    guess = network.sayings[name](own).argmax(1).cpu()
+                    measured[f"{name} of {count}"] = float((guess == true)[true >= 0].float().mean())
+        return measured
+
+    def weights(self, network: nn.Module) -> dict[str, Tensor]:
+        """The text encoder alone, and the numbers of its tokens; the heads are not kept."""
+        assert isinstance(network, Reader)
+        return encoders.kept(network.text) | {ROW_IDS: torch.tensor(words().ids)}
+
+    def take(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
+        assert isinstance(network, Reader)
+        super().take(network.text, {name: tensor for name, tensor in weights.items() if name != ROW_IDS})
