@@ -46,12 +46,14 @@ class World:
         held_out_people: show people whom training never shows, instead of those whom it does.
         pairs: the (expression, yaw) that are shown; `training_pairs()` leaves the held-out ones out.
         silence: how probably a caption leaves a thing unsaid.
+        motion_silence: how probably it leaves an expression or a view unsaid; None: as probably as other things.
     """
 
     seed: int = 0
     held_out_people: bool = False
     pairs: tuple[tuple[str, float], ...] = PAIRS
     silence: float = 0.12
+    motion_silence: float | None = None
 
     def person(self, number: int) -> Person:
         """The `number`th person of this world's share of mankind."""
@@ -94,16 +96,17 @@ class World:
     def _said(self, ask: Ask, rng: random.Random) -> Ask:
         """`ask` with some of it left unsaid."""
 
-        def silent() -> bool:
-            return rng.random() < self.silence
+        def silent(share: float = self.silence) -> bool:
+            return rng.random() < share
 
+        still = self.silence if self.motion_silence is None else self.motion_silence
         looks = []
         for look in ask.people:
             if silent():
                 look = replace(look, colour=None, garment=None)
-            if silent():
+            if silent(still):
                 look = replace(look, expression=None)
-            if silent():
+            if silent(still):
                 look = replace(look, view=None, tilt=None)
             looks.append(replace(look, posed=look.posed and bool(look.expression or look.view)))
         return Ask(tuple(looks), None if silent() else ask.place)

@@ -14,11 +14,12 @@ from ..checkpoint import Checkpoint, save_checkpoint
 from ..face_encoder import FaceEncoder
 from ..weights import fingerprint
 from .base import Base
+from .latents import Latents
 from .recipe import AnchoringRecipe
 from .saa import SAA
 from .sampling import predicted, sampled, side_by_side
 from .shards import Shards, numbers_of
-from .stage import Stage, chance, draw
+from .stage import Say, Stage, chance, draw
 
 SHOWN = 4  # people in a sample picture
 
@@ -76,6 +77,7 @@ class Anchoring(Stage):
             width=base.text_width, tokens=recipe.tokens, depth=recipe.depth, head_width=recipe.head_width,
         )  # fmt: skip
         self.recipe, self._base, self._shards = recipe, base, shards
+        self._latents = Latents(base, shards, recipe.size, recipe.latent_cache)
         self.rows = recipe.batch
         self.trained = nn.ModuleDict({"saa": saa, "face_encoder": encoder}).to(base.unet.device)
         saa.install(base.unet)
@@ -83,6 +85,9 @@ class Anchoring(Stage):
             base.checkpoint_activations()
         self.module = AnchoringLoss(base, self.trained, recipe.gate, recipe.gate_threshold)
         self._blank = base.blank_states()
+
+    def prepare(self, say: Say, process: int, processes: int) -> None:
+        self._latents.encode(say, process, processes)
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -92,11 +97,8 @@ class Anchoring(Stage):
         chances = [chance(recipe.seed, step, row) for row in rows]
         faceless, wordless = zip(*(self._dropped(rng) for rng in chances), strict=True)
         references = [self._reference(int(number), rng) for number, rng in zip(numbers, chances, strict=True)]
-        images = torch.stack([shards.picture(int(number), recipe.size) for number in numbers]).to(device)
-        seen = images
-        if recipe.other_reference:
-            seen = torch.stack([shards.picture(number, recipe.size) for number in references]).to(device)
-        latents = torch.cat([base.latents(image[None], rng) for image, rng in zip(images, chances, strict=True)])
+        seen = torch.stack([shards.picture(number, recipe.size) for number in references]).to(device)
+        latents = self._latents.draw([int(number) for number in numbers], chances)
         times = torch.stack([torch.randint(1000, (), generator=rng) for rng in chances]).to(device)
         noise = torch.stack([torch.randn(latents.shape[1:], generator=rng) for rng in chances]).to(device)
         without = torch.tensor(faceless, device=device)[:, None]

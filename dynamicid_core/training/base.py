@@ -60,25 +60,22 @@ class Base:
         return noisy
 
     @torch.no_grad()
-    def latents(self, images: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """Pictures (n, 3, H, W) in [0, 1] to latents (n, 4, H/8, W/8), drawn from the encoder's distribution.
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Pictures (n, 3, H, W) in [0, 1] to the means (n, 4, H/8, W/8) of their latents, and standard deviations.
 
-        Args:
-            rng: the chance of a variational encoder; without it the mean is taken.
+        The latter are None where the encoder is not variational.
         """
-        found = self.vae.encode(images * 2 - 1)  # type: ignore[operator]
+        pixels = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
+        scale = self.vae.config["scaling_factor"]  # type: ignore[index]
+        found = self.vae.encode(pixels)  # type: ignore[operator]
         if hasattr(found, "latents"):
-            latents: Tensor = found.latents
-        else:
-            spread = found.latent_dist
-            latents = spread.mean
-            if rng is not None:
-                latents = latents + spread.std * torch.randn(spread.mean.shape, generator=rng).to(spread.mean)
-        return latents * self.vae.config["scaling_factor"]  # type: ignore[index]
+            return found.latents.float() * scale, None
+        spread = found.latent_dist
+        return spread.mean.float() * scale, spread.std.float() * scale
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> Tensor:
-        """The inverse of `latents`."""
+        """The inverse of `moments`: latents (n, 4, h, w) to pictures (n, 3, 8h, 8w) in [0, 1]."""
         decoded = self.vae.decode(latents / self.vae.config["scaling_factor"]).sample  # type: ignore[operator, index]
         return ((decoded + 1) / 2).clamp(0, 1)
 
@@ -132,6 +129,7 @@ def load_base(folder: Path, device: torch.device | str = "cpu") -> Base:
     unet, vae, text_encoder, image_encoder = (network.to(device).eval().requires_grad_(False) for network in networks)
     assert isinstance(unet, UNet2DConditionModel) and isinstance(text_encoder, CLIPTextModel)
     assert isinstance(image_encoder, CLIPVisionModelWithProjection)
+    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions are quicker with it
     mean, std = _normalisation(folder / "image_encoder")
     return Base(
         unet, vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"), image_encoder,

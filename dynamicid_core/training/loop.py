@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .recipe import Recipe
-from .stage import Stage
-
-Say = Callable[[str], None]
+from .stage import Say, Stage
 
 
 def new_accelerator(recipe: Recipe) -> Accelerator:
@@ -150,13 +148,17 @@ class Training:
 
     def run(self, until: int | None = None) -> None:
         """Train to step `until`, the recipe's last one when None, and write the weights."""
-        recipe = self.stage.recipe
+        recipe, accelerator = self.stage.recipe, self.accelerator
+        # Autoencoders overflow in fp16: SD1.5's range is bfloat16's.
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            self.stage.prepare(self.say, accelerator.process_index, accelerator.num_processes)
+        accelerator.wait_for_everyone()
         last = recipe.steps if until is None else min(until, recipe.steps)
-        with _Losses(self.folder / "losses.csv", self.step, self.accelerator.is_main_process) as losses:
+        with _Losses(self.folder / "losses.csv", self.step, accelerator.is_main_process) as losses:
             while self.step < last:
                 found = self.one_step()
                 losses.note(self.step, found)
-                self.accelerator.log(found, self.step)
+                accelerator.log(found, self.step)
                 if self.step % recipe.save_every == 0 and self.step < last:
                     self.save()
                 if self.step % recipe.show_every == 0:

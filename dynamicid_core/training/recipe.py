@@ -23,6 +23,8 @@ class Recipe:
         output: where weights, checkpoints, logs and sample pictures go.
         batch: pictures a step, over all processes; the anchoring stage's.
         accumulation: parts in which a process takes its share of the batch, one after another.
+        latent_cache: folder in which each picture's latents are kept, encoded once before the first step; several
+            trainings on the same data may share it. None: they are encoded again in every step.
         size: pixels a side to which square pictures are brought; 0 leaves pictures as they are.
         precision: of the UNet's computations, one of PRECISIONS; trained weights stay float32.
         checkpointing: compute activations again when they are needed, for less memory.
@@ -38,6 +40,7 @@ class Recipe:
     batch: int = 8
     accumulation: int = 1
     size: int = 512
+    latent_cache: Path | None = None
     learning_rate: float = 1e-4
     weight_decay: float = 1e-2
     warm_up: int = 0
@@ -143,7 +146,7 @@ def read_recipe(path: Path, kind: type[R]) -> R:
 
 def _value(path: Path, field: dataclasses.Field[Any], value: Any) -> Any:
     kinds = {"Path": str, "int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": list}
-    kind = str(field.type)
+    kind = str(field.type).removesuffix(" | None")
     if not isinstance(value, kinds[kind]) or (kind != "bool" and isinstance(value, bool)):  # type: ignore[arg-type]
         raise ValueError(f"{path}: {field.name} must be of type {kind}, got {value!r}.")
     if kind == "Path":

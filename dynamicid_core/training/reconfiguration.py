@@ -21,11 +21,12 @@ from ..face_encoder import FaceEncoder
 from ..imr import IdentityMotionReconfigurator, KeypointEncoder
 from ..landmarks import keypoint_picture
 from .base import Base
+from .latents import Latents
 from .recipe import ReconfigurationRecipe
 from .saa import SAA
 from .sampling import predicted, sampled, side_by_side
 from .shards import Shards, numbers_of
-from .stage import Stage, chance, draw
+from .stage import Say, Stage, chance, draw
 
 SHOWN = 4  # wanted motions in a sample picture
 
@@ -111,6 +112,7 @@ class Reconfiguration(Stage):
         if self._frozen.adapter is None or self._frozen.face_encoder is None:
             raise ValueError(f"{recipe.adapter} holds no SAA and face encoder: train them first (anchor).")
         self.recipe, self._base, self._shards = recipe, base, shards
+        self._latents = Latents(base, shards, recipe.size, recipe.latent_cache)
         self.rows = recipe.people
         device, adapter = base.unet.device, self._frozen.adapter
         saa = SAA.of(base.unet, adapter.rank, adapter.token_width)
@@ -127,6 +129,10 @@ class Reconfiguration(Stage):
             base.checkpoint_activations()
         self.module = ReconfigurationLoss(base, self.trained, base.text([recipe.text])[0], recipe)
 
+    def prepare(self, say: Say, process: int, processes: int) -> None:
+        if self.recipe.consistency:
+            self._latents.encode(say, process, processes)
+
     # --- batches ----------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -138,7 +144,7 @@ class Reconfiguration(Stage):
         return found
 
     def batch(self, step: int, rows: Sequence[int], device: torch.device) -> ReconfigurationBatch:
-        recipe, base, shards = self.recipe, self._base, self._shards
+        recipe, base = self.recipe, self._base
         whose = numbers_of(step, recipe.people, len(self._people), recipe.seed)[list(rows)]
         sources: list[int] = []
         targets: list[int] = []
@@ -149,10 +155,7 @@ class Reconfiguration(Stage):
             targets += [own[draw(rng, len(own))] for _ in range(recipe.targets)]
         repeated = [rng for rng in chances for _ in range(recipe.targets)]
         if recipe.consistency:
-            latents = torch.cat([
-                base.latents(shards.picture(number, recipe.size)[None].to(device), rng)
-                for number, rng in zip(targets, repeated, strict=True)
-            ])  # fmt: skip
+            latents = self._latents.draw(targets, repeated)
         else:
             latents = torch.zeros(len(targets), 4, 1, 1, device=device)
         times = torch.stack([torch.randint(1000, (), generator=rng) for rng in repeated]).to(device)

@@ -43,7 +43,7 @@ def sampled(
     text, empty = base.text(prompts)[0], base.text([""] * len(prompts))[0]
     scheduler = DDIMScheduler.from_config(base.scheduler.config)
     scheduler.set_timesteps(STEPS)
-    shape = base.latents(torch.zeros(1, 3, *size, device=device)).shape[1:]
+    shape = base.moments(torch.zeros(1, 3, *size, device=device))[0].shape[1:]
     x = torch.randn((len(prompts), *shape), generator=chance(0, -2)).to(device)
     context, people = torch.cat([empty, text]), torch.cat([nobody.expand_as(tokens), tokens])
     for time in scheduler.timesteps:

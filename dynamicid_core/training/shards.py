@@ -47,8 +47,11 @@ class Shards:
             raise ValueError(f"{folder}: expected WebDataset shards (*.tar), found none.")
         self._samples: list[dict[str, _Place]] = []
         self.keys: list[str] = []
+        self._numbers: dict[Path, range] = {}
         for path in paths:
+            first = len(self.keys)
             self._index(path)
+            self._numbers[path] = range(first, len(self.keys))
         self._folder = folder
 
     def _index(self, path: Path) -> None:
@@ -68,6 +71,19 @@ class Shards:
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    @property
+    def paths(self) -> list[Path]:
+        return list(self._numbers)
+
+    def numbers_in(self, shard: Path) -> range:
+        """The samples of a shard."""
+        return self._numbers[shard]
+
+    def place(self, number: int) -> tuple[Path, int]:
+        """The shard that a sample lies in, and which one of its samples it is."""
+        shard = next(iter(self._samples[number].values())).shard
+        return shard, number - self._numbers[shard].start
 
     @cached_property
     def persons(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .recipe import Recipe
+
+Say = Callable[[str], None]
 
 
 class Stage(ABC):
@@ -28,6 +30,10 @@ class Stage(ABC):
     trained: nn.ModuleDict
     module: nn.Module
     rows: int
+
+    @abstractmethod
+    def prepare(self, say: Say, process: int, processes: int) -> None:
+        """What is done once before the first step, shared by the processes."""
 
     @abstractmethod
     def batch(self, step: int, rows: Sequence[int], device: torch.device) -> Any:
