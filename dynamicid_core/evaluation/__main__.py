@@ -67,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> None:
     config = read_config(arguments.config)
     judge = load_judge(config.judge.kind, config.judge.options)
     config = adopted(config, arguments.output)
-    check_references(config, Eyes(judge))
+    check_references(config, Eyes(judge, config.gallery))
     with _client(arguments) as client:
         draw(config, client, Store(arguments.output), arguments.timeout, _say)
     _judged(arguments.output, config, judge)

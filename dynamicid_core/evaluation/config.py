@@ -120,12 +120,14 @@ class JudgeChoice:
 class Config:
     """
     Attributes:
+        gallery: pictures, each of another person, among whom a face's own person is picked.
         margin: how far faces' boxes are grown where the background is measured, in lengths of their longer side.
     """
 
     judge: JudgeChoice
     tables: tuple[Table, ...]
     files: tuple[Path, ...] = ()
+    gallery: tuple[Path, ...] = ()
     margin: float = 0.5
 
 

@@ -54,6 +54,10 @@ def _config(said: Any, folder: Path) -> Config:
     given["tables"] = tuple(_table(table, folder, f"tables[{i}]") for i, table in enumerate(tables))
     given["files"] = tuple(folder / str(name) for name in _list(given.get("files", []), "files"))
     _different([path.name for path in given["files"]], "files")
+    given["gallery"] = tuple(folder / str(name) for name in _list(given.get("gallery", []), "gallery"))
+    for path in given["gallery"]:
+        if not path.is_file():
+            raise ValueError(f"gallery: there is no picture {path}.")
     given["margin"] = _number(given.get("margin", 0.5), "margin")
     _different([table.name for table in given["tables"]], "tables")
     return Config(**given)

@@ -18,6 +18,7 @@ Box = tuple[float, float, float, float]
 Pose = tuple[float, float]
 """(pitch, yaw) in degrees, as insightface has them."""
 
+NEAR = 10.0  # degrees within which a pose is the asked one
 MOST_PSNR = 100.0  # dB: what equal pictures have
 
 
@@ -50,6 +51,27 @@ def pose_share(asked: Sequence[Pose], shown: Sequence[Pose | None]) -> float:
 def pose_error(asked: Pose, shown: Pose) -> float:
     """(|pitch asked - shown| + |yaw asked - shown|) / 2 in degrees; 0 is best."""
     return (abs(asked[0] - shown[0]) + abs(asked[1] - shown[1])) / 2
+
+
+def pose_near_share(asked: Sequence[Pose], shown: Sequence[Pose | None], degrees: float = NEAR) -> float:
+    """Pose near: (faces whose pitch and yaw are each within `degrees` of the asked ones) / (faces asked for); 0 to 1.
+
+    A face not found (None) is wrong.
+    """
+    return _share([
+        face is not None and max(abs(a - b) for a, b in zip(pose, face, strict=True)) <= degrees
+        for pose, face in zip(asked, shown, strict=True)
+    ])  # fmt: skip
+
+
+def identified_share(own: Sequence[float | None], others: Sequence[float]) -> float:
+    """Identified: (faces more like their own person than like anybody else) / (people asked for); 0 to 1.
+
+    Args:
+        own: likeness (cosine) of each person's face to that person; None where no face is found, which is wrong.
+        others: likeness of the same face to the nearest of all others who are known.
+    """
+    return _share([like is not None and like > other for like, other in zip(own, others, strict=True)])
 
 
 def assignment_share(similarity: NDArray[np.floating]) -> float:

@@ -41,23 +41,25 @@ def measure(config: Config, store: Store, judge: Judge) -> dict[str, dict[str, R
     Raises:
         ValueError: a picture has not been drawn, or a reference shows no face.
     """
-    eyes = Eyes(judge)
+    eyes = Eyes(judge, config.gallery)
     check_references(config, eyes)
     return {table.name: _table(table, config, store, eyes) for table in config.tables}
 
 
 def check_references(config: Config, eyes: "Eyes") -> None:
-    """Raises ValueError when the judge finds no face in a reference."""
+    """Raises ValueError when the judge finds no face in a reference, or in a picture of the gallery."""
     for person in (person for table in config.tables for sample in table.samples for person in sample.people):
         if person.reference is not None:
             eyes.person(person.reference)
+    for path in config.gallery:
+        eyes.person(path)
 
 
 class Eyes:
-    """A judge that looks at each picture once."""
+    """A judge that looks at each picture once, and knows the people of a gallery of pictures."""
 
-    def __init__(self, judge: Judge):
-        self.judge = judge
+    def __init__(self, judge: Judge, gallery: Sequence[Path] = ()):
+        self.judge, self._gallery = judge, gallery
         self.text = lru_cache(maxsize=None)(judge.text_vector)
         self.seen = lru_cache(maxsize=None)(self._seen)
 
@@ -71,6 +73,10 @@ class Eyes:
         if not faces:
             raise ValueError(f"The judge finds no face in the reference {reference.name}. Take another picture.")
         return max(faces, key=lambda face: _area(face.box)).embedding
+
+    def others(self, reference: Path) -> list[NDArray[np.floating]]:
+        """Embeddings of the gallery's people but for the one of this picture."""
+        return [self.person(path) for path in self._gallery if path != reference]
 
 
 def read_image(path: Path) -> Image:
@@ -96,6 +102,7 @@ def picture_values(seen: Seen, sample: Sample, eyes: Eyes) -> Values:
     if known is not None:
         like = [float(known[i, j]) for i, j in enumerate(best_assignment(known)) if j is not None]
         values["FaceSim"] = Value(float(np.mean(like)) if like else None, missing)
+        values |= _identified(people, faces, eyes)
     values |= _motion(people, faces)
     if known is not None and len(people) > 1:
         rows = [np.full(len(people), np.nan) if face is None else known[:, face] for face in placed]
@@ -104,6 +111,22 @@ def picture_values(seen: Seen, sample: Sample, eyes: Eyes) -> Values:
         values["Similarity to others"] = Value(measures.other_similarity(there), lost)
         values["Bleed"] = Value(measures.bleed(there), lost)
     return values
+
+
+def _identified(people: Sequence[Person], faces: Sequence[SeenFace | None], eyes: Eyes) -> Values:
+    """Whether each person's face is told from the gallery's people and the picture's others; nothing without either."""
+    own: list[float | None] = []
+    nearest: list[float] = []
+    for person, face in zip(people, faces, strict=True):
+        assert person.reference is not None
+        strangers = [eyes.person(other.reference) for other in people if other is not person and other.reference]
+        strangers += eyes.others(person.reference)
+        if not strangers:
+            return {}
+        own.append(None if face is None else measures.face_similarity(eyes.person(person.reference), face.embedding))
+        likeness = [-1.0] if face is None else [measures.face_similarity(who, face.embedding) for who in strangers]
+        nearest.append(max(likeness))
+    return {"Identified": Value(measures.identified_share(own, nearest), None in own)}
 
 
 def background_values(path: Path, plain: Path, eyes: Eyes, margin: float) -> Values:
@@ -179,6 +202,7 @@ def _motion(people: Sequence[Person], faces: Sequence[SeenFace | None]) -> Value
         wanted = [pose for pose, _ in posed]
         poses = [None if face is None else (face.pose[0], face.pose[1]) for _, face in posed]
         values["Pose"] = Value(measures.pose_share(wanted, poses), None in poses)
+        values["Pose near"] = Value(measures.pose_near_share(wanted, poses), None in poses)
         off = [measures.pose_error(pose, face) for pose, face in zip(wanted, poses, strict=True) if face is not None]
         values["Pose error"] = Value(float(np.mean(off)) if off else None, None in poses)
     return values

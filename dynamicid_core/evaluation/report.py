@@ -60,6 +60,7 @@ def settings_of(config: Config, judge: Judge) -> dict[str, Any]:
         "judge": {"kind": config.judge.kind, "fingerprint": judge.fingerprint},
         "interval": {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED},
         "margin": config.margin,
+        "gallery": [path.stem for path in config.gallery],
         "tables": {table.pop("name"): table for table in said["tables"]},
     }
 

@@ -1,6 +1,6 @@
 """A run's folder: pictures with the graph that drew each, and what was measured of them.
 
-config.json                             what the run was told; references/ and templates/ are its own copies
+config.json                             what the run was told; references/ (the gallery's too), templates/: its copies
 pictures/<table>/<row>/<sample>-<seed>-<k>.png
 pictures/<table>/<row>/<sample>-<seed>.json     the exact API graph, its digest, the names of its pictures
 settings.json, values.json, results.json, tables.md, <table>.png      see `report`
@@ -97,7 +97,7 @@ def graph_digest(graph: Graph, files: dict[str, str]) -> str:
 
 
 def adopted(config: Config, folder: Path) -> Config:
-    """The configuration with its references and templates copied into a run's folder, under their digests."""
+    """The configuration with its references, gallery and templates copied into a run's folder, under their digests."""
     folder = folder.resolve()
 
     def copy(path: Path, where: str) -> Path:
@@ -118,7 +118,7 @@ def adopted(config: Config, folder: Path) -> Config:
         replace(table, template=copy(table.template, "templates"), samples=tuple(map(sample, table.samples)))
         for table in config.tables
     )
-    return replace(config, tables=tables)
+    return replace(config, tables=tables, gallery=tuple(copy(path, "references") for path in config.gallery))
 
 
 def kept_config(folder: Path) -> Config:

@@ -28,6 +28,7 @@ def _said() -> dict[str, Any]:
                 "cells": [{"name": "full"}, {"name": "plain", "without": ["gate"]}],
             }
         ],
+        "gallery": ["ann.png"],
     }
 
 
@@ -46,6 +47,7 @@ def _read(folder: Path, said: Any) -> Config:
 def test_it_is_read_with_paths_from_its_folder_and_written_again(folder: Path) -> None:
     config = _read(folder, _said())
     (table,) = config.tables
+    assert config.gallery == (folder / "ann.png",)
     assert config.judge == JudgeChoice("models", {"face_pack": str(folder / "pack"), "provider": "CPU"})
     person = Person(folder / "ann.png", None, 20.0, 0.0, (0.0, 0.0, 0.5, 1.0))
     assert person.pose == (0.0, 20.0)
@@ -61,6 +63,7 @@ def test_it_is_read_with_paths_from_its_folder_and_written_again(folder: Path) -
     [
         (["tabels"], [], "the configuration: 'tabels' is not known here; expected some of judge, tables"),
         (["tables"], {}, "tables: expected a list"),
+        (["gallery"], ["bob.png"], "gallery: there is no picture .*bob.png"),
         (["judge"], {}, "judge: 'kind' is missing"),
         (["judge", "options"], {"a": 1}, "judge: expected options as names and texts"),
         (["tables", 0, "name"], "../up", r"tables\[0\].name: expected letters"),

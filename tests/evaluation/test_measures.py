@@ -67,6 +67,17 @@ def test_the_error_in_degrees_is_small_for_the_drawn_pose_and_known_for_another(
     assert measures.pose_error((10, -20), (4, 20)) == 23
 
 
+def test_a_pose_is_near_when_pitch_and_yaw_both_are() -> None:
+    asked = [(0.0, 20.0)] * 5
+    shown = [(10.0, 10.0), (0.0, 31.0), (-11.0, 20.0), (0.0, -20.0), None]
+    assert measures.pose_near_share(asked, shown) == 0.2
+    assert measures.pose_near_share(asked, shown, degrees=11) == 0.6
+
+
+def test_a_face_is_identified_when_nobody_else_is_nearer() -> None:
+    assert measures.identified_share([0.9, 0.2, None, 0.5], [0.3, 0.4, -1.0, 0.5]) == 0.25
+
+
 @pytest.mark.parametrize("who", ["judge", "face pack"])
 def test_a_person_is_far_more_like_themselves_than_like_others(
     who: str, judge: Judge, analyser: FaceAnalyser, portraits: list[Picture]

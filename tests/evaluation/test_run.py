@@ -70,7 +70,10 @@ def config(known: Known, tmp_path_factory: pytest.TempPathFactory) -> Config:
         wires = Wires(people=tuple(PersonWires((f"1{i}", "image"), (f"2{i}", "expression")) for i in range(count)))
         samples = (Sample("room", "a portrait of a person, in a happy expression", (1, 2, 3), people),)
         tables.append(Table(name, template, samples, cells, wires))
-    return Config(JudgeChoice(MINIATURE), tuple(tables))
+    others = [folder / f"{n}.png" for n in range(10, 15)]
+    for path, n in zip(others, range(10, 15), strict=True):
+        Image.fromarray(drawn([stranger(n)], [("neutral", 0, 0)], n).image).save(path)
+    return Config(JudgeChoice(MINIATURE), tuple(tables), gallery=(*others, *known))
 
 
 def _measured(config: Config, folder: Path, judge: Judge) -> Results:
@@ -117,7 +120,8 @@ def _means(folder: Path, table: str, row: str) -> dict[str, float]:
 def test_one_person_is_measured_as_they_were_drawn(whole: Path) -> None:
     full, no_imr, nobody = (_means(whole, "one", row) for row in ("full", "without IMR", "without identity"))
     assert (full["Expr"], no_imr["Expr"], nobody["Expr"]) == (1, 0, 0)
-    assert full["Pose"] == no_imr["Pose"] == nobody["Pose"] == 1
+    assert full["Pose"] == no_imr["Pose"] == nobody["Pose"] == full["Pose near"] == 1
+    assert (full["Identified"], no_imr["Identified"], nobody["Identified"]) == (1, 1, 0)
     assert full["Pose error"] < 6
     assert full["FaceSim"] > 0.8 > 0.5 > nobody["FaceSim"]
     assert full["Diversity"] > 0.1
@@ -286,7 +290,7 @@ def test_runs_judged_by_another_are_not_compared(whole: Path, judge: Judge, tmp_
 def test_what_cannot_be_measured_is_told(
     run: Drawn, config: Config, judge: Judge, known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept, _ = run(tmp_path / "run", replace(config, tables=config.tables[:1]))
+    kept, _ = run(tmp_path / "run", replace(config, tables=config.tables[:1], gallery=()))
     (tmp_path / "run" / "pictures" / "one" / "full" / "room-3.json").unlink()
     with pytest.raises(ValueError, match="one, full: room-3 has not been drawn"):
         measure(kept, Store(tmp_path / "run"), judge)
