@@ -4,8 +4,8 @@
 `python -m mini train --checkpoints FOLDER [...]`  train the miniature's networks, or go on with it
 `python -m mini ship --checkpoints FOLDER --to OUT`  the trained networks as they ship, and their model card
 `python -m mini restore --checkpoints FOLDER --from OUT`  what shipped as stored stages, to train one of them again
-`python -m mini people --from OUT --to FOLDER`     drawn people as the anchoring stage reads them
 `python -m mini export --from OUT --to FOLDER`     what shipped as diffusers and transformers keep models
+`python -m mini prepare --from OUT --to FOLDER`    what the method's own trainings start from: that, people, recipes
 """
 
 import argparse
@@ -57,15 +57,15 @@ def main(argv: list[str] | None = None) -> int:
     shipper = commands.add_parser("ship", help="write the trained networks as they ship, and their model card")
     restorer = commands.add_parser("restore", help="take what shipped as stored stages")
     exporter = commands.add_parser("export", help="write what shipped as diffusers and transformers keep models")
-    drawer = commands.add_parser("people", help="draw people as the anchoring stage reads them")
-    if argv[:1] in (["train"], ["ship"], ["restore"], ["export"], ["people"]):  # only then is torch needed
+    preparer = commands.add_parser("prepare", help="make what the method's own trainings start from")
+    if argv[:1] in (["train"], ["ship"], ["restore"], ["export"], ["prepare"]):  # only then is torch needed
         from .train import command
 
         command.add_arguments(trainer)
         command.add_ship_arguments(shipper)
         command.add_restore_arguments(restorer)
         command.add_export_arguments(exporter)
-        command.add_people_arguments(drawer)
+        command.add_prepare_arguments(preparer)
         return command.run(parser.parse_args(argv))
     arguments = parser.parse_args(argv)
     if not cv2.imwrite(arguments.out, cv2.cvtColor(sheet(), cv2.COLOR_RGB2BGR)):

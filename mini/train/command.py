@@ -57,9 +57,10 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the models go")
 
 
-def add_people_arguments(parser: argparse.ArgumentParser) -> None:
+def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add_export_arguments(parser)
-    parser.add_argument("--count", type=int, default=24_000, help="of pictures")
+    parser.add_argument("--portraits", type=int, default=12_000, help="for the anchoring stage")
+    parser.add_argument("--sets", type=int, default=300, metavar="PEOPLE", help="for the reconfiguration stage")
 
 
 def _ship(workshop: Workshop, folder: Path) -> int:
@@ -84,10 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         export(arguments.shipped, arguments.to)
         return 0
-    if arguments.command == "people":
-        from .people import write_people  # only this needs insightface and webdataset
+    if arguments.command == "prepare":
+        from .prepare import prepare  # only this needs insightface and webdataset too
 
-        print(write_people(arguments.shipped, arguments.to, arguments.count))
+        prepare(arguments.shipped, arguments.to, arguments.portraits, arguments.sets, print)
         return 0
     folder = arguments.checkpoints.expanduser().resolve()
     if folder.is_relative_to(Path(__file__).resolve().parents[2]):

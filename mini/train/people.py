@@ -1,4 +1,4 @@
-"""Drawn people for the anchoring stage: WebDataset shards of one person each, with captions and embeddings."""
+"""Drawn people for the method's stages: shards for anchoring, folders of pictures for the data builder."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
-from ..world import World
+from ..world import World, training_pairs
 from .ship import PACK
 
 EACH = 1000  # pictures a shard
@@ -58,6 +58,20 @@ def write_people(weights: Path, folder: Path, count: int, seed: int = 31) -> int
             )
             written += 1
     return written
+
+
+def write_sets(folder: Path, people: int, seed: int = 32) -> None:
+    """Draw sets of pictures of one person each, as `dynamicid_core.data` takes them: `<person>/<number>.png`, `.txt`.
+
+    A set shows one of the training people in every motion but the held-out pairs, in the same clothes and place.
+    """
+    world = World(seed=seed, pairs=training_pairs())
+    for number in range(people):
+        place = folder / f"{number:05}"
+        place.mkdir(parents=True, exist_ok=True)
+        for i, sample in enumerate(world.portraits_of(number)):
+            cv2.imwrite(str(place / f"{i:02}.png"), cv2.cvtColor(sample.picture().image, cv2.COLOR_RGB2BGR))
+            (place / f"{i:02}.txt").write_text(sample.caption + "\n", "utf-8")
 
 
 def _npy(array: NDArray[np.float32]) -> bytes:

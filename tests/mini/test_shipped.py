@@ -12,15 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.training.base import load_base
+from dynamicid_pack.dynamicid_core.training.recipe import AnchoringRecipe, ReconfigurationRecipe, read_recipe
 from dynamicid_pack.dynamicid_core.training.shards import Shards
 from dynamicid_pack.mini.caption import ADJECTIVES, GARMENTS, Ask, write
+from dynamicid_pack.mini.networks import CONTEXT
 from dynamicid_pack.mini.train import autoencoder, encoders, host, judge, pictures, ship
 from dynamicid_pack.mini.train.face_pack import FacePackStage
 from dynamicid_pack.mini.train.judge import JudgeStage
 from dynamicid_pack.mini.train.loop import Workshop
+from dynamicid_pack.mini.train.people import MOTION_SILENCE, SILENCE
 from dynamicid_pack.mini.train.unet import UNetStage
 from dynamicid_pack.mini.train.words import words
-from dynamicid_pack.mini.world import World
+from dynamicid_pack.mini.world import World, training_pairs
 from dynamicid_pack.tests.support import ROOT
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("host")]
@@ -110,15 +114,26 @@ def test_insightface_finds_faces_with_the_pack(workshop: Workshop) -> None:
     assert found["person_of_100"] >= 0.8
 
 
-def test_drawn_people_are_read_by_the_anchoring_stage(tmp_path: Path) -> None:
-    folder = tmp_path / "people"
-    # by the command as the README has it, for which `mini` is no part of another package
-    command = [sys.executable, "-m", "mini", "people", "--from", "mini/weights", "--to", str(folder), "--count", "12"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    shards = Shards(folder)
+def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: Path) -> None:
+    folder = tmp_path / "method"
+    # by the command as the page on training has it, for which `mini` is no part of another package
+    command = [sys.executable, "-m", "mini", "prepare", "--from", "mini/weights", "--to", str(folder)]
+    subprocess.run([*command, "--portraits", "12", "--sets", "2"], cwd=ROOT, check=True)
+    recipes = [read_recipe(folder / f"{name}.json", AnchoringRecipe) for name in ("anchoring", "ungated")]
+    assert [recipe.gate for recipe in recipes] == [True, False]
+    assert replace(recipes[1], gate=True, output=recipes[0].output) == recipes[0], "the baseline differs in its gate"
+    editing = read_recipe(folder / "reconfiguration.json", ReconfigurationRecipe)
+    assert editing.gate_threshold == recipes[0].gate_threshold and editing.base == recipes[0].base == folder / "base"
+    assert load_base(folder / "base").text_width == CONTEXT
+
+    sets = sorted((folder / "pictures").iterdir())
+    assert [len(list(place.glob("*.png"))) for place in sets] == [len(training_pairs())] * 2
+    assert all(path.with_suffix(".txt").is_file() for place in sets for path in place.glob("*.png"))
+
+    shards = Shards(folder / "people")
     assert len(shards) >= 11
     for number in range(len(shards)):
-        sample = World(seed=31).sample(int(shards.keys[number]), 1)
+        sample = World(31, silence=SILENCE, motion_silence=MOTION_SILENCE).sample(int(shards.keys[number]), 1)
         (face,) = sample.picture().faces
         assert shards.text(number) == sample.caption and shards.persons[number] == str(face.person.seed)
         assert np.linalg.norm(shards.array(number, "embedding")) == pytest.approx(1, abs=1e-3)
