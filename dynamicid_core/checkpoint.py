@@ -43,6 +43,7 @@ _CHECKS: dict[str, Callable[[Weights], None]] = {
     IMR: IdentityMotionReconfigurator.check,
     KEYPOINT_ENCODER: KeypointEncoder.check,
 }
+Read = Callable[[Path], tuple[dict[str, Tensor], dict[str, str]]]
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -59,8 +60,11 @@ class Checkpoint:
     keypoint_encoder: dict[str, Tensor] | None
 
 
-def load_checkpoint(*paths: str | os.PathLike[str]) -> Checkpoint:
+def load_checkpoint(*paths: str | os.PathLike[str], read: Read = read_tensors) -> Checkpoint:
     """Reads and checks the parts that the files hold together.
+
+    Args:
+        read: how a file's tensors and metadata are read, for files that keep them in a way of their own.
 
     Raises FileNotFoundError where there is no file, and ValueError, naming the file and the tensor, for one that is
     damaged or of another kind, for missing and extra tensors, wrong shapes, values that are not finite, a part that
@@ -69,7 +73,7 @@ def load_checkpoint(*paths: str | os.PathLike[str]) -> Checkpoint:
     parts: dict[str, dict[str, Tensor]] = {}
     origin: dict[str, Path] = {}
     for path in map(Path, paths):
-        for part, weights in _read_parts(path).items():
+        for part, weights in _read_parts(path, read).items():
             if part in parts:
                 raise ValueError(
                     f"{path}: holds {part}, which came from {origin[part]} already. Expected every part once: "
@@ -138,9 +142,9 @@ def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
     return {part: weights for part, weights in found.items() if weights is not None}
 
 
-def _read_parts(path: Path) -> dict[str, dict[str, Tensor]]:
+def _read_parts(path: Path, read: Read) -> dict[str, dict[str, Tensor]]:
     """A file's tensors by part, without prefixes."""
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read(path)
     made_as = metadata.get("format", "")
     if made_as.startswith("dynamicid") and made_as != FORMAT:
         raise ValueError(f"{path}: expected weights of format {FORMAT}, this is a file of format {made_as}.")

@@ -6,6 +6,7 @@
 `python -m mini restore --checkpoints FOLDER --from OUT`  what shipped as stored stages, to train one of them again
 `python -m mini export --from OUT --to FOLDER`     what shipped as diffusers and transformers keep models
 `python -m mini prepare --from OUT --to FOLDER`    what the method's own trainings start from: that, people, recipes
+`python -m mini keep FILE --to OUT`                a DynamicID trained so, as it ships
 """
 
 import argparse
@@ -58,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     restorer = commands.add_parser("restore", help="take what shipped as stored stages")
     exporter = commands.add_parser("export", help="write what shipped as diffusers and transformers keep models")
     preparer = commands.add_parser("prepare", help="make what the method's own trainings start from")
-    if argv[:1] in (["train"], ["ship"], ["restore"], ["export"], ["prepare"]):  # only then is torch needed
+    keeper = commands.add_parser("keep", help="let the miniature ship with a DynamicID")
+    if argv[:1] in (["train"], ["ship"], ["restore"], ["export"], ["prepare"], ["keep"]):  # only then is torch needed
         from .train import command
 
         command.add_arguments(trainer)
@@ -66,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         command.add_restore_arguments(restorer)
         command.add_export_arguments(exporter)
         command.add_prepare_arguments(preparer)
+        command.add_keep_arguments(keeper)
         return command.run(parser.parse_args(argv))
     arguments = parser.parse_args(argv)
     if not cv2.imwrite(arguments.out, cv2.cvtColor(sheet(), cv2.COLOR_RGB2BGR)):

@@ -1,5 +1,6 @@
 """Load DynamicID, and Load DynamicID Mini."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.miniature import load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket
+
+SHIPPED = "shipped"
 
 
 class LoadDynamicID(io.ComfyNode):
@@ -80,7 +83,7 @@ class LoadDynamicID(io.ComfyNode):
             paths.append(_vision_path(clip_vision))
         if face_pack != folders.NONE:
             paths += sorted(_pack_path(face_pack).glob("*.onnx"))
-        return [(path.name, stat.st_mtime_ns, stat.st_size) for path in paths for stat in [path.stat()]]
+        return _versions(paths)
 
     @classmethod
     def execute(
@@ -109,6 +112,16 @@ class LoadDynamicIDMini(io.ComfyNode):
             description="Loads the miniature that comes with the pack: a small SD1.5 that draws people as flat "
             "illustrations, 128 pixels high. It needs no other file. Its DynamicID is not trained yet.",
             search_aliases=PEOPLE_ALIASES,
+            inputs=[
+                io.Combo.Input(
+                    "adapter",
+                    options=[SHIPPED, *folders.adapter_files()],
+                    default=SHIPPED,
+                    optional=True,
+                    tooltip="The DynamicID that comes with the miniature, or one from models/dynamicid that you "
+                    "trained for it.",
+                ),
+            ],
             outputs=[
                 io.Model.Output(display_name="model"),
                 io.Clip.Output(display_name="clip"),
@@ -118,9 +131,18 @@ class LoadDynamicIDMini(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        miniature = load_miniature()
+    def fingerprint_inputs(cls, adapter: str = SHIPPED) -> list[tuple[str, int, int]]:
+        """A file replaced under the same name is loaded again."""
+        return [] if adapter == SHIPPED else _versions([folders.adapter_path(adapter)])
+
+    @classmethod
+    def execute(cls, adapter: str = SHIPPED) -> io.NodeOutput:
+        miniature = load_miniature(adapter=None if adapter == SHIPPED else folders.adapter_path(adapter))
         return io.NodeOutput(miniature.model, miniature.clip, miniature.vae, miniature.dynamicid)
+
+
+def _versions(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
+    return [(path.name, stat.st_mtime_ns, stat.st_size) for path in paths for stat in [path.stat()]]
 
 
 def _vision_path(name: str) -> Path:

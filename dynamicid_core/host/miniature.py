@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...mini import networks
 from ...mini.kept import widen
+from ..checkpoint import load_checkpoint
 from ..face_encoder import FaceEncoder
 from ..faces import load_analyser
 from ..tensor_file import read_tensors
@@ -38,18 +39,21 @@ class Miniature:
     dynamicid: DynamicID
 
 
-def load_miniature(folder: Path = WEIGHTS) -> Miniature:
-    """Load what `python -m mini ship` wrote.
+def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None) -> Miniature:
+    """Load what `python -m mini ship` and `keep` wrote.
+
+    Args:
+        adapter: a DynamicID that was trained for the miniature, in place of the one that came with it.
 
     Raises:
         FileNotFoundError: a file of the pack is missing.
-        ValueError: a file is damaged.
+        ValueError: a file is damaged, or the adapter is none.
     """
     text, vision = _weights(folder, "text"), _weights(folder, "vision")
     vae = VAE(sd=_weights(folder, "autoencoder"))
     model = _model(_weights(folder, "unet"))
     dynamicid = replace(
-        _dynamicid(folder, model),
+        load_dynamicid(adapter) if adapter else _dynamicid(folder, model),
         load_vision=partial(_vision, folder / "vision.json", vision),
         load_faces=partial(load_analyser, folder / "face-pack", embeds_rgb=False),
         embeds_rgb=False,
@@ -97,7 +101,9 @@ def _dynamicid(folder: Path, model: ModelPatcher) -> DynamicID:
     """The trained one, or while there is none one that has learnt nothing."""
     trained = folder / "dynamicid.safetensors"
     if trained.exists():
-        return load_dynamicid(trained)
+        checkpoint = load_checkpoint(trained, read=lambda path: (widen(read_tensors(path)[0]), {}))
+        assert checkpoint.adapter is not None
+        return DynamicID(checkpoint.adapter, checkpoint)
     keys = [model.get_model_object(f"{site.path}.attn2.to_k.weight") for site in find_sites(model)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

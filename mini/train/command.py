@@ -57,6 +57,11 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the models go")
 
 
+def add_keep_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trained", type=Path, metavar="FILE", help="what a training of the method wrote")
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the miniature's weights")
+
+
 def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add_export_arguments(parser)
     parser.add_argument("--portraits", type=int, default=12_000, help="for the anchoring stage")
@@ -84,6 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
         from .export import export  # only this needs diffusers and transformers
 
         export(arguments.shipped, arguments.to)
+        return 0
+    if arguments.command == "keep":
+        print(ship.keep_dynamicid(arguments.trained, arguments.to))
         return 0
     if arguments.command == "prepare":
         from .prepare import prepare  # only this needs insightface and webdataset too

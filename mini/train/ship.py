@@ -24,7 +24,7 @@ from .unet import UNetStage
 
 FORMAT = "dynamicid-mini-1"
 NETWORKS = ("autoencoder", "vision", "text", "unet", "judge")
-PACK = "face-pack"
+PACK, DYNAMICID = "face-pack", "dynamicid"
 WHAT = {
     "autoencoder": "pictures to latents and back (TAESD's architecture)",
     "judge": "names every factor, the expression, the pose, the person: judges the others",
@@ -49,6 +49,13 @@ def ship(workshop: Workshop, folder: Path) -> None:
         record = read_record(workshop.folder / name / RECORD)
         if record is not None:
             write_record(_record(folder, name), record)
+
+
+def keep_dynamicid(trained: Path, folder: Path) -> Path:
+    """Write a DynamicID that was trained for the miniature beside the miniature's networks, kept as they are."""
+    path = folder / f"{DYNAMICID}.safetensors"
+    save_file(keep(load_file(trained)), path, {"format": FORMAT})
+    return path
 
 
 def _record(folder: Path, name: str) -> Path:

@@ -24,7 +24,7 @@ MESSAGE_SYNTAX = re.compile(r"[@{}|]")
 NAMED_SOCKETS = 8
 """How many sockets of a growing input have a tooltip; a ninth person's has none."""
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-FILES = {"saa", "imr", "clip_vision", "face_pack", "name"}
+FILES = {"saa", "adapter", "imr", "clip_vision", "face_pack", "name"}
 """Combos that list files, so that no page can tell their values."""
 SECTIONS = ("## Inputs", "## Outputs", "## In a graph", "## Usual mistakes")
 

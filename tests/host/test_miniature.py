@@ -1,11 +1,14 @@
 """The shipped miniature: the host's own objects hold it, and the pack's nodes work on it."""
 
+import shutil
 from pathlib import Path
 
 import comfy.sample
 import comfy.samplers
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.adapter import adapter_from_weights, adapter_weights
+from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, save_checkpoint
 from dynamicid_pack.dynamicid_core.face_encoder import FaceEncoder
 from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.patch import apply_scene
@@ -14,6 +17,8 @@ from dynamicid_pack.dynamicid_core.identity import Identity
 from dynamicid_pack.dynamicid_core.regions import Region
 from dynamicid_pack.dynamicid_core.scene import Placement
 from dynamicid_pack.dynamicid_core.untrained import untrained
+from dynamicid_pack.dynamicid_core.weights import fingerprint
+from dynamicid_pack.mini.train.ship import keep_dynamicid
 from torch import Tensor
 
 PROMPT = "a portrait of a person in a red hoodie, at the beach, in a happy expression, in front view"
@@ -66,6 +71,26 @@ def test_the_untrained_adapter_fits_and_changes_nothing(miniature: Miniature) ->
 def test_an_encoder_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="as wide as the text's"):
         untrained([torch.zeros(64, 128)], FaceEncoder(width=64, depth=1))
+
+
+def test_a_dynamicid_that_was_trained_for_it_takes_the_place_of_the_shipped_one(
+    miniature: Miniature, tmp_path: Path
+) -> None:
+    trained = dict(adapter_weights(miniature.dynamicid.adapter))
+    trained["1.to_v_ip.weight"] = torch.randn(trained["1.to_v_ip.weight"].shape)
+    encoder = miniature.dynamicid.checkpoint.face_encoder
+    assert encoder is not None
+    adapter = adapter_from_weights(trained, fingerprint(encoder), 4)
+    save_checkpoint(Checkpoint(adapter, encoder, None, None), tmp_path / "trained.safetensors")
+    chosen = load_miniature(adapter=tmp_path / "trained.safetensors").dynamicid
+    assert chosen.adapter.fingerprint == adapter.fingerprint and chosen.load_faces is not None
+
+    shutil.copytree(WEIGHTS, tmp_path / "weights")
+    keep_dynamicid(tmp_path / "trained.safetensors", tmp_path / "weights")
+    shipped = load_miniature(tmp_path / "weights").dynamicid
+    values = shipped.adapter.layers[1].to_v_ip
+    assert values is not None and torch.allclose(values, trained["1.to_v_ip.weight"], atol=0.03)
+    FaceEncoder.from_weights(shipped.checkpoint.face_encoder or {})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ CONTRACT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("DYNAMICID_IDENTITY", "IMAGE"),
     ),
-    "DynamicIDMini": ((), ("MODEL", "CLIP", "VAE", "DYNAMICID")),
+    "DynamicIDMini": (("adapter",), ("MODEL", "CLIP", "VAE", "DYNAMICID")),
     "DynamicIDWhoIsWho": (("image", "people", "dynamicid"), ("STRING", "IMAGE", "FLOAT")),
     "DynamicIDActivationMap": (("model", "positive", "latent", "at", "layer", "image"), ("IMAGE", "MASK")),
 }
