@@ -1,6 +1,7 @@
 """The miniature's commands.
 
 `python -m mini sheet OUT.png`                     a contact sheet of people, motions, places and groups
+`python -m mini experiments --to FOLDER [...]`     what `python -m dynamicid_core.evaluation` draws and measures
 `python -m mini train --checkpoints FOLDER [...]`  train the miniature's networks, or go on with it
 `python -m mini ship --checkpoints FOLDER --to OUT`  the trained networks as they ship, and their model card
 `python -m mini restore --checkpoints FOLDER --from OUT`  what shipped as stored stages, to train one of them again
@@ -11,12 +12,14 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .caption import PLACES, YAWS, Ask, Look
+from .experiments import CONTRASTIVE, UNGATED, write_experiments
 from .head import EXPRESSIONS, Motion
 from .person import draw_person
 from .render import render
@@ -54,6 +57,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mini", description="The miniature world.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("sheet", help="draw a contact sheet").add_argument("out", help="the PNG to write")
+    experimenter = commands.add_parser("experiments", help="write the experiments' configuration")
+    experimenter.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where it and references go")
+    experimenter.add_argument("--pictures", type=int, default=200, help="of a row, at least")
+    experimenter.add_argument("--trained", type=Path, nargs="*", default=[], metavar="FILE",
+        help=f"{UNGATED}, {CONTRASTIVE}: as they lie in the server's models/dynamicid")  # fmt: skip
     trainer = commands.add_parser("train", help="train the networks, or go on with it")
     shipper = commands.add_parser("ship", help="write the trained networks as they ship, and their model card")
     restorer = commands.add_parser("restore", help="take what shipped as stored stages")
@@ -71,6 +79,9 @@ def main(argv: list[str] | None = None) -> int:
         command.add_keep_arguments(keeper)
         return command.run(parser.parse_args(argv))
     arguments = parser.parse_args(argv)
+    if arguments.command == "experiments":
+        print(write_experiments(arguments.to, arguments.pictures, tuple(arguments.trained)))
+        return 0
     if not cv2.imwrite(arguments.out, cv2.cvtColor(sheet(), cv2.COLOR_RGB2BGR)):
         print(f"could not write {arguments.out}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ from dynamicid_pack.dynamicid_core.evaluation.cells import build_graph, read_tem
 from dynamicid_pack.dynamicid_core.evaluation.client import Client
 from dynamicid_pack.dynamicid_core.evaluation.config_file import read_config
 from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
+from dynamicid_pack.mini.experiments import write_experiments
 from dynamicid_pack.tests.support import ROOT
 from PIL import Image
 
@@ -164,3 +165,20 @@ def test_every_switch_switches_something_off(
         assert {"CLIP-T", "FaceSim", "Expr", "Assignment", "Bleed"} <= row.keys()
         assert ("Background PSNR" in row) == (name != "without identity")
     assert Image.open(folder / "two people.png").size == (256, 6 * 144)
+
+
+def test_the_miniatures_experiments_run(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every table and row, with a picture or two each and two steps: what they show is in mini/RESULTS.md."""
+    asked = write_experiments(tmp_path / "asked", 1, ())
+    said = json.loads(asked.read_text())
+    for table in said["tables"]:
+        table["set"] = {"sampler": {"steps": 2}}
+    asked.write_text(json.dumps(said))
+    assert _run(asked, tmp_path / "run", server) == 0, capsys.readouterr().err
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [list(rows) for rows in results.values()] == [[cell["name"] for cell in t["cells"]] for t in said["tables"]]
+    for table, rows in results.items():
+        for row in rows.values():
+            assert {"CLIP-T", "FaceSim", "Identified"} <= row.keys()
+            assert {"Expr", "Pose near"} <= row.keys() or "edit" not in table
+            assert "Assignment" in row or "two" not in table

@@ -1,0 +1,228 @@
+"""The paper's experiments on drawn people, as `python -m dynamicid_core.evaluation` reads them.
+
+References are drawn people whom training never showed. Prompts name clothes and place and leave faces to DynamicID.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from .caption import CLOTHES_COLOURS, GARMENTS, PLACES, YAWS, Ask, Look, view_of, write
+from .head import EXPRESSIONS
+from .render import render
+from .scene import compose
+from .world import HELD_OUT_PAIRS, World, training_pairs
+
+GALLERY = 100  # people among whom one is picked
+STEPS = 20
+STRENGTHS = (0.5, 0.75, 1.25, 1.5)
+JUDGE = "mini.train.judging:judge"
+UNGATED, CONTRASTIVE = "mini_ungated.safetensors", "mini_contrastive.safetensors"
+"""In the server's models/dynamicid: what the recipes of these names trained."""
+
+Json = dict[str, Any]
+Pair = tuple[str, float]
+"""An expression and a yaw."""
+
+
+@dataclass
+class Experiments:
+    """What is asked of the server, and the references that it is asked with.
+
+    Attributes:
+        folder: where references and graphs go.
+        pictures: of a row, at least.
+        trained: the files of UNGATED and CONTRASTIVE that there are; rows that need others are left out.
+    """
+
+    folder: Path
+    pictures: int = 200
+    trained: tuple[Path, ...] = ()
+    _drawn: dict[str, str] = field(default_factory=dict)
+
+    def config(self) -> Json:
+        tables = [
+            self._one_person(), self._several(2), self._several(3), self._few_steps(), self._edits(training_pairs()),
+            self._edits(HELD_OUT_PAIRS), self._edits_in_groups(),
+        ]  # fmt: skip
+        gallery = [self._reference(number, "gallery") for number in range(GALLERY)]
+        files = [str(path.resolve()) for path in self.trained]
+        return {"judge": {"kind": JUDGE}, "files": files, "gallery": gallery, "tables": tables}
+
+    # --- tables -----------------------------------------------------------------------------------------------------
+
+    def _one_person(self) -> Json:
+        """Whose face it is, in what the prompt asks for: twice the pictures, for picking one person of many."""
+        samples = []
+        for i in range(self.pictures):
+            rng = _chance("one person", i)
+            who = {"reference": self._reference(i % GALLERY, "gallery")}
+            samples.append(_sample(f"{i:03}", [_look(rng)], rng, [who], seeds=2))
+        cells = [_cell("DynamicID"), _cell("without the gate", "gate"), *self._plain_attention(), NOBODY]
+        return self._table("one person", 1, samples, cells)
+
+    def _several(self, count: int) -> Json:
+        samples = []
+        for i in range(self.pictures):
+            rng = _chance(f"{count} people", i)
+            numbers = rng.sample(range(GALLERY), count)
+            who = [{"reference": self._reference(number, "gallery")} for number in numbers]
+            samples.append(_sample(f"{i:03}", [_look(rng) for _ in who], rng, who))
+        cells = [
+            _cell("DynamicID"), _cell("without the gate", "gate"), _cell("without regions", "regions"),
+            _cell("without gate and regions", "gate", "regions"), _cell("without layout phase", "layout"),
+            *self._plain_attention(masked=True), NOBODY,
+        ]  # fmt: skip
+        return self._table({2: "two people", 3: "three people"}[count], count, samples, cells)
+
+    def _few_steps(self) -> Json:
+        """How many layout steps suit a schedule of eight."""
+        table = self._several(2)
+        cells = [_cell(f"{n} layout steps", apply={"layout_steps": n}) for n in range(4)]
+        return {**table, "name": "two people in 8 steps", "cells": cells, "set": {"sampler": {"steps": 8}}}
+
+    def _edits(self, pairs: tuple[Pair, ...]) -> Json:
+        """An expression and a pose asked of one person who shows neither."""
+        seen = pairs != HELD_OUT_PAIRS
+        name = "one person, edited" if seen else "one person, pairs never seen"
+        samples = []
+        for i in range(self.pictures):
+            rng = _chance(name, i)
+            samples.append(self._edited(f"{i:03}", [rng.choice(pairs)], rng))
+        cells = [_cell("DynamicID"), _cell("without IMR", "imr"), NOBODY]
+        if seen:
+            cells += [_cell(f"strength {s:g}", edit_0={"strength": s}) for s in STRENGTHS]
+            cells += self._with(CONTRASTIVE, "with the contrastive term")
+        return self._table(name, 1, samples, cells)
+
+    def _edits_in_groups(self) -> Json:
+        samples = []
+        for i in range(self.pictures):
+            rng = _chance("two people, edited", i)
+            pairs = [rng.choice(training_pairs()) for _ in range(2)]
+            samples.append(self._edited(f"{i:03}", pairs, rng))
+        cells = [_cell("DynamicID"), _cell("without IMR", "imr"), NOBODY]
+        return self._table("two people, edited", 2, samples, cells)
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _edited(self, name: str, pairs: list[Pair], rng: random.Random) -> Json:
+        who: list[Json] = []
+        changed, numbers = {}, rng.sample(range(GALLERY), len(pairs))
+        for i, (expression, yaw) in enumerate(pairs):
+            reference = self._reference(numbers[i], "neutral")
+            who.append({"reference": reference, "expression": expression, "yaw": yaw, "pitch": 0})
+            changed[f"edit_{i}"] = {"expression": expression, "yaw": yaw, "strength": 1.0}
+        return {**_sample(name, [_look(rng) for _ in who], rng, who), "set": changed}
+
+    def _plain_attention(self, masked: bool = False) -> list[Json]:
+        """A DynamicID that was trained without the gate, as IP-Adapter is, and the same kept to its regions."""
+        cells = self._with(UNGATED, "plain attention", "gate", "regions")
+        return cells + (self._with(UNGATED, "plain attention, masked", "gate") if masked else [])
+
+    def _with(self, file: str, name: str, *without: str) -> list[Json]:
+        known = file in [path.name for path in self.trained]
+        return [_cell(name, *without, mini={"adapter": file})] if known else []
+
+    def _table(self, name: str, people: int, samples: list[Json], cells: list[Json]) -> Json:
+        graph = self.folder / f"{people}.json"
+        graph.write_text(json.dumps(graph_of(people), indent=1) + "\n", "utf-8")
+        wires = {
+            "seed": ["sampler", "seed"],
+            "prompt": ["positive", "text"],
+            "people": [{"reference": [f"encode_{i}", "image"]} for i in range(people)],
+        }
+        return {"name": name, "template": graph.name, "wires": wires, "samples": samples, "cells": cells}
+
+    def _reference(self, number: int, kind: str) -> str:
+        """A held-out person's picture, by its path from the folder: `gallery` in any motion, `neutral` facing us."""
+        name = f"references/{kind}-{number:03}.png"
+        if name not in self._drawn:
+            rng = _chance(name, number)
+            look = _look(rng)
+            motion = ("neutral", 0.0) if kind == "neutral" else (rng.choice(list(EXPRESSIONS)), rng.choice(YAWS))
+            look = Look(look.colour, look.garment, motion[0], None, view_of(motion[1], posed=True), posed=True)
+            person = World(held_out_people=True).person(number)
+            image = render(compose(Ask((look,), rng.choice(PLACES)), (person,), rng.getrandbits(32))).image
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            self._drawn[name] = name
+        return name
+
+
+def graph_of(people: int) -> Json:
+    """What ComfyUI's API takes: the miniature draws people from references, edited where a strength is told."""
+    width = 128 if people == 1 else 256
+    apply: Json = {
+        "model": ["mini", 0], "dynamicid": ["mini", 3], "weight": 1.0, "start_at": 0.0, "end_at": 1.0,
+        "lora_strength": 1.0, "layout_scale": 4.0, "layout_steps": 3, "gate_threshold": 0.3, "gate": True,
+    }  # fmt: skip
+    nodes: Json = {
+        "mini": _node("DynamicIDMini", adapter="shipped"),
+        "positive": _node("CLIPTextEncode", clip=["mini", 1], text=""),
+        "negative": _node("CLIPTextEncode", clip=["mini", 1], text=""),
+        "latent": _node("EmptyLatentImage", width=width, height=128, batch_size=1),
+    }
+    for i, (encode, edit) in enumerate(_people(people)):
+        nodes[encode] = _node(
+            "DynamicIDEncode", image=None, dynamicid=["mini", 3], face="largest", index=0, crop="whole picture",
+            combine="average", no_face="error",
+        )  # fmt: skip
+        nodes[edit] = _node(
+            "DynamicIDEditMotion", identity=[encode, 0], dynamicid=["mini", 3], clip=["mini", 1], expression="neutral",
+            yaw=0.0, pitch=0.0, strength=0.0, prompt="", source_expression="neutral", source_prompt="",
+            driving_strength=1.0,
+        )  # fmt: skip
+        apply[f"people.person_{i}"] = [edit, 0]
+    nodes["apply"] = _node("DynamicIDApplyAdvanced", **apply)
+    nodes["sampler"] = _node(
+        "KSampler", model=["apply", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0],
+        seed=0, steps=STEPS, cfg=7.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+    )  # fmt: skip
+    nodes["decode"] = _node("VAEDecode", samples=["sampler", 0], vae=["mini", 2])
+    nodes["save"] = _node("SaveImage", images=["decode", 0], filename_prefix="experiment")
+    return nodes
+
+
+NOBODY: Json = {"name": "without identity", "without": ["identity"]}
+
+
+def write_experiments(folder: Path, pictures: int, trained: tuple[Path, ...]) -> Path:
+    """Write references, graphs and FOLDER/experiments.json, which is returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "experiments.json"
+    path.write_text(json.dumps(Experiments(folder, pictures, trained).config(), indent=1) + "\n", "utf-8")
+    return path
+
+
+def _people(count: int) -> Iterator[tuple[str, str]]:
+    return ((f"encode_{i}", f"edit_{i}") for i in range(count))
+
+
+def _node(kind: str, **inputs: Any) -> Json:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def _cell(name: str, *without: str, **changed: Json) -> Json:
+    cell: Json = {"name": name, "without": list(without)}
+    return {**cell, "set": changed} if changed else cell
+
+
+def _chance(*what: object) -> random.Random:
+    return random.Random(" ".join(map(str, ("experiments", *what))))
+
+
+def _look(rng: random.Random) -> Look:
+    """Clothes, and nothing of a face."""
+    return Look(rng.choice(CLOTHES_COLOURS), rng.choice(GARMENTS))
+
+
+def _sample(name: str, looks: list[Look], rng: random.Random, people: list[Json], seeds: int = 1) -> Json:
+    prompt = write(Ask(tuple(looks), rng.choice(PLACES)))
+    return {"name": name, "prompt": prompt, "seeds": [rng.getrandbits(31) for _ in range(seeds)], "people": people}
