@@ -229,6 +229,15 @@ def told_apart(embedding: NDArray[np.float32], persons: NDArray[np.int64], crowd
     return float(np.mean([(gallery @ embedding[k]).argmax() == i for i, k in asked]))
 
 
+def likeness(embedding: NDArray[np.float32], persons: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean cosines of two pictures of one person, and of two people's: the ends of what a face's likeness can be."""
+    same = persons[:, None] == persons
+    cosine = embedding @ embedding.T
+    others = ~same
+    np.fill_diagonal(same, False)
+    return float(cosine[same].mean()), float(cosine[others].mean())
+
+
 class JudgeStage(Stage):
     name = "judge"
     steps = 4_500
@@ -328,6 +337,7 @@ class JudgeStage(Stage):
         apart = np.abs(verdict.pose - truth.pose[:, 0])
         said |= {f"{name}_degrees": float(np.median(apart[:, i])) for i, name in enumerate(("pitch", "yaw", "roll"))}
         said["person_of_100"] = told_apart(verdict.embedding, truth.persons[:, 0])
+        said["likeness"], said["likeness_of_others"] = likeness(verdict.embedding, truth.persons[:, 0])
         right = []
         for pictures, shown in ((images, truth), *((again(p), t) for p, t in self._held_out_groups())):
             places, boxes = judge_scenes(judge, pictures, self.workshop)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..caption import CLOTHES_COLOURS, GARMENTS, PLACES, view_of
+from ..caption import CLOTHES_COLOURS, GARMENTS, PLACES, Look, view_of
 from ..caption import parse as parse_caption
 from ..world import World
 from . import autoencoder, encoders, figures, host, judge, pictures
@@ -20,6 +20,7 @@ from .words import words
 
 TIMES = 1000
 CELL = 8  # pixels of a picture for each of a latent's cells
+ASKED = {"colour": CLOTHES_COLOURS, "garment": GARMENTS, "expression": NAMES}  # by the judge's numbers
 OPTIONS = {"optimized_attention_override": host.attention}
 
 
@@ -95,17 +96,42 @@ def sample(
     return x
 
 
+def in_columns(boxes: Tensor, count: int, width: int) -> list[int | None]:
+    """Of `count` people from left to right the box (n, 4) in each one's column, the one nearest its middle; or None."""
+    middles = boxes[:, [0, 2]].float().mean(1).tolist()
+    found = []
+    for person in range(count):
+        middle, half = width * (person + 0.5) / count, width / count / 2
+        near = [(abs(x - middle), i) for i, x in enumerate(middles) if abs(x - middle) <= half]
+        found.append(min(near)[1] if near else None)
+    return found
+
+
+def as_asked(look: Look, verdict: judge.Verdict | None, i: int | None) -> dict[str, bool]:
+    """What of a caption's look the judge finds in face i; nothing where there is no such face."""
+    if verdict is None or i is None:
+        kinds, yaw = dict.fromkeys(ASKED, ""), float("nan")
+    else:
+        kinds = {kind: names[verdict.kinds[kind][i]] for kind, names in ASKED.items()}
+        yaw = float(verdict.pose[i, 1])
+    told = {"colour": kinds["colour"] == look.colour, "garment": kinds["garment"] == look.garment}
+    told |= {"clothes": all(told.values()), "expression": kinds["expression"] == look.expression}
+    if look.view:
+        told["view"] = not np.isnan(yaw) and view_of(yaw, look.posed) == look.view
+    return told
+
+
 class UNetStage(Stage):
     name = "unet"
-    steps = 9_800
+    steps = 13_200
     learning_rate = 5e-4
-    cool_down = 0.2
+    cool_down = 0.25
     weight_decay = 0.01
     average = 0.998
     channels_last = False  # its group norms are far slower so
-    portraits, groups = 12, 12  # a step
+    portraits, groups = 6, 15  # a step: faces in groups take longer to learn
     unsaid = 0.1
-    face = 4.0  # how much more a cell of a face weighs: what expressions differ in is small
+    face = 6.0  # how much more a cell of a face weighs: what expressions differ in is small
     clearest = 5.0  # signal to noise, from which on times weigh less (min-SNR, arXiv 2303.09556, section 3.4)
     darkest = (
         10.0  # up to which times weigh more, the less signal they have left: there heads, views, faces are laid out
@@ -174,14 +200,18 @@ class UNetStage(Stage):
         return np.concatenate([figures.grid(list(portraits), 8), *(figures.grid(list(shown), 4) for shown in groups)])
 
     def measures(self, network: nn.Module, numbers: tuple[int, int, int] = (200, 100, 100)) -> dict[str, float]:
-        """How often the judge finds in the pictures what their captions ask for; nothing while there is no judge."""
+        """How often the judge finds in the pictures what their captions ask for; nothing while there is no judge.
+
+        A person is looked for in their own column of the picture; one who is not there is wrong in everything.
+        `_of_all` is over all pictures, each by the share of its people who are as asked.
+        """
         if not (self.workshop.folder / "judge" / "weights.safetensors").exists():
             return {}
         judging = judge.load(self.workshop)
-        right: dict[str, list[bool]] = {}
+        right: dict[str, list[float]] = {}
 
-        def note(name: str, found: bool) -> None:
-            right.setdefault(name, []).append(bool(found))
+        def note(name: str, found: float) -> None:
+            right.setdefault(name, []).append(float(found))
 
         for count, number in zip((1, 2, 3), numbers, strict=True):
             captions = self._captions(count, number)
@@ -191,17 +221,13 @@ class UNetStage(Stage):
                 ask = parse_caption(caption)
                 note("place", PLACES[place] == ask.place)
                 note("count", len(found) == count)
-                if len(found) != count:
-                    continue
-                verdict = judge.judge_faces(judging, np.stack([image] * count), found, self.workshop)
-                for i, look in enumerate(ask.people):
-                    who = "" if count == 1 else "_in_groups"
-                    colour = CLOTHES_COLOURS[verdict.kinds["colour"][i]] == look.colour
-                    garment = GARMENTS[verdict.kinds["garment"][i]] == look.garment
-                    note(f"colour{who}", colour)
-                    note(f"garment{who}", garment)
-                    note(f"clothes{who}", colour and garment)
-                    note(f"expression{who}", NAMES[verdict.kinds["expression"][i]] == look.expression)
-                    if look.view:
-                        note(f"view{who}", view_of(float(verdict.pose[i, 1]), look.posed) == look.view)
+                verdict = None
+                if len(found):
+                    verdict = judge.judge_faces(judging, np.stack([image] * len(found)), found, self.workshop)
+                columns = in_columns(found, count, image.shape[1])
+                told = [as_asked(look, verdict, i) for look, i in zip(ask.people, columns, strict=True)]
+                for name, is_right in (item for person in told for item in person.items()):
+                    note(name if count == 1 else f"{name}_in_groups", is_right)
+                for name in ("clothes", "expression"):
+                    note(f"{name}_of_all", np.mean([person[name] for person in told]))
         return {name: float(np.mean(found)) for name, found in right.items()}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.mini import networks
+from dynamicid_pack.mini.caption import Look
 from dynamicid_pack.mini.train import encoders, judge, pictures, text, unet, vision
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
 from dynamicid_pack.mini.train.loop import Training, Workshop
@@ -132,6 +133,12 @@ def test_people_told_apart_by_perfect_embeddings():
     perfect = np.eye(20, dtype=np.float32)[persons]
     assert judge.told_apart(perfect, persons) == 1.0
     assert judge.told_apart(np.roll(perfect, 1, 1) * (np.arange(80) % 4 > 0)[:, None], persons) < 0.2
+
+
+def test_the_ends_of_likeness_by_perfect_embeddings():
+    persons = np.repeat(np.arange(20), 4)
+    assert judge.likeness(np.eye(20, dtype=np.float32)[persons], persons) == (1.0, 0.0)
+    assert judge.likeness(np.ones((80, 1), np.float32), persons) == (1.0, 1.0)
 
 
 def test_what_cannot_be_seen_is_not_asked(tmp_path):
@@ -270,6 +277,27 @@ def test_sampling_draws_pictures_of_the_right_size(workshop):
     assert found.shape == (2, 128, 256, 3) and found.dtype == np.uint8
     again = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
     assert np.array_equal(found, again)
+
+
+def test_people_are_looked_for_in_their_own_columns():
+    def boxes(*middles: float) -> torch.Tensor:
+        return torch.tensor([[x - 20, 40, x + 20, 80] for x in middles]).reshape(-1, 4)
+
+    assert unet.in_columns(boxes(60, 200), 2, 256) == [0, 1]
+    assert unet.in_columns(boxes(150, 200), 2, 256) == [None, 1]
+    assert unet.in_columns(boxes(20, 50, 110), 2, 256) == [1, None]
+    assert unet.in_columns(boxes(), 3, 256) == [None] * 3
+
+
+def test_a_face_is_as_asked_in_what_the_caption_says():
+    kinds = {"colour": np.array([0, 2]), "garment": np.array([1, 3]), "expression": np.array([1, 2])}
+    verdict = judge.Verdict(kinds, np.zeros((2, 1)), np.array([[0.0, 21.0, 0.0]] * 2, np.float32), np.zeros((2, 4)))
+    look = Look("red", "t-shirt", unet.NAMES[1], view="the face is slightly turned to the right", posed=True)
+    assert all(unet.as_asked(look, verdict, 0).values())
+    assert unet.as_asked(look, verdict, 1) == {
+        "colour": False, "garment": False, "clothes": False, "expression": False, "view": True,
+    }  # fmt: skip
+    assert not any(unet.as_asked(look, verdict, None).values()) and not any(unet.as_asked(look, None, 0).values())
 
 
 def test_the_judge_measures_the_unets_pictures(workshop):
