@@ -63,7 +63,10 @@ class Experiments:
             rng = _chance("one person", i)
             who = {"reference": self._reference(i % GALLERY, "gallery")}
             samples.append(_sample(f"{i:03}", [_look(rng)], rng, [who], seeds=2))
-        cells = [_cell("DynamicID"), _cell("without the gate", "gate"), *self._plain_attention(), NOBODY]
+        cells = [
+            _cell("DynamicID"), _cell("without the gate", "gate"), _cell("without layout phase", "layout"),
+            *self._plain_attention(), NOBODY,
+        ]  # fmt: skip
         return self._table("one person", 1, samples, cells)
 
     def _several(self, count: int) -> Json:

@@ -34,7 +34,7 @@ class AnchoringBatch:
         text: (n, 77, D) states; the empty prompt's where the text is dropped.
         embedding: (n, 512); zeros where the person is dropped.
         states: (n, N, W) CLIP's; of zero pixels where the person is dropped.
-        weight: (n, 1, h, w) of a cell in the loss, mean 1 in each row.
+        weight: (n, 1, h, w) of a cell in the loss; a row's mean is its time's.
     """
 
     noisy: Tensor
@@ -108,6 +108,7 @@ class Anchoring(Stage):
         text, _ = base.text(["" if drop else shards.caption(int(n)) for drop, n in zip(wordless, numbers, strict=True)])
         noisy = base.noised(latents, noise, times)
         weight = torch.stack([self._weight(int(number), latents.shape[2:]) for number in numbers]).to(device)
+        weight = weight * base.weight_of_times(times, recipe.darkest, recipe.clearest)[:, None, None, None]
         return AnchoringBatch(noisy, noise, times, text, embedding, states, weight)
 
     def _dropped(self, rng: torch.Generator) -> tuple[bool, bool]:

@@ -16,6 +16,8 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from .weighting import weight_of_times
+
 LENGTH = 77  # tokens of a prompt
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
@@ -58,6 +60,10 @@ class Base:
         """Latents with noise as the schedule has it at these times (n,), 0..999."""
         noisy: Tensor = self.scheduler.add_noise(latents, noise, times)  # type: ignore[arg-type]  # an IntTensor
         return noisy
+
+    def weight_of_times(self, times: Tensor, darkest: float, clearest: float) -> Tensor:
+        """(n,) weights of times (n,), see `weighting`."""
+        return weight_of_times(self.scheduler.alphas_cumprod.to(times.device)[times].float(), darkest, clearest)
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -29,6 +29,7 @@ class Recipe:
         precision: of the UNet's computations, one of PRECISIONS; trained weights stay float32.
         checkpointing: compute activations again when they are needed, for less memory.
         cool_down: last share of the steps, in which the learning rate falls to nothing.
+        darkest, clearest: how much the times of the noise schedule weigh, see `weighting`; 1 and 0 are the method's.
         average: decay of the weights' moving average, which is what is written in the end.
         save_every, show_every: steps between checkpoints, and between sample pictures.
     """
@@ -45,6 +46,8 @@ class Recipe:
     weight_decay: float = 1e-2
     warm_up: int = 0
     cool_down: float = 0.0
+    darkest: float = 1.0
+    clearest: float = 0.0
     average: float = 0.999
     clip: float = 1.0
     precision: str = "no"

@@ -86,7 +86,9 @@ class ReconfigurationLoss(nn.Module):
         given = (base, batch.noisy, batch.times, text)
         with torch.no_grad():
             true = predicted(*given, batch.target.tokens, recipe.gate, recipe.gate_threshold)
-        return F.mse_loss(predicted(*given, found, recipe.gate, recipe.gate_threshold).float(), true.float())
+        said = predicted(*given, found, recipe.gate, recipe.gate_threshold)
+        weight = base.weight_of_times(batch.times, recipe.darkest, recipe.clearest)
+        return (weight * (said.float() - true.float()).square().mean((1, 2, 3))).mean()
 
 
 def contrastive(one: Tensor, other: Tensor, temperature: float) -> Tensor:
