@@ -30,9 +30,15 @@ class Client:
             return json.load(answer)
 
     def run(self, graph: Mapping[str, Any], timeout: float = 600.0) -> list[dict[str, str]]:
-        """Queue a graph and wait until it is done.
+        """Queue a graph, wait until it is done, and say what it saved.
 
-        Returns the pictures that it saved, as the server names them: `filename`, `subfolder`, `type`.
+        Returns pictures as the server names them: `filename`, `subfolder`, `type`. Raises as `outputs` does.
+        """
+        return saved_pictures(self.outputs(graph, timeout))
+
+    def outputs(self, graph: Mapping[str, Any], timeout: float = 600.0) -> dict[str, dict[str, Any]]:
+        """Queue a graph, wait until it is done, and give what its nodes show: node id -> `images`, `text` and others.
+
         Raises ServerError when the graph is refused, fails, or isn't done after `timeout` seconds.
         """
         body = json.dumps({"prompt": graph}).encode()
@@ -46,7 +52,7 @@ class Client:
         while time.monotonic() < end:
             done = self.get(f"/history/{number}").get(number)
             if done is not None:
-                return self._saved(done)
+                return self._outputs(done)
             time.sleep(0.1)
         raise ServerError(f"the graph was not done after {timeout:g} seconds")
 
@@ -74,12 +80,17 @@ class Client:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return str(json.load(answer)["name"])
 
-    def _saved(self, done: Mapping[str, Any]) -> list[dict[str, str]]:
+    def _outputs(self, done: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for kind, said in done["status"]["messages"]:
             if kind == "execution_error":
                 raise ServerError(f"{said['node_type']}: {said['exception_message']}")
-        pictures = [picture for node in done["outputs"].values() for picture in node.get("images", [])]
-        return [picture for picture in pictures if picture["type"] == "output"]
+        return dict(done["outputs"])
+
+
+def saved_pictures(outputs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The pictures among what nodes show that were saved, not only previewed."""
+    pictures = [picture for node in outputs.values() for picture in node.get("images", [])]
+    return [picture for picture in pictures if picture["type"] == "output"]
 
 
 @contextlib.contextmanager

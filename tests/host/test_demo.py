@@ -27,10 +27,12 @@ def test_the_demo_ends_with_its_pictures_as_json(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     names = {Path(path).name.split("_0")[0] for path in said["pictures"]}
-    assert names == {"DynamicID_mini_one_person", "DynamicID_mini_two_people", "DynamicID_mini_three_people"}
+    shown = ("one_person", "two_people", "three_people", "with", "without", "who_claims_what", "who_is_who")
+    assert names == {f"DynamicID_mini_{name}" for name in shown}
     for path in said["pictures"]:
         assert Image.open(path).height == 128
     assert said["seconds"] > 0 and said["adapter"] == "untrained" and "not trained yet" in done.stderr
+    assert len(said["similarity"]) == 2 and all(-1 <= value <= 1 for value in said["similarity"])
 
 
 def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path: Path) -> None:

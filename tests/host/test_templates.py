@@ -80,7 +80,11 @@ def test_the_miniature_draws_it(template: Path, nodes: dict[str, Any], server: S
         assert server.run(api_graph(template.with_stem("mini_10_save_identity"), nodes)).message == ""
     result = server.run(fitting(template, nodes))
     assert result.message == ""
-    assert len(result.images) >= {"mini_08_expression_sheet": 7, "mini_01_one_person": 4}.get(template.stem, 1)
+    assert len(result.images) >= {
+        "mini_08_expression_sheet": 7,
+        "mini_01_one_person": 4,
+        "mini_14_with_and_without": 4,
+    }.get(template.stem, 1)
     for picture in result.images:
         assert picture.shape in ((128, 128, 3), (128, 256, 3))
         assert picture.std() > 20
