@@ -143,7 +143,8 @@ class Anchoring(Stage):
             )
         x0, y0, x1, y1 = face
         y, x = ((torch.arange(size) + 0.5) / size for size in (height, width))
-        inside = ((y0 <= y) & (y <= y1))[:, None] & ((x0 <= x) & (x <= x1))[None]
+        above, beside = recipe.face_margin * (y1 - y0), recipe.face_margin * (x1 - x0)
+        inside = ((y0 - above <= y) & (y <= y1 + above))[:, None] & ((x0 - beside <= x) & (x <= x1 + beside))[None]
         weight[:, inside] = recipe.face
         return weight / weight.mean()
 

@@ -75,6 +75,7 @@ class AnchoringRecipe(Recipe):
         drop_identity, drop_text, drop_both: shares of the pictures that are shown without.
         other_reference: the reference is another picture of the same person, where there is one.
         face: how much more a picture's face weighs in the loss; 1 is the method's.
+        face_margin: how far the face's box is grown on each side for that, in its widths and heights: hair, chin.
     """
 
     rank: int = 128
@@ -89,6 +90,7 @@ class AnchoringRecipe(Recipe):
     drop_both: float = 0.05
     other_reference: bool = False
     face: float = 1.0
+    face_margin: float = 0.0
 
 
 @dataclass(frozen=True)

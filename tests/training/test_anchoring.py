@@ -96,6 +96,9 @@ def test_faces_weigh_more_where_asked(recipe: Recipes) -> None:
     weight = stage_of(recipe(face=3.0)).batch(0, range(4), torch.device("cpu")).weight
     assert torch.allclose(weight.mean((1, 2, 3)), torch.ones(4))
     assert torch.allclose(weight.amax((1, 2, 3)), 3 * weight.amin((1, 2, 3)))
+    wider = stage_of(recipe(face=3.0, face_margin=0.4)).batch(0, range(4), torch.device("cpu")).weight
+    heavy, more = ((x > x.amin((1, 2, 3), keepdim=True)).sum((1, 2, 3)) for x in (weight, wider))
+    assert (more > heavy).all() and (more < 5 * heavy).all()
 
 
 # --- how it trains ---
