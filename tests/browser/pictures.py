@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         command = [*options.command, "--extra-model-paths-config", str(named_models(scratch))]
+        (scratch / "user").mkdir()
+        command += ["--user-directory", str(scratch / "user")]  # as a new user sees it, whatever was opened before
         with server(command, scratch / "server.log") as client:
             make(client, chosen, executable, options.only)
     return 0
