@@ -229,5 +229,5 @@ class UNetStage(Stage):
                 for name, is_right in (item for person in told for item in person.items()):
                     note(name if count == 1 else f"{name}_in_groups", is_right)
                 for name in ("clothes", "expression"):
-                    note(f"{name}_of_all", np.mean([person[name] for person in told]))
+                    note(f"{name}_of_all", float(np.mean([person[name] for person in told])))
         return {name: float(np.mean(found)) for name, found in right.items()}
