@@ -5,7 +5,6 @@ References are drawn people whom training never showed. Prompts name clothes and
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ class Experiments:
     folder: Path
     pictures: int = 200
     trained: tuple[Path, ...] = ()
-    _drawn: dict[str, str] = field(default_factory=dict)
+    _drawn: set[str] = field(default_factory=set)
 
     def config(self) -> Json:
         tables = [
@@ -90,7 +89,7 @@ class Experiments:
         return {**table, "name": "two people in 8 steps", "cells": cells, "set": {"sampler": {"steps": 8}}}
 
     def _edits(self, pairs: tuple[Pair, ...]) -> Json:
-        """An expression and a pose asked of one person who shows neither."""
+        """An expression and a pose asked of one person, whose reference is neutral and faces us."""
         seen = pairs != HELD_OUT_PAIRS
         name = "one person, edited" if seen else "one person, pairs never seen"
         samples = []
@@ -155,7 +154,7 @@ class Experiments:
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-            self._drawn[name] = name
+            self._drawn.add(name)
         return name
 
 
@@ -172,7 +171,8 @@ def graph_of(people: int) -> Json:
         "negative": _node("CLIPTextEncode", clip=["mini", 1], text=""),
         "latent": _node("EmptyLatentImage", width=width, height=128, batch_size=1),
     }
-    for i, (encode, edit) in enumerate(_people(people)):
+    for i in range(people):
+        encode, edit = f"encode_{i}", f"edit_{i}"
         nodes[encode] = _node(
             "DynamicIDEncode", image=None, dynamicid=["mini", 3], face="largest", index=0, crop="whole picture",
             combine="average", no_face="error",
@@ -202,10 +202,6 @@ def write_experiments(folder: Path, pictures: int, trained: tuple[Path, ...]) ->
     path = folder / "experiments.json"
     path.write_text(json.dumps(Experiments(folder, pictures, trained).config(), indent=1) + "\n", "utf-8")
     return path
-
-
-def _people(count: int) -> Iterator[tuple[str, str]]:
-    return ((f"encode_{i}", f"edit_{i}") for i in range(count))
 
 
 def _node(kind: str, **inputs: Any) -> Json:
