@@ -2,6 +2,7 @@
 
     python -m dynamicid_core.evaluation run --config FILE --output FOLDER --server http://127.0.0.1:8188
     python -m dynamicid_core.evaluation run --config FILE --output FOLDER -- python main.py --cpu
+    python -m dynamicid_core.evaluation run ... --servers 2 -- ...              two of them, side by side
     python -m dynamicid_core.evaluation measure FOLDER      the kept pictures again, without a server
     python -m dynamicid_core.evaluation table FOLDER ...    what was measured; several runs beside each other
 
@@ -46,7 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     runs = commands.add_parser("run", help="draw what is missing, measure all of it")
     runs.add_argument("--config", type=Path, required=True, metavar="FILE", help="a JSON file")
     runs.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="pictures and results")
-    runs.add_argument("--server", metavar="URL", help="a server that runs")
+    runs.add_argument(
+        "--server",
+        metavar="URL",
+        action="append",
+        help="a server that runs; several, with folders of their own, share the work",
+    )
+    runs.add_argument("--servers", type=int, default=1, metavar="N", help="so many are started (1)")
     runs.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="for one graph (3600)")
     runs.add_argument("command", nargs="*", help="after --: what starts a server, but for its port")
     runs.set_defaults(run=_run)
@@ -68,8 +75,8 @@ def _run(arguments: argparse.Namespace) -> None:
     judge = load_judge(config.judge.kind, config.judge.options)
     config = adopted(config, arguments.output)
     check_references(config, Eyes(judge, config.gallery))
-    with _client(arguments) as client:
-        draw(config, client, Store(arguments.output), arguments.timeout, _say)
+    with _clients(arguments) as clients:
+        draw(config, clients, Store(arguments.output), arguments.timeout, _say)
     _judged(arguments.output, config, judge)
 
 
@@ -89,13 +96,23 @@ def _judged(folder: Path, config: Config, judge: Judge) -> None:
 
 
 @contextlib.contextmanager
-def _client(arguments: argparse.Namespace) -> Iterator[Client]:
+def _clients(arguments: argparse.Namespace) -> Iterator[list[Client]]:
     if arguments.server:
-        yield Client(arguments.server.rstrip("/"))
+        yield [Client(address.rstrip("/")) for address in arguments.server]
         return
     _say("starting ComfyUI")
-    with server(arguments.command, arguments.output / "server.log") as client:
-        yield client
+    with contextlib.ExitStack() as started:
+        yield [started.enter_context(_server(arguments, number)) for number in range(max(1, arguments.servers))]
+
+
+def _server(arguments: argparse.Namespace, number: int) -> contextlib.AbstractContextManager[Client]:
+    """Servers beside the first get folders of their own: two in one would overwrite each other's pictures."""
+    if number == 0:
+        return server(arguments.command, arguments.output / "server.log")
+    own = arguments.output.resolve() / f"server-{number}"
+    folders = ["--output-directory", str(own / "output"), "--temp-directory", str(own)]
+    own.mkdir(parents=True, exist_ok=True)
+    return server([*arguments.command, *folders], own / "server.log")
 
 
 def _say(message: str) -> None:

@@ -1,7 +1,9 @@
 """The first half of a run: the graphs that are still to be drawn are queued, and what the server saved is kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any, Protocol
 
 from .cells import build_graph, read_template
@@ -10,6 +12,9 @@ from .config import Config
 from .fingerprints import file_fingerprint
 from .store import Store, graph_digest, job_name, jobs
 from .template import Graph
+
+Job = tuple[str, str, str, Graph]
+"""Table, cell, name and graph."""
 
 
 class Host(Protocol):
@@ -21,11 +26,12 @@ class Host(Protocol):
     def upload(self, name: str, data: bytes) -> str: ...
 
 
-def draw(config: Config, host: Host, store: Store, timeout: float, say: Callable[[str], None]) -> int:
+def draw(config: Config, hosts: Sequence[Host], store: Store, timeout: float, say: Callable[[str], None]) -> int:
     """Draw every picture that is not there yet, or was drawn by another graph or other files.
 
     Args:
         config: as `store.adopted` gives it.
+        hosts: servers with the same nodes and models; they draw side by side, each one graph at a time.
         timeout: seconds that a graph may take.
 
     Returns how many graphs were queued.
@@ -36,26 +42,46 @@ def draw(config: Config, host: Host, store: Store, timeout: float, say: Callable
         OSError: the server can't be reached, or a file can't be read.
     """
     files = {path.name: file_fingerprint(path) for path in config.files}
-    asked = _graphs(config, host)
-    due = []
-    for table, cell, name, graph in asked:
-        known = store.record(table, cell, name)
-        if known is None or known.digest != graph_digest(graph, files):
-            due.append((table, cell, name, graph))
-            store.drop(table, cell, name)
+    asked = [_graphs(config, host) for host in hosts]  # each server has its own names for references
+    due = [
+        number
+        for number, (table, cell, name, graph) in enumerate(asked[0])
+        if (known := store.record(table, cell, name)) is None or known.digest != graph_digest(graph, files)
+    ]
+    for number in due:
+        store.drop(*asked[0][number][:3])
     store.keep_config(config)  # only now does nothing lie there that was drawn by another
-    say(f"{len(asked)} graphs, {len(asked) - len(due)} of them drawn already")
-    for number, (table, cell, name, graph) in enumerate(due, 1):
-        say(f"{number} of {len(due)}: {table}, {cell}, {name}")
-        saved = host.run(graph, timeout)
-        if not saved:
-            raise ServerError(f"the graph of {table}, {cell}, {name} saved no picture: it needs a Save Image node")
-        store.keep(table, cell, name, graph, files, [host.fetch(picture) for picture in saved])
+    say(f"{len(asked[0])} graphs, {len(asked[0]) - len(due)} of them drawn already")
+    rest = iter(enumerate(due, 1))
+    turn, failed = Lock(), Event()
+
+    def work(host: Host, graphs: Sequence[Job]) -> None:
+        while not failed.is_set():
+            with turn:
+                count, number = next(rest, (0, 0))
+                if not count:
+                    return
+                table, cell, name, graph = graphs[number]
+                say(f"{count} of {len(due)}: {table}, {cell}, {name}")
+            try:
+                saved = host.run(graph, timeout)
+                if not saved:
+                    where = f"{table}, {cell}, {name}"
+                    raise ServerError(f"the graph of {where} saved no picture: it needs a Save Image node")
+                pictures = [host.fetch(picture) for picture in saved]
+                store.keep(table, cell, name, asked[0][number][3], files, pictures)
+            except BaseException:
+                failed.set()  # the others finish what they are at
+                raise
+
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        for worker in [pool.submit(work, *pair) for pair in zip(hosts, asked, strict=True)]:
+            worker.result()
     return len(due)
 
 
-def _graphs(config: Config, host: Host) -> list[tuple[str, str, str, Graph]]:
-    """Table, cell, name and graph of all that the configuration asks for."""
+def _graphs(config: Config, host: Host) -> list[Job]:
+    """All that the configuration asks for."""
     nodes = host.get("/object_info")
     references: dict[Path, str] = {}
     asked = []

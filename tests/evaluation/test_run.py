@@ -90,10 +90,12 @@ Drawn = Callable[..., tuple[Config, fakes.DrawingHost]]
 def run(config: Config, known: Known) -> Drawn:
     """Draws a configuration into a folder."""
 
-    def run(folder: Path, asked: Config = config, host: fakes.DrawingHost | None = None) -> Any:
+    def run(
+        folder: Path, asked: Config = config, host: fakes.DrawingHost | None = None, *others: fakes.DrawingHost
+    ) -> Any:
         host = host or fakes.DrawingHost(known)
         kept = adopted(asked, folder)
-        draw(kept, host, Store(folder), 60, lambda message: None)
+        draw(kept, [host, *others], Store(folder), 60, lambda message: None)
         return kept, host
 
     return run
@@ -151,6 +153,27 @@ def test_a_run_that_was_cut_short_goes_on_and_finds_the_same(
     _measured(kept, tmp_path / "cut", judge)
     assert (tmp_path / "cut" / RESULTS).read_bytes() == (whole / RESULTS).read_bytes()
     assert run(tmp_path / "cut")[1].queued == []
+
+
+def test_servers_share_the_work_and_find_the_same(
+    run: Drawn, config: Config, known: Known, judge: Judge, whole: Path, tmp_path: Path
+) -> None:
+    hosts = [fakes.DrawingHost(known) for _ in range(3)]
+    kept, _ = run(tmp_path / "shared", config, *hosts)
+    assert sum(len(host.queued) for host in hosts) == 15 and min(len(host.queued) for host in hosts) > 0
+    _measured(kept, tmp_path / "shared", judge)
+    assert (tmp_path / "shared" / RESULTS).read_bytes() == (whole / RESULTS).read_bytes()
+
+
+def test_when_one_of_two_servers_is_lost_what_is_drawn_is_kept(
+    run: Drawn, config: Config, known: Known, tmp_path: Path
+) -> None:
+    one, other = fakes.DrawingHost(known, fails_after=2), fakes.DrawingHost(known)
+    with pytest.raises(OSError, match="connection is lost"):
+        run(tmp_path / "cut", config, one, other)
+    drawn = 2 + len(other.queued)
+    assert drawn < 15
+    assert len(run(tmp_path / "cut")[1].queued) == 15 - drawn
 
 
 def test_pictures_of_another_graph_or_other_weights_are_drawn_anew(run: Drawn, config: Config, tmp_path: Path) -> None:
