@@ -2,6 +2,7 @@
 
 `python -m mini sheet OUT.png`                     a contact sheet of people, motions, places and groups
 `python -m mini experiments --to FOLDER [...]`     what `python -m dynamicid_core.evaluation` draws and measures
+`python -m mini results RUN --to mini`             what that found, kept as RESULTS.md, results.json and grids
 `python -m mini train --checkpoints FOLDER [...]`  train the miniature's networks, or go on with it
 `python -m mini ship --checkpoints FOLDER --to OUT`  the trained networks as they ship, and their model card
 `python -m mini restore --checkpoints FOLDER --from OUT`  what shipped as stored stages, to train one of them again
@@ -23,6 +24,7 @@ from .experiments import CONTRASTIVE, UNGATED, write_experiments
 from .head import EXPRESSIONS, Motion
 from .person import draw_person
 from .render import render
+from .results import keep_results
 from .scene import Figure, Scene, compose
 
 
@@ -62,6 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     experimenter.add_argument("--pictures", type=int, default=200, help="of a row, at least")
     experimenter.add_argument("--trained", type=Path, nargs="*", default=[], metavar="FILE",
         help=f"{UNGATED}, {CONTRASTIVE}: as they lie in the server's models/dynamicid")  # fmt: skip
+    keeping = commands.add_parser("results", help="keep what an evaluation found")
+    keeping.add_argument("run", type=Path, metavar="RUN", help="an evaluation's output")
+    keeping.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the miniature's folder")
     trainer = commands.add_parser("train", help="train the networks, or go on with it")
     shipper = commands.add_parser("ship", help="write the trained networks as they ship, and their model card")
     restorer = commands.add_parser("restore", help="take what shipped as stored stages")
@@ -81,6 +86,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.command == "experiments":
         print(write_experiments(arguments.to, arguments.pictures, tuple(arguments.trained)))
+        return 0
+    if arguments.command == "results":
+        print(keep_results(arguments.run, arguments.to))
         return 0
     if not cv2.imwrite(arguments.out, cv2.cvtColor(sheet(), cv2.COLOR_RGB2BGR)):
         print(f"could not write {arguments.out}", file=sys.stderr)

@@ -5,7 +5,7 @@ References are drawn people whom training never showed. Prompts name clothes and
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import cv2
 
 from .caption import CLOTHES_COLOURS, GARMENTS, PLACES, YAWS, Ask, Look, view_of, write
 from .head import EXPRESSIONS
+from .person import NUMBERS, Person, draw_person
 from .render import render
 from .scene import compose
 from .world import HELD_OUT_PAIRS, World, training_pairs
@@ -23,6 +24,11 @@ STRENGTHS = (0.5, 0.75, 1.25, 1.5)
 JUDGE = "mini.train.judging:judge"
 UNGATED, CONTRASTIVE = "mini_ungated.safetensors", "mini_contrastive.safetensors"
 """In the server's models/dynamicid: what the recipes of these names trained."""
+# Nobody: the middle of every proportion, and nothing before the face.
+CANONICAL = replace(
+    draw_person(0), face="oval", brows="straight", nose="straight", mouth="full", hair="short", beard="none",
+    glasses="none", marks="none", **dict.fromkeys(NUMBERS, 0.0),
+)  # fmt: skip
 
 Json = dict[str, Any]
 Pair = tuple[str, float]
@@ -98,6 +104,7 @@ class Experiments:
             samples.append(self._edited(f"{i:03}", [rng.choice(pairs)], rng))
         cells = [_cell("DynamicID"), _cell("without IMR", "imr"), NOBODY]
         if seen:
+            cells.append(_cell("canonical keypoints", edit_0={"driving_strength": 1.0}))
             cells += [_cell(f"strength {s:g}", edit_0={"strength": s}) for s in STRENGTHS]
             cells += self._with(CONTRASTIVE, "with the contrastive term")
         return self._table(name, 1, samples, cells)
@@ -118,7 +125,8 @@ class Experiments:
         changed, numbers = {}, rng.sample(range(GALLERY), len(pairs))
         for i, (expression, yaw) in enumerate(pairs):
             reference = self._reference(numbers[i], "neutral")
-            who.append({"reference": reference, "expression": expression, "yaw": yaw, "pitch": 0})
+            driver = self._driver(expression)
+            who.append({"reference": reference, "expression": expression, "yaw": yaw, "pitch": 0, "driver": driver})
             changed[f"edit_{i}"] = {"expression": expression, "yaw": yaw, "strength": 1.0}
         return {**_sample(name, [_look(rng) for _ in who], rng, who), "set": changed}
 
@@ -137,20 +145,31 @@ class Experiments:
         wires = {
             "seed": ["sampler", "seed"],
             "prompt": ["positive", "text"],
-            "people": [{"reference": [f"encode_{i}", "image"]} for i in range(people)],
+            "people": [
+                {"reference": [f"encode_{i}", "image"], "driver": [f"edit_{i}", "driving_image"]} for i in range(people)
+            ],
         }
         return {"name": name, "template": graph.name, "wires": wires, "samples": samples, "cells": cells}
+
+    def _driver(self, expression: str) -> str:
+        """One person's picture for each expression, facing us: whose keypoints are canonical for it."""
+        look = Look("white", GARMENTS[0], expression, None, view_of(0.0, posed=True), posed=True)
+        return self._draw(f"drivers/{expression}.png", look, CANONICAL, PLACES[0], jitter=False)
 
     def _reference(self, number: int, kind: str) -> str:
         """A held-out person's picture, by its path from the folder: `gallery` in any motion, `neutral` facing us."""
         name = f"references/{kind}-{number:03}.png"
+        rng = _chance(name, number)
+        look = _look(rng)
+        motion = ("neutral", 0.0) if kind == "neutral" else (rng.choice(list(EXPRESSIONS)), rng.choice(YAWS))
+        look = Look(look.colour, look.garment, motion[0], None, view_of(motion[1], posed=True), posed=True)
+        return self._draw(name, look, World(held_out_people=True).person(number), rng.choice(PLACES))
+
+    def _draw(self, name: str, look: Look, person: Person, place: str, jitter: bool = True) -> str:
+        """A portrait's path from the folder."""
         if name not in self._drawn:
-            rng = _chance(name, number)
-            look = _look(rng)
-            motion = ("neutral", 0.0) if kind == "neutral" else (rng.choice(list(EXPRESSIONS)), rng.choice(YAWS))
-            look = Look(look.colour, look.garment, motion[0], None, view_of(motion[1], posed=True), posed=True)
-            person = World(held_out_people=True).person(number)
-            image = render(compose(Ask((look,), rng.choice(PLACES)), (person,), rng.getrandbits(32))).image
+            scene = compose(Ask((look,), place), (person,), _chance("scene", name).getrandbits(32), jitter)
+            image = render(scene).image
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
@@ -180,7 +199,7 @@ def graph_of(people: int) -> Json:
         nodes[edit] = _node(
             "DynamicIDEditMotion", identity=[encode, 0], dynamicid=["mini", 3], clip=["mini", 1], expression="neutral",
             yaw=0.0, pitch=0.0, strength=0.0, prompt="", source_expression="neutral", source_prompt="",
-            driving_strength=1.0,
+            driving_strength=0.0,
         )  # fmt: skip
         apply[f"people.person_{i}"] = [edit, 0]
     nodes["apply"] = _node("DynamicIDApplyAdvanced", **apply)

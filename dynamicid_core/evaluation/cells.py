@@ -67,11 +67,12 @@ def build_graph(
     if table.wires.prompt is not None:
         draft.put(table.wires.prompt, sample.prompt)
     for number, (wires, person) in enumerate(zip(table.wires.people, sample.people, strict=False)):
-        if wires.reference is not None and person.reference is not None:
-            draft.graph[f"reference_{number}"] = {
-                "class_type": "LoadImage", "inputs": {"image": references[person.reference]}
-            }  # fmt: skip
-            draft.put(wires.reference, [f"reference_{number}", 0])
+        for key, path in (("reference", person.reference), ("driver", person.driver)):
+            socket = getattr(wires, key)
+            if socket is not None and path is not None:
+                loads = f"{key}_{number}"
+                draft.graph[loads] = {"class_type": "LoadImage", "inputs": {"image": references[path]}}
+                draft.put(socket, [loads, 0])
         if wires.expression is not None and person.expression is not None:
             draft.put(wires.expression, person.expression)
     draft.change(sample.set)

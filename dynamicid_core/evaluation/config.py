@@ -37,10 +37,11 @@ Socket = tuple[str, str]
 
 @dataclass(frozen=True)
 class PersonWires:
-    """Where a person's reference and asked expression go; None: nowhere."""
+    """Where a person's pictures and asked expression go; None: nowhere."""
 
     reference: Socket | None = None
     expression: Socket | None = None
+    driver: Socket | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Person:
         reference: a picture of this person.
         yaw, pitch: degrees that the picture is to show; both or neither.
         region: (x0, y0, x1, y1) in fractions of the picture; None: of n people the n equal columns.
+        driver: a picture whose motion drives this person's; nothing is measured of it.
     """
 
     reference: Path | None = None
@@ -67,6 +69,12 @@ class Person:
     yaw: float | None = None
     pitch: float | None = None
     region: Box | None = None
+    driver: Path | None = None
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """What the server is given of this person."""
+        return tuple(path for path in (self.reference, self.driver) if path is not None)
 
     @property
     def pose(self) -> tuple[float, float] | None:

@@ -127,10 +127,11 @@ def _sample(said: Any, folder: Path, where: str) -> Sample:
 
 def _person(said: Any, folder: Path, where: str) -> Person:
     given = _given(Person, said, where)
-    if given.get("reference") is not None:
-        given["reference"] = folder / given["reference"]
-        if not given["reference"].is_file():
-            raise ValueError(f"{where}: there is no reference {given['reference']}.")
+    for key in ("reference", "driver"):
+        if given.get(key) is not None:
+            given[key] = folder / given[key]
+            if not given[key].is_file():
+                raise ValueError(f"{where}: there is no {key} {given[key]}.")
     if given.get("expression") not in (None, *EXPRESSIONS):
         raise ValueError(f"{where}: expected one of {', '.join(EXPRESSIONS)}, got {given['expression']!r}.")
     for key in ("yaw", "pitch"):

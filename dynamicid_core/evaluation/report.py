@@ -53,7 +53,8 @@ def settings_of(config: Config, judge: Judge) -> dict[str, Any]:
         table["template"] = Path(table["template"]).stem
         for sample in table["samples"]:
             for person in sample["people"]:
-                person["reference"] = person["reference"] and Path(person["reference"]).stem
+                for key in ("reference", "driver"):
+                    person[key] = person[key] and Path(person[key]).stem
         for key in ("samples", "cells"):
             table[key] = {part.pop("name"): part for part in table[key]}
     return {

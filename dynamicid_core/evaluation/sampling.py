@@ -87,9 +87,8 @@ def _graphs(config: Config, host: Host) -> list[Job]:
     asked = []
     for table in config.tables:
         template = read_template(table.template, nodes)
-        for person in (person for sample in table.samples for person in sample.people):
-            path = person.reference
-            if path is not None and path not in references:
+        for path in (path for sample in table.samples for person in sample.people for path in person.pictures):
+            if path not in references:
                 references[path] = host.upload(f"dynamicid-{path.name}", path.read_bytes())
         for cell, sample, seed in jobs(table):
             graph = build_graph(template, nodes, table, cell, sample, seed, references)

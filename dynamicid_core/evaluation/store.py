@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .config import Cell, Config, Sample, Table
+from .config import Cell, Config, Person, Sample, Table
 from .config_file import read_config, write_config
 from .fingerprints import digest, file_fingerprint
 from .template import Graph
@@ -107,12 +107,12 @@ def adopted(config: Config, folder: Path) -> Config:
             shutil.copyfile(path, kept)
         return kept
 
+    def person(said: Person) -> Person:
+        reference, driver = (path and copy(path, "references") for path in (said.reference, said.driver))
+        return replace(said, reference=reference, driver=driver)
+
     def sample(said: Sample) -> Sample:
-        people = [
-            replace(person, reference=person.reference and copy(person.reference, "references"))
-            for person in said.people
-        ]
-        return replace(said, people=tuple(people))
+        return replace(said, people=tuple(map(person, said.people)))
 
     tables = tuple(
         replace(table, template=copy(table.template, "templates"), samples=tuple(map(sample, table.samples)))

@@ -31,7 +31,10 @@ NODES: dict[str, Any] = {
         "display_name": "Encode Identity",
     },
     "DynamicIDEditMotion": {
-        "input": {"required": {"identity": ["DYNAMICID_IDENTITY"], "expression": [["happy"]], **_floats(strength=1.0)}},
+        "input": {
+            "required": {"identity": ["DYNAMICID_IDENTITY"], "expression": [["happy"]], **_floats(strength=1.0)},
+            "optional": {"driving_image": ["IMAGE"]},
+        },
         "output": ["DYNAMICID_IDENTITY", "IMAGE"],
         "display_name": "Edit Facial Motion",
     },

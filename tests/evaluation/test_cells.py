@@ -44,6 +44,20 @@ def test_what_a_sample_says_arrives_and_the_template_stays(template: Template) -
     assert json.dumps(template.graph) == before
 
 
+def test_a_driving_picture_arrives_where_it_is_wired(template: Template) -> None:
+    ann, bob = REFERENCES
+    people = (Person(ann, driver=bob), Person(bob))
+    wires = Wires(
+        people=tuple(PersonWires((f"1{i}", "image"), driver=(f"Edit {i}", "driving_image")) for i in range(2))
+    )
+    sample = Sample("park", "two people", (7,), people)
+    table = Table("two", Path("two.json"), (sample,), (Cell("full"),), wires)
+    graph = build_graph(template, fakes.NODES, table, table.cells[0], sample, 7, REFERENCES)
+    loads = graph[graph["20"]["inputs"]["driving_image"][0]]
+    assert loads == {"class_type": "LoadImage", "inputs": {"image": "bob on the server.png"}}
+    assert "driving_image" not in graph["21"]["inputs"]
+
+
 def test_the_cell_has_the_last_word_then_the_sample_then_the_table(template: Template) -> None:
     by_table = {"DynamicIDApply": {"weight": 0.1}, "20": {"strength": 0.1}, "Edit 1": {"strength": 0.1}}
     by_sample = {"20": {"strength": 0.2}, "Edit 1": {"strength": 0.2}}

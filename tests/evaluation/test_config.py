@@ -87,6 +87,7 @@ def test_it_is_read_with_paths_from_its_folder_and_written_again(folder: Path) -
         ),
         (["tables", 0, "samples", 0, "people", 0, "pitch"], None, r"people\[0\]: expected yaw and pitch, or neither"),
         (["tables", 0, "samples", 0, "people", 0, "reference"], "x.png", r"people\[0\]: there is no reference"),
+        (["tables", 0, "samples", 0, "people", 0, "driver"], "x.png", r"people\[0\]: there is no driver"),
         (["tables", 0, "samples", 0, "people", 0, "region"], [0, 0, 2, 1], r"people\[0\].region: expected x0 < x1"),
         (["tables", 0, "samples", 0, "people"], [{"region": [0, 0, 1, 1]}, {}], "a region for all people or for none"),
     ],
