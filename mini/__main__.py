@@ -88,7 +88,11 @@ def main(argv: list[str] | None = None) -> int:
         print(write_experiments(arguments.to, arguments.pictures, tuple(arguments.trained)))
         return 0
     if arguments.command == "results":
-        print(keep_results(arguments.run, arguments.to))
+        try:
+            print(keep_results(arguments.run, arguments.to))
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 1
         return 0
     if not cv2.imwrite(arguments.out, cv2.cvtColor(sheet(), cv2.COLOR_RGB2BGR)):
         print(f"could not write {arguments.out}", file=sys.stderr)

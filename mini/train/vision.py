@@ -9,6 +9,7 @@ another for it.
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..head import EXPRESSIONS
@@ -19,27 +20,40 @@ from .autoencoder import as_input
 from .encoders import Encoders, kept
 from .judge import misnamed, true_kinds
 from .loop import Stage, Workshop
-from .pictures import Pictures
+from .pictures import Pictures, Truth
 from .words import words
 
 SHIFT = 8  # pixels that a batch may be moved by: patches would else know 12,000 pictures by heart
-POSE_UNIT = 20.0  # degrees
+POSE_UNIT, POINT_UNIT = 5.0, 4.0  # degrees, pixels
+
+
+class Reader(nn.Module):
+    """Names factors and expressions and tells pose and points of a face, each by its own look at the patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width, choices = VISION["hidden_size"], {**CHOICES, "expression": EXPRESSIONS}
+        self.asks = nn.Parameter(torch.randn(len(choices) + 1, width) * 0.02)
+        self.looks = nn.MultiheadAttention(width, VISION["num_attention_heads"], batch_first=True)
+        self.names = nn.ModuleDict({name: nn.Linear(width, len(kinds)) for name, kinds in choices.items()})
+        self.shape = nn.Linear(width, 3 + 2 * 68)
+
+    def forward(self, states: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Of portraits' states (n, 65, W): logits by what they name, poses (n, 3) in degrees, points (n, 68, 2)."""
+        patches = states[:, 1:]
+        seen, _ = self.looks(self.asks.expand(len(patches), -1, -1), patches, patches, need_weights=False)
+        named = {name: head(seen[:, i]) for i, (name, head) in enumerate(self.names.items())}
+        pose, points = self.shape(seen[:, -1]).float().split([3, 2 * 68], 1)
+        return named, pose * POSE_UNIT, points.unflatten(1, (68, 2)) * POINT_UNIT + VISION["image_size"] / 2
 
 
 class Pupils(Encoders):
-    """Both encoders, and the heads that name factors and expressions and tell the pose."""
+    """Both encoders, and who asks the image encoder about faces."""
 
     def __init__(self) -> None:
         super().__init__()
         self.logit_scale = nn.Parameter(torch.tensor(2.6))
-        width, choices = VISION["hidden_size"], {**CHOICES, "expression": EXPRESSIONS}
-        self.named = nn.ModuleDict({name: nn.Linear(width, len(kinds)) for name, kinds in choices.items()})
-        self.pose = nn.Linear(width, 3)  # pitch, yaw and roll in POSE_UNIT
-
-    def told(self, states: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """States (n, 65, W) of portraits to logits by what they name, and poses (n, 3) in degrees."""
-        patches = states[:, 1:].mean(1)
-        return {name: head(patches) for name, head in self.named.items()}, self.pose(patches) * POSE_UNIT
+        self.reader = Reader()
 
 
 def contrast(scale: Tensor, images: Tensor, texts: Tensor) -> Tensor:
@@ -49,16 +63,22 @@ def contrast(scale: Tensor, images: Tensor, texts: Tensor) -> Tensor:
     return (F.cross_entropy(near, right) + F.cross_entropy(near.T, right)) / 2
 
 
-def _moved(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Pictures (n, 3, H, W), all moved by the same few pixels; what that uncovers mirrors what is beside it."""
+def _moved(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures (n, 3, H, W), all moved by the same few pixels, (x, y); what that uncovers mirrors what is beside it."""
     height, width = images.shape[2:]
-    y, x = torch.randint(2 * SHIFT + 1, (2,), generator=rng).tolist()
-    return F.pad(images, (SHIFT,) * 4, mode="reflect")[:, :, y : y + height, x : x + width]
+    x, y = torch.randint(2 * SHIFT + 1, (2,), generator=rng).tolist()
+    moved = F.pad(images, (SHIFT,) * 4, mode="reflect")[:, :, y : y + height, x : x + width]
+    return moved, torch.tensor([SHIFT - x, SHIFT - y], device=images.device)
+
+
+def _points(truth: Truth) -> NDArray[np.float32]:
+    """(n, 68, 2) in pixels, of portraits."""
+    return truth.points68[:, 0, :, :2]
 
 
 class VisionStage(Stage):
     name = "vision"
-    steps = 5_800
+    steps = 9_000
     learning_rate = 1e-3
     weight_decay = 0.05
     batch = 48
@@ -77,35 +97,39 @@ class VisionStage(Stage):
     def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, Pupils)
         device = self.workshop.device
-        # Of eight steps one shows groups of two and one shows groups of three.
-        data, turn = {1: (self.pairs, step // 8), 5: (self.trios, step // 8)}.get(step % 8, (self.portraits, step))
+        # Of sixteen steps one shows groups of two and one shows groups of three.
+        data, turn = {1: (self.pairs, step // 16), 9: (self.trios, step // 16)}.get(step % 16, (self.portraits, step))
         images, truth = data.batch(turn, self.batch)
-        states, image_vector = network.seen(_moved(as_input(images, device), rng))
+        seen, away = _moved(as_input(images, device), rng)
+        states, image_vector = network.seen(seen)
         _, text_vector = network.states(words().batch(truth.caption.tolist()).to(device))
         alike = contrast(network.logit_scale, image_vector, text_vector)
         losses = {"loss": alike, "contrast": alike}
         if data is self.portraits:
-            named, pose = network.told(states)
+            named, pose, points = network.reader(states)
             kinds = true_kinds(truth)
             missed = {name: misnamed(said, torch.from_numpy(kinds[name]).to(device)) for name, said in named.items()}
             expression = missed.pop("expression")
             factors = torch.stack(list(missed.values())).mean()
-            away = F.smooth_l1_loss(pose.float() / POSE_UNIT, torch.from_numpy(truth.pose[:, 0]).to(device) / POSE_UNIT)
-            losses["loss"] = alike + 0.5 * factors + expression + away
-            losses |= {"factors": factors, "expression": expression, "pose": away}
+            true_pose, true_points = (torch.from_numpy(x).to(device) for x in (truth.pose[:, 0], _points(truth)))
+            turned = F.smooth_l1_loss(pose / POSE_UNIT, true_pose / POSE_UNIT)
+            placed = F.smooth_l1_loss(points / POINT_UNIT, (true_points + away) / POINT_UNIT)
+            losses["loss"] = alike + factors + expression + turned + placed
+            losses |= {"factors": factors, "expression": expression, "pose": turned, "points": placed}
         return losses
 
     def measures(self, network: nn.Module) -> dict[str, float]:
-        """Factors and expressions named right, and how far the pose is off: the median, in degrees."""
+        """Factors and expressions named right; how far pose and points are off: medians, in degrees and pixels."""
         assert isinstance(network, Pupils)
         images, truth = self.held_out.take(np.arange(min(200, self.held_out.size)))
         with torch.no_grad(), self.workshop.autocast():
-            named, pose = network.told(network.seen(as_input(images, self.workshop.device))[0])
+            named, pose, points = network.reader(network.seen(as_input(images, self.workshop.device))[0])
         kinds = true_kinds(truth)
         guessed = {name: logits.argmax(1).cpu().numpy() for name, logits in named.items()}
         right = {name: float((guess == kinds[name])[kinds[name] >= 0].mean()) for name, guess in guessed.items()}
-        pitch, yaw, _ = np.median(np.abs(pose.float().cpu().numpy() - truth.pose[:, 0]), axis=0)
-        return {**right, "pitch_degrees": float(pitch), "yaw_degrees": float(yaw)}
+        pitch, yaw, _ = np.median(np.abs(pose.cpu().numpy() - truth.pose[:, 0]), axis=0)
+        off = np.median(np.linalg.norm(points.cpu().numpy() - _points(truth), axis=2))
+        return {**right, "pitch_degrees": float(pitch), "yaw_degrees": float(yaw), "points": float(off)}
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:
         """The image encoder's."""

@@ -1,0 +1,42 @@
+"""What an evaluation found is kept beside the miniature: numbers, tables, grids; what was written by hand stays."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from dynamicid_pack.mini.__main__ import main
+from dynamicid_pack.mini.results import TABLES, keep_results
+
+FOUND = {"one person": {"DynamicID": {"FaceSim": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9, "missing": 0}}}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(FOUND))
+    (folder / "tables.md").write_text("### one person\n\n| | FaceSim |\n")
+    cv2.imwrite(str(folder / "one person.png"), np.full((16, 32, 3), 200, np.uint8))
+    return folder
+
+
+def test_findings_are_kept_and_what_is_written_above_them_stays(run: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "mini"
+    kept.mkdir()
+    (kept / "RESULTS.md").write_text(f"# By hand\n\n{TABLES}\n\nold tables\n")
+    assert main(["results", str(run), "--to", str(kept)]) == 0
+    text = (kept / "RESULTS.md").read_text()
+    assert text.startswith("# By hand\n") and "| | FaceSim |" in text and "old tables" not in text
+    assert "(pictures/results-one-person.webp)" in text
+    assert cv2.imread(str(kept / "pictures" / "results-one-person.webp")).shape == (16, 32, 3)
+    assert json.loads((kept / "results.json").read_text()) == FOUND
+    keep_results(run, kept)
+    assert (kept / "RESULTS.md").read_text() == text
+
+
+def test_a_run_that_was_not_measured_is_refused(run: Path, tmp_path: Path) -> None:
+    (run / "results.json").unlink()
+    with pytest.raises(ValueError, match="measure it with"):
+        keep_results(run, tmp_path)
