@@ -105,6 +105,7 @@ class ReconfigurationRecipe(Recipe):
         gate, gate_threshold: of the attention through which the consistency is asked; the anchoring stage's.
         text: what the frozen UNet reads beside the tokens.
         consistency: weight of the difference between what the UNet predicts from the tokens and from the true ones.
+        consistent: of so many of a person's targets that is asked, for fewer steps of the UNet; 0: of all.
         contrast: weight of the contrastive term on the disentangled tokens; 0 leaves it out.
         temperature: of the contrastive term.
         people: people a step, over all processes; the method's is 1, the contrastive term needs 2 on each process.
@@ -123,6 +124,7 @@ class ReconfigurationRecipe(Recipe):
     gate_threshold: float = 0.3
     text: str = FACE_TEXT
     consistency: float = 1.0
+    consistent: int = 0
     contrast: float = 0.0
     temperature: float = 0.1
     people: int = 1

@@ -42,7 +42,11 @@ class Motions:
 
 @dataclass(frozen=True, eq=False)
 class ReconfigurationBatch:
-    """p people's sources (p rows) and targets (p * m rows, person after person), and the targets' pictures noised."""
+    """p people's sources (p rows) and targets (p * m rows, person after person).
+
+    Attributes:
+        noisy, times: the pictures of each person's first k targets, noised (p * k rows).
+    """
 
     source: Motions
     target: Motions
@@ -82,13 +86,20 @@ class ReconfigurationLoss(nn.Module):
 
     def _consistency(self, batch: ReconfigurationBatch, found: Tensor) -> Tensor:
         recipe, base = self._recipe, self._base
+        people = len(batch.source.tokens)
+        asked, said = (_first(tokens, people, len(batch.noisy) // people) for tokens in (batch.target.tokens, found))
         text = self._text.expand(len(batch.noisy), -1, -1)
         given = (base, batch.noisy, batch.times, text)
         with torch.no_grad():
-            true = predicted(*given, batch.target.tokens, recipe.gate, recipe.gate_threshold)
-        said = predicted(*given, found, recipe.gate, recipe.gate_threshold)
+            true = predicted(*given, asked, recipe.gate, recipe.gate_threshold)
+        noise = predicted(*given, said, recipe.gate, recipe.gate_threshold)
         weight = base.weight_of_times(batch.times, recipe.darkest, recipe.clearest)
-        return (weight * (said.float() - true.float()).square().mean((1, 2, 3))).mean()
+        return (weight * (noise.float() - true.float()).square().mean((1, 2, 3))).mean()
+
+
+def _first(rows: Tensor, people: int, count: int) -> Tensor:
+    """The first `count` rows of each of so many people, whose rows follow each other."""
+    return rows.unflatten(0, (people, -1))[:, :count].flatten(0, 1)
 
 
 def contrastive(one: Tensor, other: Tensor, temperature: float) -> Tensor:
@@ -150,16 +161,19 @@ class Reconfiguration(Stage):
         whose = numbers_of(step, recipe.people, len(self._people), recipe.seed)[list(rows)]
         sources: list[int] = []
         targets: list[int] = []
+        noised: list[int] = []
         chances = [chance(recipe.seed, step, row) for row in rows]
         for who, rng in zip(whose, chances, strict=True):
             own = self._people[int(who)]
             sources.append(own[draw(rng, len(own))])
-            targets += [own[draw(rng, len(own))] for _ in range(recipe.targets)]
-        repeated = [rng for rng in chances for _ in range(recipe.targets)]
+            drawn = [own[draw(rng, len(own))] for _ in range(recipe.targets)]
+            targets += drawn
+            noised += drawn[: recipe.consistent or None]
+        repeated = [rng for rng in chances for _ in range(len(noised) // len(chances))]
         if recipe.consistency:
-            latents = self._latents.draw(targets, repeated)
+            latents = self._latents.draw(noised, repeated)
         else:
-            latents = torch.zeros(len(targets), 4, 1, 1, device=device)
+            latents = torch.zeros(len(noised), 4, 1, 1, device=device)
         times = torch.stack([torch.randint(1000, (), generator=rng) for rng in repeated]).to(device)
         noise = torch.stack([torch.randn(latents.shape[1:], generator=rng) for rng in repeated]).to(device)
         noisy = base.noised(latents, noise, times)

@@ -65,7 +65,7 @@ def add_keep_arguments(parser: argparse.ArgumentParser) -> None:
 def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add_export_arguments(parser)
     parser.add_argument("--portraits", type=int, default=12_000, help="for the anchoring stage")
-    parser.add_argument("--sets", type=int, default=300, metavar="PEOPLE", help="for the reconfiguration stage")
+    parser.add_argument("--sets", type=int, default=160, metavar="PEOPLE", help="for the reconfiguration stage")
 
 
 def _ship(workshop: Workshop, folder: Path) -> int:

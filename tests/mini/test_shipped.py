@@ -124,6 +124,9 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     assert replace(recipes[1], gate=True, output=recipes[0].output) == recipes[0], "the baseline differs in its gate"
     editing = read_recipe(folder / "reconfiguration.json", ReconfigurationRecipe)
     assert editing.gate_threshold == recipes[0].gate_threshold and editing.base == recipes[0].base == folder / "base"
+    with_term = read_recipe(folder / "contrastive.json", ReconfigurationRecipe)
+    assert with_term.contrast > 0 and with_term.people * with_term.targets == editing.targets
+    assert with_term.people * with_term.consistent == editing.consistent
     assert load_base(folder / "base").text_width == CONTEXT
 
     sets = sorted((folder / "pictures").iterdir())

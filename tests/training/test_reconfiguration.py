@@ -77,6 +77,22 @@ def test_the_loss_is_tokens_and_lambda_times_what_the_unet_makes_of_them(editing
     assert float(stage.module(perfect)["loss"]) == 0
 
 
+def test_the_unet_is_asked_of_the_first_targets_of_each_person_alone(editing: Callable[..., Path]) -> None:
+    stage = stage_of(editing(people=2, consistent=2))
+    batch = stage.batch(0, range(2), CPU)
+    assert batch.target.tokens.shape[0] == 6 and batch.noisy.shape[0] == batch.times.shape[0] == 4
+    true = batch.target.tokens.clone()
+
+    def consistency(wrong: int) -> float:
+        """With the tokens of one target missed."""
+        found = true.clone()
+        found[wrong] += 1
+        stage.trained["imr"].entangle = lambda identity, target: found  # type: ignore[operator]
+        return float(stage.module(batch)["consistency"])
+
+    assert [consistency(wrong) > 0 for wrong in range(6)] == [True, True, False, True, True, False]
+
+
 def test_frozen_parts_stay_and_edited_ones_move(editing: Callable[..., Path]) -> None:
     training = training_of(editing(learning_rate=3e-3))
     stage = training.stage
