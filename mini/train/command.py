@@ -60,12 +60,14 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 def add_keep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trained", type=Path, metavar="FILE", help="what a training of the method wrote")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the miniature's weights")
+    parser.add_argument("--trainings", type=Path, nargs="*", default=[], metavar="FOLDER",
+        help="whose curves and samples are kept beside them")  # fmt: skip
 
 
 def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add_export_arguments(parser)
     parser.add_argument("--portraits", type=int, default=12_000, help="for the anchoring stage")
-    parser.add_argument("--sets", type=int, default=160, metavar="PEOPLE", help="for the reconfiguration stage")
+    parser.add_argument("--sets", type=int, default=130, metavar="PEOPLE", help="for the reconfiguration stage")
 
 
 def _ship(workshop: Workshop, folder: Path) -> int:
@@ -92,6 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.command == "keep":
         print(ship.keep_dynamicid(arguments.trained, arguments.to))
+        for training in arguments.trainings:
+            ship.show_training(training, arguments.to.parent / "pictures")
         return 0
     if arguments.command == "prepare":
         from .prepare import prepare  # only this needs insightface and webdataset too

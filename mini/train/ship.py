@@ -1,5 +1,6 @@
 """`python -m mini ship`: the trained networks as the pack ships them, and what each gets right, as a model card."""
 
+import csv
 import json
 import tempfile
 from dataclasses import replace
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ..kept import keep, widen
 from ..networks import VISION
-from . import autoencoder, encoders, face_pack, host, judge
+from . import autoencoder, encoders, face_pack, figures, host, judge
 from .autoencoder import AutoencoderStage
 from .face_networks import read_pack, write_pack
 from .face_pack import FacePackStage
@@ -56,6 +57,26 @@ def keep_dynamicid(trained: Path, folder: Path) -> Path:
     path = folder / f"{DYNAMICID}.safetensors"
     save_file(keep(load_file(trained)), path, {"format": FORMAT})
     return path
+
+
+def show_training(training: Path, folder: Path, every: int = 100) -> None:
+    """Write what a training of the method left in its folder as pictures: `<its name>-curves.webp`, `-samples.webp`.
+
+    Args:
+        every: steps whose losses a point of the curves is the mean of.
+    """
+    with (training / "losses.csv").open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    history = []
+    for last in range(every, len(rows) + 1, every):
+        means = {name: float(np.mean([row[name] for row in rows[last - every : last]])) for name in rows[0]}
+        history.append((int(rows[last - 1]["step"]), {name: mean for name, mean in means.items() if name != "step"}))
+    folder.mkdir(parents=True, exist_ok=True)
+    figures.save(folder / f"{training.name}-curves.webp", figures.curves(history))
+    drawn = sorted(training.glob("samples-*.png"))
+    if drawn:
+        image = cv2.imread(str(drawn[-1]))
+        cv2.imwrite(str(folder / f"{training.name}-samples.webp"), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
 
 
 def _record(folder: Path, name: str) -> Path:

@@ -1,5 +1,7 @@
 """What ships: weights a byte each, files that load, a model card of what was measured."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from dynamicid_pack.mini.__main__ import main
@@ -82,3 +84,20 @@ def test_what_shipped_can_be_trained_from(tmp_path):
     found = Workshop(tmp_path / "checkpoints").stored("unet")
     assert found.keys() == state.keys()
     assert torch.allclose(found["layer.weight"], state["layer.weight"], atol=0.05)
+
+
+def test_a_trained_dynamicid_is_kept_with_curves_and_samples_of_its_trainings(tmp_path):
+    training = tmp_path / "anchoring"
+    training.mkdir()
+    save_file({"layer.weight": torch.randn(80, 64)}, training / "anchoring.safetensors")
+    losses = "".join(f"{step},{1 / step}\n" for step in range(1, 301))
+    (training / "losses.csv").write_text(f"step,loss\n{losses}")
+    for step, grey in ((100, 10), (200, 200)):
+        cv2.imwrite(str(training / f"samples-{step:06}.png"), np.full((16, 16, 3), grey, np.uint8))
+    weights = tmp_path / "mini" / "weights"
+    weights.mkdir(parents=True)
+    asked = ["keep", str(training / "anchoring.safetensors"), "--to", str(weights), "--trainings", str(training)]
+    assert main(asked) == 0
+    assert load_file(weights / "dynamicid.safetensors")["layer.weight"].dtype == torch.int8
+    assert cv2.imread(str(tmp_path / "mini" / "pictures" / "anchoring-curves.webp")).std() > 5
+    assert cv2.imread(str(tmp_path / "mini" / "pictures" / "anchoring-samples.webp")).mean() > 190
