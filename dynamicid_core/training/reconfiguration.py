@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +140,8 @@ class Reconfiguration(Stage):
         self.trained = nn.ModuleDict({"imr": imr, "keypoint_encoder": encoder}).to(device)
         if recipe.checkpointing:
             base.checkpoint_activations()
+        # Each alone, so that it is the same whatever was asked before.
+        self._pooled = lru_cache(maxsize=4096)(lambda prompt: base.text([prompt])[1][0])
         self.module = ReconfigurationLoss(base, self.trained, base.text([recipe.text])[0], recipe)
 
     def prepare(self, say: Say, process: int, processes: int) -> None:
@@ -184,7 +186,7 @@ class Reconfiguration(Stage):
         tokens = torch.stack([torch.from_numpy(shards.array(number, "tokens")).float() for number in numbers])
         landmarks = [shards.array(number, "landmarks").astype(np.float64) for number in numbers]
         pictures = torch.stack([torch.from_numpy(keypoint_picture(points)).float() for points in landmarks])
-        pooled = self._base.text([shards.text(number) for number in numbers])[1]
+        pooled = torch.stack([self._pooled(shards.text(number)) for number in numbers])
         return Motions(tokens.to(device), (pictures[:, None] / 127.5 - 1).to(device), pooled)
 
     # --- results ----------------------------------------------------------------------------------------------------
