@@ -18,6 +18,7 @@ from .render import render
 from .scene import compose
 from .world import HELD_OUT_PAIRS, World, training_pairs
 
+PEOPLE = 100  # who are asked for
 GALLERY = 100  # people among whom one is picked
 STEPS = 20
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
@@ -55,7 +56,8 @@ class Experiments:
             self._one_person(), self._several(2), self._several(3), self._few_steps(), self._edits(training_pairs()),
             self._edits(HELD_OUT_PAIRS), self._edits_in_groups(),
         ]  # fmt: skip
-        gallery = [self._reference(number, "gallery") for number in range(GALLERY)]
+        # Strangers: with the one who is asked for, GALLERY of them.
+        gallery = [self._reference(PEOPLE + number, "gallery") for number in range(GALLERY - 1)]
         files = [str(path.resolve()) for path in self.trained]
         return {"judge": {"kind": JUDGE}, "files": files, "gallery": gallery, "tables": tables}
 
@@ -66,11 +68,10 @@ class Experiments:
         samples = []
         for i in range(self.pictures):
             rng = _chance("one person", i)
-            who = {"reference": self._reference(i % GALLERY, "gallery")}
+            who = {"reference": self._reference(i % PEOPLE, "gallery")}
             samples.append(_sample(f"{i:03}", [_look(rng)], rng, [who], seeds=2))
         cells = [
-            _cell("DynamicID"), _cell("without the gate", "gate"), _cell("without layout phase", "layout"),
-            *self._plain_attention(), NOBODY,
+            _cell("DynamicID"), _cell("without the gate", "gate"), WITH_LAYOUT, *self._plain_attention(), NOBODY,
         ]  # fmt: skip
         return self._table("one person", 1, samples, cells)
 
@@ -78,12 +79,12 @@ class Experiments:
         samples = []
         for i in range(self.pictures):
             rng = _chance(f"{count} people", i)
-            numbers = rng.sample(range(GALLERY), count)
+            numbers = rng.sample(range(PEOPLE), count)
             who = [{"reference": self._reference(number, "gallery")} for number in numbers]
             samples.append(_sample(f"{i:03}", [_look(rng) for _ in who], rng, who))
         cells = [
             _cell("DynamicID"), _cell("without the gate", "gate"), _cell("without regions", "regions"),
-            _cell("without gate and regions", "gate", "regions"), _cell("without layout phase", "layout"),
+            _cell("without gate and regions", "gate", "regions"), WITH_LAYOUT,
             *self._plain_attention(masked=True), NOBODY,
         ]  # fmt: skip
         return self._table({2: "two people", 3: "three people"}[count], count, samples, cells)
@@ -122,7 +123,7 @@ class Experiments:
 
     def _edited(self, name: str, pairs: list[Pair], rng: random.Random) -> Json:
         who: list[Json] = []
-        changed, numbers = {}, rng.sample(range(GALLERY), len(pairs))
+        changed, numbers = {}, rng.sample(range(PEOPLE), len(pairs))
         for i, (expression, yaw) in enumerate(pairs):
             reference = self._reference(numbers[i], "neutral")
             driver = self._driver(expression)
@@ -182,7 +183,7 @@ def graph_of(people: int) -> Json:
     width = 128 if people == 1 else 256
     apply: Json = {
         "model": ["mini", 0], "dynamicid": ["mini", 3], "weight": 1.0, "start_at": 0.0, "end_at": 1.0,
-        "lora_strength": 1.0, "layout_scale": 4.0, "layout_steps": 3, "gate_threshold": 0.3, "gate": True,
+        "lora_strength": 1.0, "layout_scale": 4.0, "layout_steps": 0, "gate_threshold": 0.3, "gate": True,
     }  # fmt: skip
     nodes: Json = {
         "mini": _node("DynamicIDMini", adapter="shipped"),
@@ -212,6 +213,7 @@ def graph_of(people: int) -> Json:
     return nodes
 
 
+WITH_LAYOUT: Json = {"name": "with the layout phase", "set": {"apply": {"layout_steps": 3}}}
 NOBODY: Json = {"name": "without identity", "without": ["identity"]}
 
 

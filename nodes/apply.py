@@ -60,7 +60,9 @@ class Apply(io.ComfyNode):
         scene = _present(cls, people, weight, 0.0, 1.0)
         if not scene or weight == 0:
             return io.NodeOutput(model)
-        return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, Settings()))
+        return io.NodeOutput(
+            apply_scene(model, dynamicid.adapter, scene, Settings(layout_steps=dynamicid.layout_steps))
+        )
 
 
 class ApplyAdvanced(io.ComfyNode):

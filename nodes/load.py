@@ -110,7 +110,7 @@ class LoadDynamicIDMini(io.ComfyNode):
             display_name="Load DynamicID Mini",
             category="DynamicID/load",
             description="Loads the miniature that comes with the pack: a small SD1.5 that draws people as flat "
-            "illustrations, 128 pixels high. It needs no other file. Its DynamicID is not trained yet.",
+            "illustrations, 128 pixels high. It needs no other file, and its DynamicID is trained for it.",
             search_aliases=PEOPLE_ALIASES,
             inputs=[
                 io.Combo.Input(

@@ -17,7 +17,6 @@ from .template import api_graph
 PACK = Path(__file__).resolve().parents[2]
 TEMPLATES, TRAINED = PACK / "workflows", PACK / "mini" / "weights" / "dynamicid.safetensors"
 SHOWN = ("mini_01_one_person", "mini_02_two_people", "mini_03_three_people", "mini_14_with_and_without")
-UNTRAINED = "The miniature's DynamicID is not trained yet: who is in these pictures follows from their text alone."
 
 
 def say(message: str) -> None:
@@ -55,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return 1
     seconds = time.monotonic() - begun
-    trained = TRAINED.exists()
     for report in reports:
         say(f"how much faces are their people's (Who Is Who):\n{report}")
-    say(f"{len(pictures)} pictures in {seconds:.0f} seconds. {'' if trained else UNTRAINED}".rstrip())
+    say(f"{len(pictures)} pictures in {seconds:.0f} seconds.")
     if options.json:
         said = {
-            "pictures": pictures, "seconds": round(seconds, 1), "adapter": "trained" if trained else "untrained",
+            "pictures": pictures, "seconds": round(seconds, 1),
+            "adapter": "trained" if TRAINED.exists() else "untrained",
             "similarity": [value for report in reports for value in similarities(report)],
         }  # fmt: skip
         print(json.dumps(said), flush=True)

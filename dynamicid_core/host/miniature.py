@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import comfy.model_management as memory
 import comfy.supported_models
-import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
@@ -19,12 +18,9 @@ from torch import Tensor
 from ...mini import networks
 from ...mini.kept import widen
 from ..checkpoint import load_checkpoint
-from ..face_encoder import FaceEncoder
 from ..faces import load_analyser
 from ..tensor_file import read_tensors
-from ..untrained import untrained
 from .models import DynamicID, load_dynamicid
-from .sites import find_sites
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "mini" / "weights"
 
@@ -53,10 +49,11 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None) -> Minia
     vae = VAE(sd=_weights(folder, "autoencoder"))
     model = _model(_weights(folder, "unet"))
     dynamicid = replace(
-        load_dynamicid(adapter) if adapter else _dynamicid(folder, model),
+        load_dynamicid(adapter) if adapter else _dynamicid(folder),
         load_vision=partial(_vision, folder / "vision.json", vision),
         load_faces=partial(load_analyser, folder / "face-pack", embeds_rgb=False),
         embeds_rgb=False,
+        layout_steps=0,  # with any, fewer of its faces are the right person's: mini/RESULTS.md
     )
     return Miniature(model, _clip(networks.with_all_rows(text)), vae, dynamicid)
 
@@ -97,17 +94,7 @@ def _vision(config: Path, weights: dict[str, Tensor]) -> ClipVisionModel:
     return model
 
 
-def _dynamicid(folder: Path, model: ModelPatcher) -> DynamicID:
-    """The trained one, or while there is none one that has learnt nothing."""
-    trained = folder / "dynamicid.safetensors"
-    if trained.exists():
-        checkpoint = load_checkpoint(trained, read=lambda path: (widen(read_tensors(path)[0]), {}))
-        assert checkpoint.adapter is not None
-        return DynamicID(checkpoint.adapter, checkpoint)
-    keys = [model.get_model_object(f"{site.path}.attn2.to_k.weight") for site in find_sites(model)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        encoder = FaceEncoder(hidden_width=256, clip_width=networks.VISION["hidden_size"], width=networks.CONTEXT)
-        checkpoint = untrained(keys, encoder)
+def _dynamicid(folder: Path) -> DynamicID:
+    checkpoint = load_checkpoint(folder / "dynamicid.safetensors", read=lambda path: (widen(read_tensors(path)[0]), {}))
     assert checkpoint.adapter is not None
     return DynamicID(checkpoint.adapter, checkpoint)

@@ -15,6 +15,7 @@ from ..face_encoder import FaceEncoder
 from ..faces import FaceAnalyser
 from ..imr import IdentityMotionReconfigurator, KeypointEncoder
 from .networks import Managed
+from .run import Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class DynamicID:
         load_vision, load_faces: load the CLIP vision model and the face pack, when they are first asked for; None
             when none was chosen.
         embeds_rgb: see `FaceAnalyser`; the release's identities are made so.
+        layout_steps: of the layout phase in Apply DynamicID, which has no knob for it: what suits these weights.
     """
 
     adapter: Adapter
@@ -34,6 +36,7 @@ class DynamicID:
     load_vision: Callable[[], ClipVisionModel] | None = None
     load_faces: Callable[[], FaceAnalyser] | None = None
     embeds_rgb: bool = True
+    layout_steps: int = Settings().layout_steps
 
     @cached_property
     def vision(self) -> ClipVisionModel:
