@@ -28,7 +28,7 @@ UNGATED, CONTRASTIVE = "mini_ungated.safetensors", "mini_contrastive.safetensors
 # Nobody: the middle of every proportion, and nothing before the face.
 CANONICAL = replace(
     draw_person(0), face="oval", brows="straight", nose="straight", mouth="full", hair="short", beard="none",
-    glasses="none", marks="none", **dict.fromkeys(NUMBERS, 0.0),
+    glasses="none", marks="none", **dict.fromkeys(NUMBERS, 0.0),  # type: ignore[arg-type]  # names of numbers
 )  # fmt: skip
 
 Json = dict[str, Any]

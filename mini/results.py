@@ -26,6 +26,8 @@ def keep_results(run: Path, folder: Path) -> Path:
     for name in json.loads((run / "results.json").read_text("utf-8")):
         picture = Path("pictures") / f"results-{_slug(name)}.webp"
         grid = cv2.imread(str(run / f"{name}.png"))
+        if grid is None:
+            raise ValueError(f"{run} holds no grid of {name!r}: measure it again.")
         (folder / picture).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / picture), grid, [cv2.IMWRITE_WEBP_QUALITY, 80])
         shown = f"### {name}\n\n![{name}: one row of pictures for each row of the table]({picture.as_posix()})\n"

@@ -59,6 +59,14 @@ def keep_dynamicid(trained: Path, folder: Path) -> Path:
     return path
 
 
+def _as_webp(picture: Path, path: Path) -> None:
+    """Raises ValueError when there is no picture."""
+    image = cv2.imread(str(picture))
+    if image is None:
+        raise ValueError(f"expected a picture, got {picture}")
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
+
+
 def show_training(training: Path, folder: Path, every: int = 100) -> None:
     """Write what a training of the method left in its folder as pictures: `<its name>-curves.webp`, `-samples.webp`.
 
@@ -75,8 +83,7 @@ def show_training(training: Path, folder: Path, every: int = 100) -> None:
     figures.save(folder / f"{training.name}-curves.webp", figures.curves(history))
     drawn = sorted(training.glob("samples-*.png"))
     if drawn:
-        image = cv2.imread(str(drawn[-1]))
-        cv2.imwrite(str(folder / f"{training.name}-samples.webp"), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
+        _as_webp(drawn[-1], folder / f"{training.name}-samples.webp")
 
 
 def _record(folder: Path, name: str) -> Path:
@@ -90,9 +97,8 @@ def show(workshop: Workshop, folder: Path) -> None:
     for stage in WHAT:
         for kind in ("curves", "samples"):
             drawn = workshop.folder / stage / f"{kind}.png"
-            image = cv2.imread(str(drawn)) if drawn.exists() else None
-            if image is not None:  # encoders have no samples, and what was restored has none
-                cv2.imwrite(str(folder / f"{stage}-{kind}.webp"), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
+            if drawn.exists():  # encoders have no samples, and what was restored has none
+                _as_webp(drawn, folder / f"{stage}-{kind}.webp")
 
 
 def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
