@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-import cv2
+from .train.figures import as_webp
 
 TABLES = "<!-- made by `python -m mini results`: tables -->"
 """In RESULTS.md; what is above is written by hand, what is below by `keep_results`."""
@@ -25,11 +25,8 @@ def keep_results(run: Path, folder: Path) -> Path:
     tables = (run / "tables.md").read_text("utf-8")
     for name in json.loads((run / "results.json").read_text("utf-8")):
         picture = Path("pictures") / f"results-{_slug(name)}.webp"
-        grid = cv2.imread(str(run / f"{name}.png"))
-        if grid is None:
-            raise ValueError(f"{run} holds no grid of {name!r}: measure it again.")
         (folder / picture).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / picture), grid, [cv2.IMWRITE_WEBP_QUALITY, 80])
+        as_webp(run / f"{name}.png", folder / picture)
         shown = f"### {name}\n\n![{name}: one row of pictures for each row of the table]({picture.as_posix()})\n"
         tables = tables.replace(f"### {name}\n", shown, 1)
     path = folder / "RESULTS.md"

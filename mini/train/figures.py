@@ -18,6 +18,14 @@ def save(path: Path, image: NDArray[np.uint8]) -> None:
     path.write_bytes(data.tobytes())
 
 
+def as_webp(picture: Path, path: Path) -> None:
+    """A picture's file again, small. Raises ValueError when there is no picture."""
+    image = cv2.imread(str(picture))
+    if image is None:
+        raise ValueError(f"expected a picture, got {picture}")
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
+
+
 def grid(images: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
     """Pictures of one size side by side; places left over are white."""
     height, width, _ = images[0].shape

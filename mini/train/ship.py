@@ -6,7 +6,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -59,14 +58,6 @@ def keep_dynamicid(trained: Path, folder: Path) -> Path:
     return path
 
 
-def _as_webp(picture: Path, path: Path) -> None:
-    """Raises ValueError when there is no picture."""
-    image = cv2.imread(str(picture))
-    if image is None:
-        raise ValueError(f"expected a picture, got {picture}")
-    cv2.imwrite(str(path), image, [cv2.IMWRITE_WEBP_QUALITY, 85])
-
-
 def show_training(training: Path, folder: Path, every: int = 100) -> None:
     """Write what a training of the method left in its folder as pictures: `<its name>-curves.webp`, `-samples.webp`.
 
@@ -83,7 +74,7 @@ def show_training(training: Path, folder: Path, every: int = 100) -> None:
     figures.save(folder / f"{training.name}-curves.webp", figures.curves(history))
     drawn = sorted(training.glob("samples-*.png"))
     if drawn:
-        _as_webp(drawn[-1], folder / f"{training.name}-samples.webp")
+        figures.as_webp(drawn[-1], folder / f"{training.name}-samples.webp")
 
 
 def _record(folder: Path, name: str) -> Path:
@@ -98,7 +89,7 @@ def show(workshop: Workshop, folder: Path) -> None:
         for kind in ("curves", "samples"):
             drawn = workshop.folder / stage / f"{kind}.png"
             if drawn.exists():  # encoders have no samples, and what was restored has none
-                _as_webp(drawn, folder / f"{stage}-{kind}.webp")
+                figures.as_webp(drawn, folder / f"{stage}-{kind}.webp")
 
 
 def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """The trained DynamicID of the miniature, a few pictures for each of its main rows on the real server.
 
 Bounds are loose: they hold for any seeds, and fail where a part of the method does nothing. What it reaches, with
-hundreds of pictures, is in mini/RESULTS.md.
+more pictures, is in mini/RESULTS.md.
 """
 
 import json
