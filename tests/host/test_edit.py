@@ -1,4 +1,4 @@
-"""Edit Facial Motion on an IMR that has learnt nothing: the same numbers as IMR itself, whatever way they come."""
+"""Edit Facial Motion on an IMR of random weights: the same numbers as IMR itself, whatever way they come."""
 
 from pathlib import Path
 

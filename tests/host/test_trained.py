@@ -23,14 +23,13 @@ Drawn = Callable[[int, dict[str, tuple[str, ...]]], Means]
 
 @pytest.fixture
 def drawn(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Drawn:
-    """Draws and measures so many samples of some rows of the experiments, in schedules of ten steps."""
+    """Draws and measures so many samples of some rows of the experiments."""
 
     def drawn(count: int, rows: dict[str, tuple[str, ...]]) -> Means:
         path = write_experiments(tmp_path / "asked", count, ())
         said = json.loads(path.read_text())
         said["tables"] = [table for table in said["tables"] if table["name"] in rows]
         for table in said["tables"]:
-            table["set"] = {"sampler": {"steps": 10}}
             table["cells"] = [cell for cell in table["cells"] if cell["name"] in rows[table["name"]]]
             table["samples"] = [{**sample, "seeds": sample["seeds"][:1]} for sample in table["samples"]]
         path.write_text(json.dumps(said))
