@@ -5,6 +5,7 @@ References are drawn people whom training never showed. Prompts name clothes and
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,10 @@ class Experiments:
 
     def config(self) -> Json:
         tables = [
-            self._one_person(), self._several(2), self._several(3), self._few_steps(), self._edits(training_pairs()),
-            self._edits(HELD_OUT_PAIRS), self._edits_in_groups(),
+            self._one_person(), self._several(2), self._several(3), self._few_steps(),
+            self._edits("one person, edited", 1, training_pairs(), self._ways_to_edit()),
+            self._edits("one person, pairs never seen", 1, HELD_OUT_PAIRS),
+            self._edits("two people, edited", 2, training_pairs()),
         ]  # fmt: skip
         # Strangers: with the one who is asked for, GALLERY of them.
         gallery = [self._reference(PEOPLE + number, "gallery") for number in range(GALLERY - 1)]
@@ -102,29 +105,20 @@ class Experiments:
         said = {"name": f"two people in {FEW_STEPS} steps", "set": {"sampler": {"steps": FEW_STEPS}}}
         return {**table, **said, "cells": cells}
 
-    def _edits(self, pairs: tuple[Pair, ...]) -> Json:
-        """An expression and a pose asked of one person, whose reference is neutral and faces us."""
-        seen = pairs != HELD_OUT_PAIRS
-        name = "one person, edited" if seen else "one person, pairs never seen"
+    def _edits(self, name: str, count: int, pairs: tuple[Pair, ...], more: Sequence[Json] = ()) -> Json:
+        """An expression and a pose asked of each person, whose reference is neutral and faces us."""
         samples = []
         for i in range(self.pictures):
             rng = _chance(name, i)
-            samples.append(self._edited(f"{i:03}", [rng.choice(pairs)], rng))
-        cells = [_cell("DynamicID"), _cell("without IMR", "imr")]
-        if seen:
-            cells.append(_cell("canonical keypoints", edit_0={"driving_strength": 1.0}))
-            cells += [_cell(f"strength {s:g}", edit_0={"strength": s}) for s in STRENGTHS]
-            cells += self._with(CONTRASTIVE, "with the contrastive term")
-        return self._table(name, 1, samples, cells)
+            samples.append(self._edited(f"{i:03}", [rng.choice(pairs) for _ in range(count)], rng))
+        return self._table(name, count, samples, [_cell("DynamicID"), _cell("without IMR", "imr"), *more])
 
-    def _edits_in_groups(self) -> Json:
-        samples = []
-        for i in range(self.pictures):
-            rng = _chance("two people, edited", i)
-            pairs = [rng.choice(training_pairs()) for _ in range(2)]
-            samples.append(self._edited(f"{i:03}", pairs, rng))
-        cells = [_cell("DynamicID"), _cell("without IMR", "imr")]
-        return self._table("two people, edited", 2, samples, cells)
+    def _ways_to_edit(self) -> list[Json]:
+        return [
+            _cell("canonical keypoints", edit_0={"driving_strength": 1.0}),
+            *(_cell(f"strength {strength:g}", edit_0={"strength": strength}) for strength in STRENGTHS),
+            *self._with(CONTRASTIVE, "with the contrastive term"),
+        ]
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
