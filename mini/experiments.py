@@ -92,9 +92,9 @@ class Experiments:
             _cell("DynamicID"), _cell("without the gate", "gate"), _cell("without regions", "regions"),
             _cell("without gate and regions", "gate", "regions"), WITH_LAYOUT,
             *self._plain_attention(masked=True), NOBODY,
+            *(_cell(f"guidance {g:g}", sampler={"cfg": g}) for g in OTHER_GUIDANCE),
         ]  # fmt: skip
         if count == 2:
-            cells += [_cell(f"guidance {g:g}", sampler={"cfg": g}) for g in OTHER_GUIDANCE]
             cells += [_cell(f"gate threshold {t:g}", apply={"gate_threshold": t}) for t in OTHER_THRESHOLDS]
         return self._table({2: "two people", 3: "three people"}[count], count, samples, cells)
 
