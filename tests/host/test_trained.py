@@ -60,6 +60,6 @@ def test_each_of_two_people_is_in_their_place(drawn: Drawn) -> None:
 
 def test_expressions_and_poses_are_those_asked_for(drawn: Drawn) -> None:
     row = drawn(12, {"one person, edited": ("DynamicID", "without IMR")})["one person, edited"]
-    assert row["DynamicID"]["Expr"] >= 0.4 and row["DynamicID"]["Pose near"] >= 0.4
+    assert row["DynamicID"]["Expr"] >= 0.4 and row["DynamicID"]["Pose near"] >= 0.6  # words don't tell left from right
     assert row["DynamicID"]["Expr"] > row["without IMR"]["Expr"] + 0.1
     assert row["DynamicID"]["Pose near"] > row["without IMR"]["Pose near"] + 0.1
