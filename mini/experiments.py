@@ -21,8 +21,8 @@ from .world import HELD_OUT_PAIRS, World, training_pairs
 
 PEOPLE = 100  # who are asked for
 GALLERY = 100  # people among whom one is picked
-STEPS, FEW_STEPS = 10, 5  # DDIM's; 20 of Euler's are no better
-GUIDANCE = 4.0  # of 4, 5 (the release's) and 7 the one that keeps likeness, places and the text best
+STEPS, FEW_STEPS = 10, 5  # DDIM's: ten gave what twenty of Euler's did
+GUIDANCE = 4.0  # people are more alike than at 7; the release's is 5
 OTHER_GUIDANCE = (5.0, 7.0)
 OTHER_THRESHOLDS = (0.15, 0.45)
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
