@@ -4,7 +4,7 @@ import os
 import shutil
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, expect
+from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, TimeoutError, expect
 
 # Headless and without calls home; the sandbox does not start for root, as whom CI runs.
 FLAGS = (
@@ -179,6 +179,20 @@ class GraphPage:
         """Click a node's title."""
         self.page.mouse.click(*self.centre_on(node))
         self.clicks += 1
+
+    def add(self, name: str) -> None:
+        """Add a node, or a blueprint, by the search that a double click on free canvas opens."""
+        box = self.page.get_by_role("dialog").get_by_role("combobox")
+        for _ in range(10):
+            self.page.mouse.dblclick(800, 700)
+            try:
+                box.wait_for(timeout=3000)
+                break
+            except TimeoutError:  # a busy page takes no double click
+                continue
+        box.fill(name)
+        expect(self.page.get_by_role("option").first).to_contain_text(name)
+        self.page.keyboard.press("Enter")
 
     def queue(self) -> None:
         self.click(self.page.get_by_test_id("queue-button"))

@@ -117,14 +117,13 @@ def test_encode_and_edit_come_as_one_blueprint(page: GraphPage, blueprints: set[
     if BLUEPRINT not in blueprints:
         pytest.skip("this host serves no blueprints of packs")
     page.page.evaluate("() => app.graph.clear()")
-    page.page.mouse.dblclick(800, 700)
-    page.page.keyboard.type(BLUEPRINT)
-    page.page.wait_for_timeout(1500)
-    page.page.keyboard.press("Enter")
-    page.page.wait_for_timeout(1500)
-    (added,) = page.page.evaluate(
-        "() => app.graph.nodes.map(n => ({title: n.title, widgets: (n.widgets ?? []).map(w => w.name),"
-        " inside: (n.subgraph?.nodes ?? []).map(m => m.type)}))"
+    page.add(BLUEPRINT)
+    (added,) = until(
+        page,
+        lambda: page.page.evaluate(
+            "() => app.graph.nodes.map(n => ({title: n.title, widgets: (n.widgets ?? []).map(w => w.name),"
+            " inside: (n.subgraph?.nodes ?? []).map(m => m.type)}))"
+        ),
     )
     assert added["title"] == BLUEPRINT
     assert set(added["inside"]) == {"DynamicIDEncode", "DynamicIDEditMotion"}

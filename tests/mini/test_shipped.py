@@ -121,7 +121,8 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     subprocess.run([*command, "--portraits", "12", "--sets", "2"], cwd=ROOT, check=True)
     recipes = [read_recipe(folder / f"{name}.json", AnchoringRecipe) for name in ("anchoring", "ungated")]
     assert [recipe.gate for recipe in recipes] == [True, False]
-    assert replace(recipes[1], gate=True, output=recipes[0].output) == recipes[0], "the baseline differs in its gate"
+    same = {"output": recipes[0].output, "steps": recipes[0].steps}
+    assert replace(recipes[1], gate=True, **same) == recipes[0], "the baseline differs in its gate and its length"
     editing = read_recipe(folder / "reconfiguration.json", ReconfigurationRecipe)
     assert editing.gate_threshold == recipes[0].gate_threshold and editing.base == recipes[0].base == folder / "base"
     with_term = read_recipe(folder / "contrastive.json", ReconfigurationRecipe)
