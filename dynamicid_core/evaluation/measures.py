@@ -101,6 +101,11 @@ def bleed(similarity: NDArray[np.floating]) -> float | None:
     return _mean([_nearest_other(row, i) - float(row[i]) for i, row in enumerate(similarity)])
 
 
+def count_share(asked: Sequence[int], shown: Sequence[int]) -> float:
+    """Count: (pictures that show as many faces as people are asked for) / (pictures); 0 to 1."""
+    return _share([one == other for one, other in zip(asked, shown, strict=True)])
+
+
 def background_difference(one: Image, other: Image, outside: NDArray[np.bool_]) -> float | None:
     """Mean of |one - other| over the channels of the pixels outside; 0 to 255, 0 is best; None when all is inside."""
     apart = _apart(one, other, outside)

@@ -91,6 +91,7 @@ def picture_values(seen: Seen, sample: Sample, eyes: Eyes) -> Values:
     people = sample.people
     if not people:
         return values
+    values["Count"] = Value(measures.count_share([len(people)], [len(seen.faces)]))
     known = None
     if people[0].reference is not None:
         references = np.stack([eyes.person(person.reference) for person in people if person.reference is not None])

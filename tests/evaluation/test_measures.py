@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation import measures
+from dynamicid_pack.dynamicid_core.evaluation.config import Person, Sample
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, SeenFace
 from dynamicid_pack.dynamicid_core.evaluation.matching import in_regions, outside
+from dynamicid_pack.dynamicid_core.evaluation.measuring import Eyes, Seen, picture_values
 from dynamicid_pack.dynamicid_core.faces import FaceAnalyser
 from dynamicid_pack.dynamicid_core.regions import strips
 from dynamicid_pack.dynamicid_core.who import best_assignment
@@ -144,6 +146,16 @@ def test_bleed_by_hand_and_a_region_without_a_face() -> None:
     assert measures.other_similarity(similarity) == pytest.approx(0.4)
     assert measures.bleed(similarity) == pytest.approx((-0.4 + 0.1) / 2)
     assert measures.bleed(np.full((2, 2), np.nan)) is None
+
+
+@pytest.mark.parametrize("shown", [1, 2, 3])
+def test_faces_are_counted_whoever_they_are(shown: int, judge: Judge) -> None:
+    """A face too many is as wrong as one too few; the other measures, which take a face for each person, miss it."""
+    asked = Sample("two", "two people", (1,), (Person(), Person()))
+    picture = draw([stranger(50 + n) for n in range(shown)], [("happy", 0.0, 0.0)] * shown, 4).image
+    seen = Seen(judge.faces(picture), judge.image_vector(picture), (picture.shape[0], picture.shape[1]))
+    assert picture_values(seen, asked, Eyes(judge))["Count"].value == float(shown == 2)
+    assert measures.count_share([2, 2, 1], [2, 3, 1]) == pytest.approx(2 / 3)
 
 
 def test_faces_stand_in_the_region_that_holds_their_middle() -> None:

@@ -134,6 +134,7 @@ def test_one_person_is_measured_as_they_were_drawn(whole: Path) -> None:
 def test_two_people_are_assigned_right_but_for_those_who_changed_places(whole: Path) -> None:
     full, exchanged = (_means(whole, "two", row) for row in ("full", "without regions"))
     assert (full["Assignment"], exchanged["Assignment"]) == (1, 0)
+    assert full["Count"] == exchanged["Count"] == 1
     assert full["Bleed"] < -0.4 and exchanged["Bleed"] > 0.4
     assert full["Similarity to others"] < 0.5 < 0.8 < exchanged["Similarity to others"]
     assert full["FaceSim"] > 0.8 and exchanged["FaceSim"] > 0.8, "whoever they are, wherever they stand"
