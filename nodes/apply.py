@@ -60,9 +60,9 @@ class Apply(io.ComfyNode):
         scene = _present(cls, people, weight, 0.0, 1.0)
         if not scene or weight == 0:
             return io.NodeOutput(model)
-        return io.NodeOutput(
-            apply_scene(model, dynamicid.adapter, scene, Settings(layout_steps=dynamicid.layout_steps))
-        )
+        settings = Settings(layout_steps=dynamicid.layout_steps)
+        lora_strength = dynamicid.lora_in_groups if len(scene) > 1 else 1.0
+        return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, settings, lora_strength))
 
 
 class ApplyAdvanced(io.ComfyNode):

@@ -53,7 +53,9 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None) -> Minia
         load_vision=partial(_vision, folder / "vision.json", vision),
         load_faces=partial(load_analyser, folder / "face-pack", embeds_rgb=False),
         embeds_rgb=False,
-        layout_steps=0,  # with any, fewer of its faces are the right person's: mini/RESULTS.md
+        # mini/RESULTS.md: a layout phase costs faces, and the LoRA, which has seen one person in each picture, counts.
+        layout_steps=0,
+        lora_in_groups=0.5,
     )
     return Miniature(model, _clip(networks.with_all_rows(text)), vae, dynamicid)
 

@@ -29,6 +29,7 @@ class DynamicID:
             when none was chosen.
         embeds_rgb: see `FaceAnalyser`; the release's identities are made so.
         layout_steps: of the layout phase in Apply DynamicID, which has no knob for it: what suits these weights.
+        lora_in_groups: strength of the adapter's LoRA there when several people are drawn; of one alone it is 1.
     """
 
     adapter: Adapter
@@ -37,6 +38,7 @@ class DynamicID:
     load_faces: Callable[[], FaceAnalyser] | None = None
     embeds_rgb: bool = True
     layout_steps: int = Settings().layout_steps
+    lora_in_groups: float = 1.0
 
     @cached_property
     def vision(self) -> ClipVisionModel:

@@ -18,6 +18,7 @@ from dynamicid_pack.dynamicid_core.regions import Region
 from dynamicid_pack.dynamicid_core.scene import Placement
 from dynamicid_pack.dynamicid_core.weights import fingerprint
 from dynamicid_pack.mini.train.ship import keep_dynamicid
+from dynamicid_pack.nodes.apply import Apply
 from torch import Tensor
 
 PROMPT = "a portrait of a person in a red hoodie, at the beach, in a happy expression, in front view"
@@ -68,6 +69,15 @@ def test_its_dynamicid_has_all_parts_and_draws_other_people_by_other_tokens(mini
         patched = apply_scene(miniature.model, adapter, (Placement(person, Region()),), Settings())
         drawn.append(_sampled(patched, miniature))
     assert all((one - other).abs().mean() > 0.05 for i, one in enumerate(drawn) for other in drawn[:i])
+
+
+@pytest.mark.parametrize(("people", "strength"), [(1, 1.0), (2, 0.5), (3, 0.5)])
+def test_several_people_are_drawn_with_half_of_the_lora(miniature: Miniature, people: int, strength: float) -> None:
+    dynamicid = miniature.dynamicid
+    someone = Identity(torch.randn(4, 128), torch.randn(4, 128), dynamicid.adapter.encoder_fingerprint)
+    everybody = {f"person_{number}": someone for number in range(people)}
+    applied = Apply.execute(miniature.model, dynamicid, everybody, 1.0).result[0]
+    assert {patch[0] for patches in applied.patches.values() for patch in patches} == {strength}
 
 
 def test_a_dynamicid_that_was_trained_for_it_takes_the_place_of_the_shipped_one(
