@@ -56,6 +56,12 @@ def test_each_of_two_people_is_in_their_place(drawn: Drawn) -> None:
     row = drawn(8, {"two people": ("DynamicID", "without gate and regions", "without identity")})["two people"]
     assert row["DynamicID"]["Assignment"] >= 0.7 > 0.6 > row["without gate and regions"]["Assignment"]
     assert row["DynamicID"]["Identified"] > row["without identity"]["Identified"] + 0.2
+    assert row["DynamicID"]["Count"] >= 0.8, "a face more, or less, than people"
+
+
+def test_three_people_are_all_there(drawn: Drawn) -> None:
+    found = drawn(6, {"three people": ("DynamicID",)})["three people"]["DynamicID"]
+    assert found["Count"] >= 0.8 and found["Assignment"] >= 0.7
 
 
 def test_expressions_and_poses_are_those_asked_for(drawn: Drawn) -> None:
