@@ -374,7 +374,17 @@ def _fork_patches(_: ModelPatcher, clone: ModelPatcher) -> None:
 
 
 def _run_wrapper(applied: AppliedScene) -> Callable:
-    def begin(executor: Any, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def begin(
+        executor: Any,
+        guider: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         options = extra_args["model_options"]["transformer_options"]
         _tell_copies_apart(guider)
         run = begin_run(
@@ -383,9 +393,11 @@ def _run_wrapper(applied: AppliedScene) -> Callable:
             guider.inner_model.model_sampling,
             options.get("sample_sigmas", sigmas),
             guider.conds,
+            latent_image,
         )
         model_options = {**extra_args["model_options"], "transformer_options": {**options, RUN: run}}
-        return executor(guider, sigmas, {**extra_args, "model_options": model_options}, *args, **kwargs)
+        extra_args = {**extra_args, "model_options": model_options}
+        return executor(guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs)
 
     return begin
 

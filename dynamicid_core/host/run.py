@@ -24,7 +24,8 @@ NO_SIGMA = 999999999.9
 # Rows of a batch are drawn with a person's tokens or, in the negative half, with the encoder's tokens of nobody.
 POSITIVE, NEGATIVE = 0, 1
 
-# A run that starts below the noise level at this part of the schedule refines a picture: its layout stands already.
+# A run that is given a picture, and starts below the noise level at this part of the schedule, refines it: the layout
+# stands already. Without a picture the level tells nothing, for some schedules of few steps start as low.
 _FRESH_START = 0.1
 # Samplers convert sigmas back and forth; adjacent steps differ by far more than this.
 _SIGMA_NOISE = 1e-3
@@ -102,6 +103,7 @@ def begin_run(
     model_sampling: Any,
     sample_sigmas: Tensor | None = None,
     conds: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    latent_image: Tensor | None = None,
 ) -> Run:
     """Read what a whole sampling run needs to know (the only place that reads the schedule back from the GPU).
 
@@ -109,7 +111,9 @@ def begin_run(
         model_sampling: the host's schedule; `percent_to_sigma(0..1)`.
         sample_sigmas: (steps + 1,) noise levels of this run, falling; None where no sampler runs.
         conds: the guider's conditionings by name, each with a "uuid" of its own.
+        latent_image: what the run starts from beside noise; all zeros, as an empty latent's, or None: no picture.
     """
+    pictured = latent_image is not None and bool(latent_image.any())
     spans = tuple(
         (
             float(model_sampling.percent_to_sigma(person.start_at)),
@@ -121,7 +125,7 @@ def begin_run(
     return Run(
         scene=scene,
         spans=spans,
-        layout_sigma=_layout_sigma(settings, model_sampling, sample_sigmas),
+        layout_sigma=_layout_sigma(settings, model_sampling, sample_sigmas, pictured),
         negative=frozenset(cond.get("uuid") for group in named for cond in group) if named else None,
     )
 
@@ -179,13 +183,15 @@ def _row_by_row(roles: tuple[int, ...], rows: int) -> tuple[int, ...]:
     return tuple(roles[row * len(roles) // rows] for row in range(rows))
 
 
-def _layout_sigma(settings: Settings, model_sampling: Any, sample_sigmas: Tensor | None) -> float | None:
+def _layout_sigma(
+    settings: Settings, model_sampling: Any, sample_sigmas: Tensor | None, pictured: bool
+) -> float | None:
     if sample_sigmas is None or not settings.gate or settings.layout_scale == 0:
         return None
     sigmas = sample_sigmas.tolist()
     # With few steps at least the last one must be free of it.
     steps = min(settings.layout_steps, len(sigmas) - 2)
-    if steps < 1 or sigmas[0] < float(model_sampling.percent_to_sigma(_FRESH_START)):
+    if steps < 1 or (pictured and sigmas[0] < float(model_sampling.percent_to_sigma(_FRESH_START))):
         return None
     return sigmas[steps]
 

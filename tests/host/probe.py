@@ -33,6 +33,7 @@ def sample(
     steps: int = 3,
     cfg: float = 7.0,
     sampler: str = "euler",
+    scheduler: str = "normal",
     seed: int = 1,
     denoise: float = 1.0,
     guider: Any = None,
@@ -42,7 +43,7 @@ def sample(
         latent = torch.zeros(batch, 4, *size)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
     sigmas = comfy.samplers.KSampler(
-        model, steps=steps, device=model.load_device, sampler=sampler, scheduler="normal", denoise=denoise
+        model, steps=steps, device=model.load_device, sampler=sampler, scheduler=scheduler, denoise=denoise
     ).sigmas
     if guider is None:
         guider = comfy.samplers.CFGGuider(model)
