@@ -25,7 +25,6 @@ STEPS, FEW_STEPS = 10, 5  # DDIM's: ten gave what twenty of Euler's did
 GUIDANCE = 4.0  # people are more alike than at 7; the release's is 5
 LORA_IN_GROUPS = 0.5  # as Apply DynamicID has it for the miniature: at 1 there are too many faces, or too few
 OTHER_GUIDANCE = (5.0, 7.0)
-OTHER_THRESHOLDS = (0.15, 0.45)
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
 JUDGE = "mini.train.judging:judge"
 UNGATED, CONTRASTIVE = "mini_ungated.safetensors", "mini_contrastive.safetensors"
@@ -94,10 +93,9 @@ class Experiments:
             _cell("without gate and regions", "gate", "regions"), WITH_LAYOUT,
             _cell("LoRA at full strength", apply={"lora_strength": 1.0}),
             *self._plain_attention(masked=True), NOBODY,
-            *(_cell(f"guidance {g:g}", sampler={"cfg": g}) for g in OTHER_GUIDANCE),
         ]  # fmt: skip
         if count == 2:
-            cells += [_cell(f"gate threshold {t:g}", apply={"gate_threshold": t}) for t in OTHER_THRESHOLDS]
+            cells += [_cell(f"guidance {g:g}", sampler={"cfg": g}) for g in OTHER_GUIDANCE]
         return self._table({2: "two people", 3: "three people"}[count], count, samples, cells)
 
     def _few_steps(self) -> Json:
