@@ -70,13 +70,13 @@ def step_on_meta(model: Any, picture: Sequence[int]) -> Step:
     timesteps = torch.empty(2, device="meta")
     text = torch.cat(random_text()).to("meta")
 
-    def run(guider: Any, sigmas: Tensor, extra_args: dict[str, Any]) -> Step:
+    def run(guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *_: Any) -> Step:
         unet_options = extra_args["model_options"]["transformer_options"]
         return lambda: model.model.diffusion_model(x, timesteps, text, transformer_options=dict(unet_options))
 
     wrappers = get_all_wrappers(WrappersMP.SAMPLER_SAMPLE, options, is_model_options=True)
     guider = SimpleNamespace(inner_model=model.model, conds={})
-    return WrapperExecutor.new_executor(run, wrappers).execute(guider, sigmas, {"model_options": options})
+    return WrapperExecutor.new_executor(run, wrappers).execute(guider, sigmas, {"model_options": options}, None, x)
 
 
 def _schedule(model: Any) -> Tensor:

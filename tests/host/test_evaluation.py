@@ -62,7 +62,7 @@ def test_two_cells_of_a_template_are_drawn_and_measured(
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["one person"].keys() == {"cfg 4", "cfg 1"}
     for row in results["one person"].values():
-        assert row.keys() == {"CLIP-T", "Expr", "Pose", "Pose near", "Pose error", "Diversity"}
+        assert row.keys() == {"CLIP-T", "Count", "Expr", "Pose", "Pose near", "Pose error", "Diversity"}
         assert -1 <= row["CLIP-T"]["low"] <= row["CLIP-T"]["mean"] <= row["CLIP-T"]["high"] <= 1
         assert row["CLIP-T"]["n"] == row["Expr"]["n"] == 2
         assert row["Expr"]["missing"] + row["Pose error"]["n"] == 2
