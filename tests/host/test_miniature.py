@@ -17,6 +17,7 @@ from dynamicid_pack.dynamicid_core.identity import Identity
 from dynamicid_pack.dynamicid_core.regions import Region
 from dynamicid_pack.dynamicid_core.scene import Placement
 from dynamicid_pack.dynamicid_core.weights import fingerprint
+from dynamicid_pack.mini.experiments import LORA_IN_GROUPS
 from dynamicid_pack.mini.train.ship import keep_dynamicid
 from dynamicid_pack.nodes.apply import Apply
 from torch import Tensor
@@ -78,6 +79,7 @@ def test_several_people_are_drawn_with_half_of_the_lora(miniature: Miniature, pe
     everybody = {f"person_{number}": someone for number in range(people)}
     applied = Apply.execute(miniature.model, dynamicid, everybody, 1.0).result[0]
     assert {patch[0] for patches in applied.patches.values() for patch in patches} == {strength}
+    assert dynamicid.lora_in_groups == LORA_IN_GROUPS, "the experiments draw groups as Apply DynamicID does"
 
 
 def test_a_dynamicid_that_was_trained_for_it_takes_the_place_of_the_shipped_one(
