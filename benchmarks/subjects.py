@@ -8,12 +8,12 @@ import comfy.supported_models
 import torch
 from torch import Tensor
 
-from ..dynamicid_core.adapter import Adapter, AttentionWeights, LowRank
+from ..dynamicid_core.host.blocks import find_sites
 from ..dynamicid_core.host.patch import apply_scene
-from ..dynamicid_core.host.run import Settings
-from ..dynamicid_core.host.sites import find_sites
-from ..dynamicid_core.identity import Identity
-from ..dynamicid_core.scene import arrange
+from ..dynamicid_core.host.sampling_run import Settings
+from ..dynamicid_core.identity.identity import Identity
+from ..dynamicid_core.saa.adapter import Adapter, AttentionWeights, LowRank
+from ..dynamicid_core.saa.scene import arrange
 
 RANK, TOKENS, WIDTH = 128, 4, 768  # the release's adapter
 TEXT_TOKENS = 77

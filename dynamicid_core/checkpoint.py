@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .adapter import Adapter, AttentionWeights, LowRank, adapter_from_weights, adapter_weights, check_adapter
-from .face_encoder import FaceEncoder
-from .imr import IdentityMotionReconfigurator, KeypointEncoder
+from .identity.encoder import FaceEncoder
+from .imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from .saa.adapter import Adapter, AttentionWeights, LowRank, adapter_from_weights, adapter_weights, check_adapter
+from .state_dict import Weights, fingerprint, listed
 from .tensor_file import read_tensors
-from .weights import Weights, fingerprint, listed
 
 __all__ = ["Adapter", "AttentionWeights", "Checkpoint", "LowRank", "load_checkpoint", "parts_of", "save_checkpoint"]
 

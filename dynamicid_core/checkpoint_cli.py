@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .adapter import Adapter
 from .checkpoint import (
     ADAPTER,
     FACE_ENCODER,
@@ -18,9 +17,10 @@ from .checkpoint import (
     parts_of,
     save_checkpoint,
 )
-from .face_encoder import FaceEncoder
-from .imr import IdentityMotionReconfigurator, KeypointEncoder
-from .weights import fingerprint
+from .identity.encoder import FaceEncoder
+from .imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from .saa.adapter import Adapter
+from .state_dict import fingerprint
 
 _COLUMNS = ("part", "tensors", "values", "size", "dtype", "tokens", "rank", "depth", "shapes", "sha256")
 _MIB = 2**20

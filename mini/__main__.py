@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .caption import PLACES, YAWS, Ask, Look
-from .experiments import CONTRASTIVE, UNGATED, write_experiments
-from .head import EXPRESSIONS, Motion
-from .person import draw_person
-from .render import render
-from .results import keep_results
-from .scene import Figure, Scene, compose
+from .train.experiments import CONTRASTIVE, UNGATED, write_experiments
+from .train.results import keep_results
+from .world.caption import PLACES, YAWS, Ask, Look
+from .world.head import EXPRESSIONS, Motion
+from .world.person import draw_person
+from .world.render import render
+from .world.scene import Figure, Scene, compose
 
 
 def _row(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from .identities import LoadIdentity, MixIdentities, SaveIdentity
 from .inspect import ActivationMap
 from .load import LoadDynamicID, LoadDynamicIDMini
 from .place import AutoLayout, PlaceIdentity
-from .who import CompareFaces
+from .who_is_who import CompareFaces
 
 
 class DynamicIDExtension(ComfyExtension):

@@ -7,9 +7,9 @@ from comfy_api.latest import io
 
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.host.patch import apply_scene
-from ..dynamicid_core.host.run import Settings
-from ..dynamicid_core.identity import Identity
-from ..dynamicid_core.scene import Placement, adjusted, arrange
+from ..dynamicid_core.host.sampling_run import Settings
+from ..dynamicid_core.identity.identity import Identity
+from ..dynamicid_core.saa.scene import Placement, adjusted, arrange
 from .notify import warn
 from .sockets import (
     MAX_PEOPLE,

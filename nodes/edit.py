@@ -6,13 +6,13 @@ from comfy.sd import CLIP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..dynamicid_core import mediapipe
-from ..dynamicid_core.faces import Face
 from ..dynamicid_core.host.edit import edit_motion
 from ..dynamicid_core.host.encode import face_of
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.identity import Identity
-from ..dynamicid_core.motion import EXPRESSIONS, own_motion, wanted_motion
+from ..dynamicid_core.identity.faces import Face
+from ..dynamicid_core.identity.identity import Identity
+from ..dynamicid_core.imr import mediapipe
+from ..dynamicid_core.imr.motion import EXPRESSIONS, own_motion, wanted_motion
 from .notify import warn
 from .preview import motion_preview
 from .sockets import DynamicIDSocket, IdentitySocket

@@ -4,9 +4,9 @@ from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..dynamicid_core.faces import ORDERS, FaceAnalyser
 from ..dynamicid_core.host.encode import COMBINATIONS, CROPS, Choice, NoFaceError, encode
 from ..dynamicid_core.host.models import DynamicID
+from ..dynamicid_core.identity.faces import ORDERS, FaceAnalyser
 from .notify import warn
 from .preview import faces_preview
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket, IdentitySocket

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..dynamicid_core.host import folders
-from ..dynamicid_core.identity import Identity, load_identity, mix, renamed, save_identity
+from ..dynamicid_core.identity.identity import Identity, load_identity, mix, renamed, save_identity
 from .notify import warn
 from .sockets import IdentitySocket
 

@@ -9,10 +9,10 @@ import folder_paths
 from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
 
-from ..dynamicid_core.faces import PROVIDERS, load_analyser
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.miniature import load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
+from ..dynamicid_core.identity.faces import PROVIDERS, load_analyser
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket
 
 SHIPPED = "shipped"

@@ -8,15 +8,15 @@ from comfy.sd import CLIP
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..dynamicid_core.casting import CASTINGS, cast, regions_about
 from ..dynamicid_core.host.boxes import descriptions, regions_from_boxes
 from ..dynamicid_core.host.edit import edit_motion
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.identity import Identity
-from ..dynamicid_core.motion import described_motion, own_motion
-from ..dynamicid_core.pictures import as_pixels
-from ..dynamicid_core.regions import Region, columns, grown
-from ..dynamicid_core.scene import Placement
+from ..dynamicid_core.identity.assignment import CASTINGS, cast, regions_about
+from ..dynamicid_core.identity.identity import Identity
+from ..dynamicid_core.image_inputs import as_pixels
+from ..dynamicid_core.imr.motion import described_motion, own_motion
+from ..dynamicid_core.saa.regions import Region, columns, grown
+from ..dynamicid_core.saa.scene import Placement
 from .notify import warn
 from .preview import CANVAS, canvas_size, scene_preview
 from .sockets import MAX_PEOPLE, DynamicIDSocket, IdentitySocket, PlacementsSocket, span_inputs, weight_input

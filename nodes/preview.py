@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..dynamicid_core.faces import Face
-from ..dynamicid_core.faces import Image as Picture
-from ..dynamicid_core.motion import FacialMotion
-from ..dynamicid_core.scene import Placement
-from ..dynamicid_core.who import WhoIsWho
+from ..dynamicid_core.identity.faces import Face
+from ..dynamicid_core.identity.faces import Image as Picture
+from ..dynamicid_core.identity.who import WhoIsWho
+from ..dynamicid_core.imr.motion import FacialMotion
+from ..dynamicid_core.saa.scene import Placement
 
 # Longer side of previews and of masks made from boxes, in pixels; regional prompts scale masks to the latent.
 CANVAS = 512

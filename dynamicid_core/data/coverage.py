@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from ..motion import EXPRESSIONS
+from ..imr.motion import EXPRESSIONS
 from .choose import YAWS, Cell
 
 _WIDE, _HIGH, _LEFT, _TOP, _GAP = 112, 48, 104, 72, 2  # pixels

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..faces import FaceAnalyser, Image, in_order
+from ..identity.faces import FaceAnalyser, Image, in_order
 from .expression import from_name, from_sidecar
 from .picture import DroppedError, Square, cut, moved, read_picture, square_about
 from .quality import perceptual_hash, quality, sharpness

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..faces import Image, chosen_providers
-from ..motion import EXPRESSIONS
+from ..identity.faces import Image, chosen_providers
+from ..imr.motion import EXPRESSIONS
 from .optional import needed
 
 CLASSES = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")  # in the order of a classifier's outputs

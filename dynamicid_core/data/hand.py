@@ -6,7 +6,7 @@ import sys
 from functools import cached_property
 from pathlib import Path
 
-from ..faces import FaceAnalyser, load_analyser
+from ..identity.faces import FaceAnalyser, load_analyser
 from .examine import examine, seen_from
 from .expression import Classifier
 from .settings import Job

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from ..faces import Detection, Image
+from ..identity.faces import Detection, Image
 
 # Decoders of pictures alone: Pillow also knows formats whose reading starts other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from ..faces import Image
-from ..landmarks import keypoint_picture
-from ..motion import face_prompt
+from ..identity.faces import Image
+from ..imr.landmarks import keypoint_picture
+from ..imr.motion import face_prompt
 from .choose import duplicates, likeness, spread, yaw_bin
 from .examine import Dropped, Seen, square_of
 from .expression import sidecar_text

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoint import load_checkpoint
-from ..face_encoder import FaceEncoder
-from ..faces import Image
+from ..identity.encoder import FaceEncoder
+from ..identity.faces import Image
+from ..state_dict import Weights, depth, size
 from ..tensor_file import read_tensors
-from ..weights import Weights, depth, size
 from .optional import needed
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..motion import EXPRESSIONS
+from ..imr.motion import EXPRESSIONS
 from .config import (
     SWITCHES,
     Cell,

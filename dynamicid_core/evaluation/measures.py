@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..motion import pose_words
+from ..imr.motion import pose_words
 
 Vector = NDArray[np.floating]
 Image = NDArray[np.uint8]

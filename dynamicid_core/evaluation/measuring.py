@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from ..regions import strips
-from ..who import best_assignment
+from ..identity.who import best_assignment
+from ..saa.regions import strips
 from . import measures
 from .bootstrap import Value
 from .config import Cell, Config, Person, Sample, Table

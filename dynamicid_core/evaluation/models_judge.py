@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from ..faces import FaceAnalyser, load_analyser
+from ..identity.faces import FaceAnalyser, load_analyser
 from .fingerprints import files_fingerprint
 from .measures import Box, Image
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from .blocks import BlockKey, Site
 from .patch import KEY, AppliedScene
-from .run import RECORDER
-from .sites import BlockKey, Site
+from .sampling_run import RECORDER
 
 
 class Recorder:

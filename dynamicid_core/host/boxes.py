@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..regions import Region, box_from_pixels
+from ..saa.regions import Region, box_from_pixels
 
 # The canvas writes an element's box as [ymin, xmin, ymax, xmax] in thousandths of the picture.
 _ELEMENT_UNITS = 1000.0

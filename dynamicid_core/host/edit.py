@@ -8,9 +8,9 @@ import torch
 from comfy.sd import CLIP
 from torch import Tensor
 
-from ..identity import Identity
-from ..landmarks import PICTURE, keypoint_picture
-from ..motion import FacialMotion
+from ..identity.identity import Identity
+from ..imr.landmarks import PICTURE, keypoint_picture
+from ..imr.motion import FacialMotion
 from .models import DynamicID
 
 

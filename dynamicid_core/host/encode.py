@@ -11,13 +11,13 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
-from ..faces import Detection, Face, FaceAnalyser, in_order
-from ..identity import Identity
-from ..motion import own_motion
-from ..pictures import as_pixels
+from ..identity.faces import Detection, Face, FaceAnalyser, in_order
+from ..identity.identity import Identity
+from ..image_inputs import as_pixels
+from ..imr.motion import own_motion
 from . import vision
+from .lru_cache import Recall
 from .models import DynamicID
-from .recall import Recall
 
 COMBINATIONS = ("average", "normalised average", "best only")
 CROPS = ("whole picture", "face")

@@ -16,9 +16,9 @@ from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from torch import Tensor
 
 from ...mini import networks
-from ...mini.kept import widen
+from ...mini.quantize import widen
 from ..checkpoint import load_checkpoint
-from ..faces import load_analyser
+from ..identity.faces import load_analyser
 from ..tensor_file import read_tensors
 from .models import DynamicID, load_dynamicid
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from comfy.clip_vision import ClipVisionModel
 
-from ..adapter import Adapter
 from ..checkpoint import Checkpoint, load_checkpoint
-from ..face_encoder import FaceEncoder
-from ..faces import FaceAnalyser
-from ..imr import IdentityMotionReconfigurator, KeypointEncoder
-from .networks import Managed
-from .run import Settings
+from ..identity.encoder import FaceEncoder
+from ..identity.faces import FaceAnalyser
+from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from ..saa.adapter import Adapter
+from .managed import Managed
+from .sampling_run import Settings
 
 
 @dataclass(frozen=True, eq=False)

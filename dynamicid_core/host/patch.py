@@ -17,8 +17,9 @@ from comfy.weight_adapter import LoRAAdapter
 from einops import rearrange
 from torch import Tensor
 
-from ..adapter import Adapter, AttentionWeights, LowRank
-from ..attention import (
+from ..identity.identity import Identity
+from ..saa.adapter import Adapter, AttentionWeights, LowRank
+from ..saa.attention import (
     LayoutTerms,
     activation_gate,
     activation_scores,
@@ -29,9 +30,9 @@ from ..attention import (
     person_activation,
     split_heads,
 )
-from ..identity import Identity
-from ..scene import Placement
-from .run import (
+from ..saa.scene import Placement
+from .blocks import Site, paired_layers
+from .sampling_run import (
     NO_SIGMA,
     RECORDER,
     RUN,
@@ -46,7 +47,6 @@ from .run import (
     rows_of,
     to_device,
 )
-from .sites import Site, paired_layers
 
 log = logging.getLogger("DynamicID")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..adapter import adapter_from_weights
 from ..checkpoint import Checkpoint, save_checkpoint
-from ..face_encoder import FaceEncoder
-from ..weights import fingerprint
+from ..identity.encoder import FaceEncoder
+from ..saa.adapter import adapter_from_weights
+from ..state_dict import fingerprint
 from .base import Base
 from .latents import Latents
 from .recipe import AnchoringRecipe

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..face_encoder import FaceEncoder
-from ..imr import IdentityMotionReconfigurator, KeypointEncoder
+from ..identity.encoder import FaceEncoder
+from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from .saa import SAA, IdentityInput
 
 SIZE = 512  # pixels a side

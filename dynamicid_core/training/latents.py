@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..weights import fingerprint
+from ..state_dict import fingerprint
 from .base import Base
 from .shards import Shards
 

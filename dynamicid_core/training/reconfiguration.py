@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..adapter import adapter_weights
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ..face_encoder import FaceEncoder
-from ..imr import IdentityMotionReconfigurator, KeypointEncoder
-from ..landmarks import keypoint_picture
+from ..identity.encoder import FaceEncoder
+from ..imr.landmarks import keypoint_picture
+from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from ..saa.adapter import adapter_weights
 from .base import Base
 from .latents import Latents
 from .recipe import ReconfigurationRecipe

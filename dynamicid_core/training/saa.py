@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ..attention import activation_gate, activation_scores, added, identity_attention, split_heads
+from ..saa.attention import activation_gate, activation_scores, added, identity_attention, split_heads
 
 NAMES = ("to_q", "to_k", "to_v", "to_out")
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..world import World
+from ..world.world import World
 from . import figures
 from .loop import Stage, Workshop, placed
 from .pictures import Pictures, Truth

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kept import ROW_SCALE, keep, widen
+from ..quantize import ROW_SCALE, keep, widen
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2

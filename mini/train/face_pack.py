@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..person import CHOICES
-from ..world import World
+from ..world.person import CHOICES
+from ..world.world import World
 from . import figures
 from .face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
 from .face_networks import ANCHORS, LANDMARK_CUT, RECOGNITION_CUT, STRIDES, Detector, FacePack, write_pack

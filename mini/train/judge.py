@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..caption import CLOTHES_COLOURS, GARMENTS, PLACES
-from ..head import EXPRESSIONS
-from ..person import CHOICES, NUMBERS
-from ..world import Sample, World
+from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES
+from ..world.head import EXPRESSIONS
+from ..world.person import CHOICES, NUMBERS
+from ..world.world import Sample, World
 from . import figures
 from .autoencoder import as_input
 from .loop import Stage, Workshop

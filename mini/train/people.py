@@ -9,7 +9,7 @@ import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
-from ..world import World, training_pairs
+from ..world.world import World, training_pairs
 from .ship import PACK
 
 EACH = 1000  # pictures a shard

@@ -11,12 +11,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..caption import CLOTHES_COLOURS, GARMENTS, PLACES, Ask, Look
-from ..head import EXPRESSIONS
-from ..person import Person, draw_person
-from ..render import Picture, render
-from ..scene import compose
-from ..world import World
+from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES, Ask, Look
+from ..world.head import EXPRESSIONS
+from ..world.person import Person, draw_person
+from ..world.render import Picture, render
+from ..world.scene import compose
+from ..world.world import World
 
 SHARD = 500
 NAMES = tuple(EXPRESSIONS)

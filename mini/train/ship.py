@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from ..kept import keep, widen
 from ..networks import VISION
+from ..quantize import keep, widen
 from . import autoencoder, encoders, face_pack, figures, host, judge
 from .autoencoder import AutoencoderStage
 from .face_networks import read_pack, write_pack
@@ -159,7 +159,7 @@ def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]
         "training never showed, with the weights as they ship (a byte for each of a large matrix's elements).",
         "",
         "Data: 10,000 drawn people, 7 expressions, 5 yaws, 3 pitches, 36 clothes, 12 places, in portraits (128x128)",
-        "and groups of two and three (256x128), with captions (`mini/world.py`). Everything follows from seed 0.",
+        "and groups of two and three (256x128), with captions (`mini/world/world.py`). Everything follows from seed 0.",
         "",
         "| network | what it does | parameters | bytes | steps | minutes | loss |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..networks import CONTEXT, ROW_IDS
-from ..world import World
+from ..world.world import World
 from . import encoders, pictures
 from .autoencoder import as_input
 from .loop import Stage, Workshop

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..caption import CLOTHES_COLOURS, GARMENTS, PLACES, Look, view_of
-from ..caption import parse as parse_caption
-from ..world import World
+from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES, Look, view_of
+from ..world.caption import parse as parse_caption
+from ..world.world import World
 from . import autoencoder, encoders, figures, host, judge, pictures
 from .loop import Stage, Workshop
 from .pictures import NAMES, Pictures, numbers_of, turns, write_whole

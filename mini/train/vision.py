@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..head import EXPRESSIONS
 from ..networks import VISION
-from ..person import CHOICES
-from ..world import World
+from ..world.head import EXPRESSIONS
+from ..world.person import CHOICES
+from ..world.world import World
 from .autoencoder import as_input
 from .encoders import Encoders, kept
 from .judge import misnamed, true_kinds

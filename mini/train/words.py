@@ -6,8 +6,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..caption import ADJECTIVES, CLOTHES_COLOURS, COUNTS, GARMENTS, PLACES, TILTS, VIEWS, WHERE, parse
 from ..networks import TEXT
+from ..world.caption import ADJECTIVES, CLOTHES_COLOURS, COUNTS, GARMENTS, PLACES, TILTS, VIEWS, WHERE, parse
 from . import host
 
 LENGTH: int = TEXT["max_position_embeddings"]

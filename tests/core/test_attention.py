@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.attention import (
+from dynamicid_pack.dynamicid_core.saa.attention import (
     activation_gate,
     activation_scores,
     added,
@@ -16,7 +16,7 @@ from dynamicid_pack.dynamicid_core.attention import (
     region_terms,
     split_heads,
 )
-from dynamicid_pack.dynamicid_core.regions import Region, rasterise
+from dynamicid_pack.dynamicid_core.saa.regions import Region, rasterise
 from dynamicid_pack.tests.support import GOLDEN, relative_error
 from safetensors import safe_open
 

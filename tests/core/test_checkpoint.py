@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.adapter import adapter_from_weights, adapter_weights
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, load_checkpoint, parts_of, save_checkpoint
 from dynamicid_pack.dynamicid_core.checkpoint_cli import main
-from dynamicid_pack.dynamicid_core.face_encoder import FaceEncoder
-from dynamicid_pack.dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder
-from dynamicid_pack.dynamicid_core.weights import fingerprint, shapes
+from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
+from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights, adapter_weights
+from dynamicid_pack.dynamicid_core.state_dict import fingerprint, shapes
 from dynamicid_pack.tests.support import GOLDEN, ROOT, generated_weights
 from safetensors import safe_open
 from safetensors.torch import save_file

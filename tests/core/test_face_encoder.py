@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.face_encoder import FaceEncoder
-from dynamicid_pack.dynamicid_core.weights import shapes
+from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
+from dynamicid_pack.dynamicid_core.state_dict import shapes
 from dynamicid_pack.tests.support import GOLDEN, relative_error
 from safetensors.torch import load_file
 

@@ -5,8 +5,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from dynamicid_pack.dynamicid_core.faces import ORDERS, Detection, FaceAnalyser, find_packs, in_order, load_analyser
-from dynamicid_pack.mini.world import World
+from dynamicid_pack.dynamicid_core.identity.faces import (
+    ORDERS,
+    Detection,
+    FaceAnalyser,
+    find_packs,
+    in_order,
+    load_analyser,
+)
+from dynamicid_pack.mini.world.world import World
 
 
 @pytest.mark.parametrize("order", ORDERS)

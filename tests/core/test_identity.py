@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.faces import Face
-from dynamicid_pack.dynamicid_core.identity import FORMAT, Identity, load_identity, mix, save_identity
-from dynamicid_pack.dynamicid_core.regions import Region
-from dynamicid_pack.dynamicid_core.scene import Placement, adjusted, arrange
+from dynamicid_pack.dynamicid_core.identity.faces import Face
+from dynamicid_pack.dynamicid_core.identity.identity import FORMAT, Identity, load_identity, mix, save_identity
+from dynamicid_pack.dynamicid_core.saa.regions import Region
+from dynamicid_pack.dynamicid_core.saa.scene import Placement, adjusted, arrange
 from safetensors.torch import save_file
 
 

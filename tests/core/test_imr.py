@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder, Motion
-from dynamicid_pack.dynamicid_core.weights import shapes
+from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder, Motion
+from dynamicid_pack.dynamicid_core.state_dict import shapes
 from dynamicid_pack.tests.support import GOLDEN, generated_weights, relative_error
 from safetensors import safe_open
 from safetensors.torch import load_file

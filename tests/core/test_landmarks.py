@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from dynamicid_pack.dynamicid_core import landmarks as lm
-from dynamicid_pack.mini.head import EXPRESSIONS, IBUG68, Head, Motion
-from dynamicid_pack.mini.head import rotation as mini_rotation
-from dynamicid_pack.mini.person import draw_person
+from dynamicid_pack.dynamicid_core.imr import landmarks as lm
+from dynamicid_pack.mini.world.head import EXPRESSIONS, IBUG68, Head, Motion
+from dynamicid_pack.mini.world.head import rotation as mini_rotation
+from dynamicid_pack.mini.world.person import draw_person
 from dynamicid_pack.tests.support import GOLDEN
 from safetensors.torch import load_file
 

@@ -5,11 +5,11 @@ That each number names the right place of MediaPipe's mesh rests on its publishe
 
 import numpy as np
 import pytest
-from dynamicid_pack.dynamicid_core import mediapipe
-from dynamicid_pack.dynamicid_core.landmarks import CONTOUR, rotation
-from dynamicid_pack.dynamicid_core.motion import wanted_motion
-from dynamicid_pack.mini.head import MIRROR106, Head, Motion
-from dynamicid_pack.mini.person import draw_person
+from dynamicid_pack.dynamicid_core.imr import mediapipe
+from dynamicid_pack.dynamicid_core.imr.landmarks import CONTOUR, rotation
+from dynamicid_pack.dynamicid_core.imr.motion import wanted_motion
+from dynamicid_pack.mini.world.head import MIRROR106, Head, Motion
+from dynamicid_pack.mini.world.person import draw_person
 
 SIZE = (480, 640)
 POSE = (8.0, -20.0, 5.0)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.faces import Face
-from dynamicid_pack.dynamicid_core.motion import face_prompt, own_motion, wanted_motion
-from dynamicid_pack.mini.head import Head, Motion
-from dynamicid_pack.mini.person import draw_person
+from dynamicid_pack.dynamicid_core.identity.faces import Face
+from dynamicid_pack.dynamicid_core.imr.motion import face_prompt, own_motion, wanted_motion
+from dynamicid_pack.mini.world.head import Head, Motion
+from dynamicid_pack.mini.world.person import draw_person
 
 SIZE = (480, 640)  # height, width: not a square
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.regions import Region, box_from_pixels, columns, grown, rasterise
+from dynamicid_pack.dynamicid_core.saa.regions import Region, box_from_pixels, columns, grown, rasterise
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (3, 5), (8, 8), (8, 12), (17, 25), (64, 96)]
 

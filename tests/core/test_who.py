@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.who import NOBODY, report, who_is_who
+from dynamicid_pack.dynamicid_core.identity.who import NOBODY, report, who_is_who
 
 ONE, TWO, THREE = torch.eye(512)[:3]
 

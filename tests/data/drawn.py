@@ -12,8 +12,8 @@ import numpy as np
 from dynamicid_pack.dynamicid_core.data.build import Summary, build
 from dynamicid_pack.dynamicid_core.data.settings import Job, Settings
 from dynamicid_pack.dynamicid_core.data.work import Task, Work, own_hand
-from dynamicid_pack.mini.render import Picture, render
 from dynamicid_pack.mini.train.judge import Gallery
+from dynamicid_pack.mini.world.render import Picture, render
 from dynamicid_pack.tests.support import ROOT
 from PIL import Image
 

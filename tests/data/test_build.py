@@ -13,8 +13,8 @@ import webdataset
 from dynamicid_pack.dynamicid_core.data.choose import YAWS, yaw_bin
 from dynamicid_pack.dynamicid_core.data.coverage import coverage_picture
 from dynamicid_pack.dynamicid_core.data.settings import REASONS
-from dynamicid_pack.dynamicid_core.landmarks import FRAME, keypoint_picture
-from dynamicid_pack.dynamicid_core.motion import EXPRESSIONS, face_prompt
+from dynamicid_pack.dynamicid_core.imr.landmarks import FRAME, keypoint_picture
+from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, face_prompt
 from dynamicid_pack.tests.data.conftest import Built
 from dynamicid_pack.tests.data.drawn import SETTINGS, built, draw_person
 from PIL import Image

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.data import cluster
 from dynamicid_pack.dynamicid_core.data.choose import YAWS, Cell, duplicates, likeness, spread, yaw_bin
-from dynamicid_pack.dynamicid_core.motion import EXPRESSIONS
+from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS
 
 GRID = [(expression, yaw) for expression in EXPRESSIONS for yaw in YAWS]
 

@@ -18,7 +18,7 @@ from dynamicid_pack.dynamicid_core.data.expression import (
 )
 from dynamicid_pack.dynamicid_core.data.hand import Hand
 from dynamicid_pack.dynamicid_core.data.settings import Settings
-from dynamicid_pack.dynamicid_core.motion import EXPRESSIONS
+from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS
 from dynamicid_pack.tests.data.drawn import SETTINGS, draw_person, job
 
 SIZE = (1, 3, 64, 64)

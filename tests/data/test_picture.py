@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.data.picture import DroppedError, Square, cut, moved, read_picture, square_about
 from dynamicid_pack.dynamicid_core.data.quality import bits_apart, perceptual_hash, quality, sharpness
-from dynamicid_pack.dynamicid_core.faces import Detection
+from dynamicid_pack.dynamicid_core.identity.faces import Detection
 from dynamicid_pack.tests.data.drawn import bomb, portrait
 from PIL import Image, ImageFile
 

@@ -12,7 +12,7 @@ import torch
 from dynamicid_pack.dynamicid_core.data.build import build
 from dynamicid_pack.dynamicid_core.data.tokens import TokenMaker, _config, load_vision
 from dynamicid_pack.dynamicid_core.data.work import own_hand
-from dynamicid_pack.dynamicid_core.face_encoder import FaceEncoder
+from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
 from dynamicid_pack.tests.data.drawn import SETTINGS, draw_person, job, portrait
 from dynamicid_pack.tests.support import generated_weights
 from PIL import Image

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, load_judge
-from dynamicid_pack.dynamicid_core.faces import FaceAnalyser, load_analyser
+from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyser, load_analyser
 from dynamicid_pack.tests.support import ROOT
 
 FACE_PACK = ROOT / "mini" / "weights" / "face-pack"

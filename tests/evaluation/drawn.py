@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from dynamicid_pack.mini.caption import Ask, Look, tilt_of, view_of
-from dynamicid_pack.mini.person import Person
-from dynamicid_pack.mini.render import Picture, render
-from dynamicid_pack.mini.scene import compose
-from dynamicid_pack.mini.world import World
+from dynamicid_pack.mini.world.caption import Ask, Look, tilt_of, view_of
+from dynamicid_pack.mini.world.person import Person
+from dynamicid_pack.mini.world.render import Picture, render
+from dynamicid_pack.mini.world.scene import compose
+from dynamicid_pack.mini.world.world import World
 
 Shown = tuple[str, float, float]
 """An expression, a pitch and a yaw."""

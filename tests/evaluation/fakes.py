@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynamicid_pack.mini.person import Person
+from dynamicid_pack.mini.world.person import Person
 from PIL import Image
 
 from .drawn import draw, stranger

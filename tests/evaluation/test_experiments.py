@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation.config import Config
 from dynamicid_pack.dynamicid_core.evaluation.config_file import read_config
-from dynamicid_pack.mini.caption import parse
-from dynamicid_pack.mini.experiments import CONTRASTIVE, GALLERY, UNGATED, write_experiments
-from dynamicid_pack.mini.world import HELD_OUT_PAIRS
+from dynamicid_pack.mini.train.experiments import CONTRASTIVE, GALLERY, UNGATED, write_experiments
+from dynamicid_pack.mini.world.caption import parse
+from dynamicid_pack.mini.world.world import HELD_OUT_PAIRS
 
 
 @pytest.fixture(scope="module")

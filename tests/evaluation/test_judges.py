@@ -12,7 +12,7 @@ import torch
 from dynamicid_pack.dynamicid_core.evaluation import judge as judges
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, load_judge
 from dynamicid_pack.dynamicid_core.evaluation.models_judge import CLASSES, SIDE, ModelsJudge, expression_input
-from dynamicid_pack.dynamicid_core.motion import EXPRESSIONS
+from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS
 from PIL import Image
 
 from .conftest import FACE_PACK

@@ -9,11 +9,11 @@ from dynamicid_pack.dynamicid_core.evaluation.config import Person, Sample
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, SeenFace
 from dynamicid_pack.dynamicid_core.evaluation.matching import in_regions, outside
 from dynamicid_pack.dynamicid_core.evaluation.measuring import Eyes, Seen, picture_values
-from dynamicid_pack.dynamicid_core.faces import FaceAnalyser
-from dynamicid_pack.dynamicid_core.regions import strips
-from dynamicid_pack.dynamicid_core.who import best_assignment
-from dynamicid_pack.mini.head import EXPRESSIONS
-from dynamicid_pack.mini.render import Picture
+from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyser
+from dynamicid_pack.dynamicid_core.identity.who import best_assignment
+from dynamicid_pack.dynamicid_core.saa.regions import strips
+from dynamicid_pack.mini.world.head import EXPRESSIONS
+from dynamicid_pack.mini.world.render import Picture
 
 from .drawn import draw, stranger
 

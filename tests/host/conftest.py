@@ -94,7 +94,7 @@ def server(make_server: Callable[..., Server]) -> Iterator[Server]:
 
 def portrait(path: Path, number: int) -> None:
     """Save a drawn person's portrait (512 x 512), another for each number."""
-    from dynamicid_pack.mini.world import World
+    from dynamicid_pack.mini.world.world import World
 
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = World(seed=21, held_out_people=True).sample(number, 1).picture()

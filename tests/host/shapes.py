@@ -13,7 +13,7 @@ import comfy.utils
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from dynamicid_pack.dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder
+from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 
 Shapes = dict[str, tuple[int, ...]]
 

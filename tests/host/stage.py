@@ -10,9 +10,9 @@ import comfy.supported_models
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.host.models import DynamicID, load_dynamicid
-from dynamicid_pack.dynamicid_core.identity import Identity
-from dynamicid_pack.dynamicid_core.regions import Region
-from dynamicid_pack.dynamicid_core.scene import Placement
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
+from dynamicid_pack.dynamicid_core.saa.regions import Region
+from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.nodes.apply import ApplyAdvanced
 from safetensors.torch import save_file
 from torch import Tensor

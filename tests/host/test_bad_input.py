@@ -13,7 +13,7 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.host import folders
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
-from dynamicid_pack.dynamicid_core.identity import Identity
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.nodes.apply import Apply
 from dynamicid_pack.nodes.place import AutoLayout, PlaceIdentity
 from safetensors.torch import save_file

@@ -13,10 +13,10 @@ import torch
 from dynamicid_pack.dynamicid_core.host.activation import activation_maps
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
 from dynamicid_pack.dynamicid_core.host.patch import KEY, IdentityAttention
-from dynamicid_pack.dynamicid_core.host.run import RUN, STEP
-from dynamicid_pack.dynamicid_core.identity import Identity, load_identity, mix
-from dynamicid_pack.dynamicid_core.regions import Region
-from dynamicid_pack.dynamicid_core.scene import Placement
+from dynamicid_pack.dynamicid_core.host.sampling_run import RUN, STEP
+from dynamicid_pack.dynamicid_core.identity.identity import Identity, load_identity, mix
+from dynamicid_pack.dynamicid_core.saa.regions import Region
+from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.nodes.apply import Apply, ApplyAdvanced
 from dynamicid_pack.nodes.identities import MixIdentities, SaveIdentity
 from dynamicid_pack.nodes.place import AutoLayout, PlaceIdentity

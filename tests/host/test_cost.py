@@ -13,11 +13,11 @@ from comfy.patcher_extension import WrappersMP
 from dynamicid_pack.benchmarks.counting import FLOPS, VIEWS, Tally, computing, counted_calls, counted_flops
 from dynamicid_pack.benchmarks.steps import step_on_meta
 from dynamicid_pack.benchmarks.subjects import full_size_model, random_adapter, with_people
-from dynamicid_pack.dynamicid_core.host import run
+from dynamicid_pack.dynamicid_core.host import sampling_run as run
 from dynamicid_pack.dynamicid_core.host.models import DynamicID, load_dynamicid
-from dynamicid_pack.dynamicid_core.identity import Identity
-from dynamicid_pack.dynamicid_core.regions import Region, columns
-from dynamicid_pack.dynamicid_core.scene import Placement, arrange
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
+from dynamicid_pack.dynamicid_core.saa.regions import Region, columns
+from dynamicid_pack.dynamicid_core.saa.scene import Placement, arrange
 from dynamicid_pack.nodes.apply import Apply, ApplyAdvanced
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -6,16 +6,16 @@ import comfy.sd1_clip
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, save_checkpoint
-from dynamicid_pack.dynamicid_core.faces import Face
 from dynamicid_pack.dynamicid_core.host.edit import edit_motion
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.models import DynamicID, load_dynamicid
-from dynamicid_pack.dynamicid_core.identity import Identity, mix
-from dynamicid_pack.dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder
-from dynamicid_pack.dynamicid_core.landmarks import keypoint_picture
-from dynamicid_pack.dynamicid_core.motion import EXPRESSIONS, own_motion, wanted_motion
-from dynamicid_pack.mini.head import Head, Motion
-from dynamicid_pack.mini.person import draw_person
+from dynamicid_pack.dynamicid_core.identity.faces import Face
+from dynamicid_pack.dynamicid_core.identity.identity import Identity, mix
+from dynamicid_pack.dynamicid_core.imr.landmarks import keypoint_picture
+from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, own_motion, wanted_motion
+from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from dynamicid_pack.mini.world.head import Head, Motion
+from dynamicid_pack.mini.world.person import draw_person
 from dynamicid_pack.nodes.edit import ALL, EditFacialMotion
 from torch import Tensor
 

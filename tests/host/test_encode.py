@@ -8,15 +8,15 @@ import psutil
 import pytest
 import skimage
 import torch
-from dynamicid_pack.dynamicid_core.faces import FaceAnalyser
 from dynamicid_pack.dynamicid_core.host import encode as encoding
 from dynamicid_pack.dynamicid_core.host.edit import edit_motion
 from dynamicid_pack.dynamicid_core.host.encode import COMBINATIONS, Choice, NoFaceError, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
-from dynamicid_pack.dynamicid_core.identity import Identity
-from dynamicid_pack.dynamicid_core.motion import own_motion, wanted_motion
-from dynamicid_pack.mini.render import Picture
-from dynamicid_pack.mini.world import World
+from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyser
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
+from dynamicid_pack.dynamicid_core.imr.motion import own_motion, wanted_motion
+from dynamicid_pack.mini.world.render import Picture
+from dynamicid_pack.mini.world.world import World
 from dynamicid_pack.nodes.encode import EncodeIdentity
 from PIL import Image
 from torch import Tensor

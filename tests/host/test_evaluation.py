@@ -14,7 +14,7 @@ from dynamicid_pack.dynamicid_core.evaluation.cells import build_graph, read_tem
 from dynamicid_pack.dynamicid_core.evaluation.client import Client
 from dynamicid_pack.dynamicid_core.evaluation.config_file import read_config
 from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
-from dynamicid_pack.mini.experiments import write_experiments
+from dynamicid_pack.mini.train.experiments import write_experiments
 from dynamicid_pack.tests.support import ROOT
 from PIL import Image
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint, save_checkpoint
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
-from dynamicid_pack.dynamicid_core.host.run import STEP
-from dynamicid_pack.dynamicid_core.identity import Identity
-from dynamicid_pack.dynamicid_core.regions import Region
-from dynamicid_pack.dynamicid_core.scene import Placement
+from dynamicid_pack.dynamicid_core.host.sampling_run import STEP
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
+from dynamicid_pack.dynamicid_core.saa.regions import Region
+from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.nodes.apply import ApplyAdvanced
 from dynamicid_pack.tests.support import GOLDEN, relative_error
 from safetensors import safe_open

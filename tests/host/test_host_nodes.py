@@ -22,7 +22,7 @@ import comfy_extras.nodes_tomesd as tomesd
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from dynamicid_pack.dynamicid_core.host.run import STEP
+from dynamicid_pack.dynamicid_core.host.sampling_run import STEP
 from torch import Tensor
 
 import nodes

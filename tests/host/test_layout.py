@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.casting import regions_about
-from dynamicid_pack.dynamicid_core.faces import Detection, Face
 from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
-from dynamicid_pack.dynamicid_core.identity import Identity
-from dynamicid_pack.mini.world import World
+from dynamicid_pack.dynamicid_core.identity.assignment import regions_about
+from dynamicid_pack.dynamicid_core.identity.faces import Detection, Face
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
+from dynamicid_pack.mini.world.world import World
 from dynamicid_pack.nodes.place import FACES, AutoLayout
 from torch import Tensor
 

@@ -7,17 +7,17 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.adapter import adapter_from_weights, adapter_weights
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, save_checkpoint
-from dynamicid_pack.dynamicid_core.face_encoder import FaceEncoder
 from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.patch import apply_scene
-from dynamicid_pack.dynamicid_core.host.run import Settings
-from dynamicid_pack.dynamicid_core.identity import Identity
-from dynamicid_pack.dynamicid_core.regions import Region
-from dynamicid_pack.dynamicid_core.scene import Placement
-from dynamicid_pack.dynamicid_core.weights import fingerprint
-from dynamicid_pack.mini.experiments import LORA_IN_GROUPS
+from dynamicid_pack.dynamicid_core.host.sampling_run import Settings
+from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
+from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights, adapter_weights
+from dynamicid_pack.dynamicid_core.saa.regions import Region
+from dynamicid_pack.dynamicid_core.saa.scene import Placement
+from dynamicid_pack.dynamicid_core.state_dict import fingerprint
+from dynamicid_pack.mini.train.experiments import LORA_IN_GROUPS
 from dynamicid_pack.mini.train.ship import keep_dynamicid
 from dynamicid_pack.nodes.apply import Apply
 from torch import Tensor

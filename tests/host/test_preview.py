@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.identity import Identity
-from dynamicid_pack.dynamicid_core.regions import Region
-from dynamicid_pack.dynamicid_core.scene import Placement
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
+from dynamicid_pack.dynamicid_core.saa.regions import Region
+from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.nodes.preview import colour, outline, scene_preview
 from torch import Tensor
 

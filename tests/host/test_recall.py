@@ -3,7 +3,7 @@
 import gc
 
 import pytest
-from dynamicid_pack.dynamicid_core.host.recall import Recall
+from dynamicid_pack.dynamicid_core.host.lru_cache import Recall
 
 
 class Model:

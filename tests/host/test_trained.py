@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation import __main__ as evaluation
-from dynamicid_pack.mini.experiments import write_experiments
+from dynamicid_pack.mini.train.experiments import write_experiments
 
 from .server import Server
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import comfy.cli_args
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.adapter import adapter_from_weights
 from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
 from dynamicid_pack.dynamicid_core.host.patch import apply_scene
-from dynamicid_pack.dynamicid_core.host.run import Settings
-from dynamicid_pack.dynamicid_core.identity import Identity
-from dynamicid_pack.dynamicid_core.regions import Region
-from dynamicid_pack.dynamicid_core.scene import Placement
+from dynamicid_pack.dynamicid_core.host.sampling_run import Settings
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
+from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights
+from dynamicid_pack.dynamicid_core.saa.regions import Region
+from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.dynamicid_core.training.anchoring import Anchoring
 from dynamicid_pack.dynamicid_core.training.base import Base, load_base
 from dynamicid_pack.dynamicid_core.training.recipe import AnchoringRecipe

@@ -4,12 +4,12 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
-from dynamicid_pack.dynamicid_core.identity import Identity, renamed
-from dynamicid_pack.mini.caption import Ask, Look
-from dynamicid_pack.mini.render import render
-from dynamicid_pack.mini.scene import compose
-from dynamicid_pack.mini.world import World
-from dynamicid_pack.nodes.who import CompareFaces
+from dynamicid_pack.dynamicid_core.identity.identity import Identity, renamed
+from dynamicid_pack.mini.world.caption import Ask, Look
+from dynamicid_pack.mini.world.render import render
+from dynamicid_pack.mini.world.scene import compose
+from dynamicid_pack.mini.world.world import World
+from dynamicid_pack.nodes.who_is_who import CompareFaces
 from torch import Tensor
 
 WORLD = World(seed=9, held_out_people=True)

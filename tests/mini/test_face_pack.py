@@ -12,7 +12,7 @@ from dynamicid_pack.mini.train.face_networks import LANDMARK_CUT, STRIDES, FaceP
 from dynamicid_pack.mini.train.face_pack import CANVAS, FacePackStage, as_seen, load
 from dynamicid_pack.mini.train.loop import Training, Workshop
 from dynamicid_pack.mini.train.pictures import Pictures
-from dynamicid_pack.mini.world import World
+from dynamicid_pack.mini.world.world import World
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from dynamicid_pack.mini.__main__ import main
-from dynamicid_pack.mini.results import TABLES, keep_results
+from dynamicid_pack.mini.train.results import TABLES, keep_results
 
 FOUND = {"one person": {"DynamicID": {"FaceSim": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9, "missing": 0}}}}
 

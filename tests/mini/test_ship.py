@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.mini.__main__ import main
-from dynamicid_pack.mini.kept import LARGE, keep, widen
+from dynamicid_pack.mini.quantize import LARGE, keep, widen
 from dynamicid_pack.mini.train import pictures, ship
 from dynamicid_pack.mini.train.autoencoder import Autoencoder
 from dynamicid_pack.mini.train.face_networks import write_pack

@@ -15,7 +15,6 @@ import torch
 from dynamicid_pack.dynamicid_core.training.base import load_base
 from dynamicid_pack.dynamicid_core.training.recipe import AnchoringRecipe, ReconfigurationRecipe, read_recipe
 from dynamicid_pack.dynamicid_core.training.shards import Shards
-from dynamicid_pack.mini.caption import ADJECTIVES, GARMENTS, Ask, write
 from dynamicid_pack.mini.networks import CONTEXT
 from dynamicid_pack.mini.train import autoencoder, encoders, host, judge, pictures, ship
 from dynamicid_pack.mini.train.face_pack import FacePackStage
@@ -24,7 +23,8 @@ from dynamicid_pack.mini.train.loop import Workshop
 from dynamicid_pack.mini.train.people import MOTION_SILENCE, SILENCE
 from dynamicid_pack.mini.train.unet import UNetStage
 from dynamicid_pack.mini.train.words import words
-from dynamicid_pack.mini.world import World, training_pairs
+from dynamicid_pack.mini.world.caption import ADJECTIVES, GARMENTS, Ask, write
+from dynamicid_pack.mini.world.world import World, training_pairs
 from dynamicid_pack.tests.support import ROOT
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("host")]

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.mini import networks
-from dynamicid_pack.mini.caption import Look
 from dynamicid_pack.mini.train import encoders, judge, pictures, text, unet, vision
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
 from dynamicid_pack.mini.train.loop import Training, Workshop
 from dynamicid_pack.mini.train.pictures import Pictures
 from dynamicid_pack.mini.train.words import SAYINGS, Words, said_in
-from dynamicid_pack.mini.world import World
+from dynamicid_pack.mini.world.caption import Look
+from dynamicid_pack.mini.world.world import World
 
 
 def quiet(line):

@@ -11,7 +11,7 @@ from dynamicid_pack.mini.train import figures, pictures
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage, decode, encode, load
 from dynamicid_pack.mini.train.loop import Stage, Training, Workshop, generator, rate_at
 from dynamicid_pack.mini.train.pictures import Pictures, numbers_of, turns
-from dynamicid_pack.mini.world import World
+from dynamicid_pack.mini.world.world import World
 from torch import nn
 
 

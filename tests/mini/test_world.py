@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dynamicid_pack.mini.caption import PLACES, VIEWS, YAWS, Ask, Look, face_prompt, parse, view_of, write
-from dynamicid_pack.mini.head import CONTOUR, EXPRESSIONS, IBUG68, MIRROR106, Head, Motion, rotation
-from dynamicid_pack.mini.person import CHOICES, NUMBERS, draw_person
-from dynamicid_pack.mini.render import render
-from dynamicid_pack.mini.scene import Figure, Scene, compose, describe
-from dynamicid_pack.mini.world import HELD_OUT_PAIRS, PAIRS, World, training_pairs
+from dynamicid_pack.mini.world.caption import PLACES, VIEWS, YAWS, Ask, Look, face_prompt, parse, view_of, write
+from dynamicid_pack.mini.world.head import CONTOUR, EXPRESSIONS, IBUG68, MIRROR106, Head, Motion, rotation
+from dynamicid_pack.mini.world.person import CHOICES, NUMBERS, draw_person
+from dynamicid_pack.mini.world.render import render
+from dynamicid_pack.mini.world.scene import Figure, Scene, compose, describe
+from dynamicid_pack.mini.world.world import HELD_OUT_PAIRS, PAIRS, World, training_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = PLACES[0]

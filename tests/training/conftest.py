@@ -12,7 +12,7 @@ import torch
 import webdataset
 from accelerate.state import AcceleratorState, GradientState
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
-from dynamicid_pack.mini.world import World
+from dynamicid_pack.mini.world.world import World
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
 

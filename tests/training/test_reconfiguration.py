@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
-from dynamicid_pack.dynamicid_core.imr import IdentityMotionReconfigurator, KeypointEncoder
+from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from dynamicid_pack.dynamicid_core.training import run
 from dynamicid_pack.dynamicid_core.training.__main__ import main
 from dynamicid_pack.dynamicid_core.training.base import load_base

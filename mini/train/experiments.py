@@ -12,12 +12,12 @@ from typing import Any
 
 import cv2
 
-from .caption import CLOTHES_COLOURS, GARMENTS, PLACES, YAWS, Ask, Look, view_of, write
-from .head import EXPRESSIONS
-from .person import NUMBERS, Person, draw_person
-from .render import render
-from .scene import compose
-from .world import HELD_OUT_PAIRS, World, training_pairs
+from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES, YAWS, Ask, Look, view_of, write
+from ..world.head import EXPRESSIONS
+from ..world.person import NUMBERS, Person, draw_person
+from ..world.render import render
+from ..world.scene import compose
+from ..world.world import HELD_OUT_PAIRS, World, training_pairs
 
 PEOPLE = 100  # who are asked for
 GALLERY = 100  # people among whom one is picked

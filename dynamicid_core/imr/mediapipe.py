@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .faces import Face
+from ..identity.faces import Face
 from .landmarks import CONTOUR, FRAME, IBUG68, Points
 
 # The outline of the face from the eye's height down to the chin.

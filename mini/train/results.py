@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from .train.figures import as_webp
+from .figures import as_webp
 
 TABLES = "<!-- made by `python -m mini results`: tables -->"
 """In RESULTS.md; what is above is written by hand, what is below by `keep_results`."""

@@ -10,8 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .perceiver import PerceiverLayer
-from .weights import Weights, adopt, compare, depth, parts, shapes, size
+from ..identity.perceiver import PerceiverLayer
+from ..state_dict import Weights, adopt, compare, depth, parts, shapes, size
 
 
 class Motion(NamedTuple):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .weights import Weights, compare, fingerprint, size
+from ..state_dict import Weights, compare, fingerprint, size
 
 _NAME = re.compile(r"(\d{1,3})\.(?:to_(?:q|k|v|out)_lora\.(?:down|up)|to_[kv]_ip)\.weight")
 

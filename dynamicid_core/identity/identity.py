@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..state_dict import listed
 from .faces import Face
-from .weights import listed
 
 FORMAT = "dynamicid-identity-1"
 

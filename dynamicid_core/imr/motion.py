@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .faces import Face
+from ..identity.faces import Face
 from .landmarks import FRAME, Frame, Points, carried, with_depth
 
 EXPRESSIONS = ("neutral", "happy", "sad", "anger", "surprise", "disgust", "fear")

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from comfy.model_patcher import ModelPatcher
 
-from ..adapter import Adapter, AttentionWeights
+from ..saa.adapter import Adapter, AttentionWeights
 
 BlockKey = tuple[str, int]
 

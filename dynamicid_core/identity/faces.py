@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .landmarks import FRAME
+from ..imr.landmarks import FRAME
 
 logger = logging.getLogger("DynamicID")
 

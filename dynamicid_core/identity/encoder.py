@@ -4,8 +4,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..state_dict import Weights, adopt, compare, depth, parts, shapes, size
 from .perceiver import PerceiverLayer
-from .weights import Weights, adopt, compare, depth, parts, shapes, size
 
 
 class FaceEncoder(nn.Module):

@@ -5,12 +5,12 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..dynamicid_core.casting import embedding_of
-from ..dynamicid_core.faces import in_order
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.pictures import as_pixels
-from ..dynamicid_core.scene import arrange
-from ..dynamicid_core.who import NOBODY, WhoIsWho, places_of, report, who_is_who
+from ..dynamicid_core.identity.assignment import embedding_of
+from ..dynamicid_core.identity.faces import in_order
+from ..dynamicid_core.identity.who import NOBODY, WhoIsWho, places_of, report, who_is_who
+from ..dynamicid_core.image_inputs import as_pixels
+from ..dynamicid_core.saa.scene import arrange
 from .preview import who_preview
 from .sockets import MAX_PEOPLE, DynamicIDSocket, IdentitySocket, PlacementsSocket
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .identity import Identity
+from ..identity.identity import Identity
 from .regions import Region, columns
 
 

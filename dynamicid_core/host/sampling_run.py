@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attention import RegionTerms, region_terms
-from ..regions import rasterise
-from ..scene import Placement
+from ..saa.attention import RegionTerms, region_terms
+from ..saa.regions import rasterise
+from ..saa.scene import Placement
 
 # Keys in the host's transformer_options.
 RUN = "dynamicid_run"

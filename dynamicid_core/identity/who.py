@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .regions import Region, rasterise
+from ..saa.regions import Region, rasterise
 
 _GRID = 256  # cells a side, on which regions are looked up
 NOBODY = -1.0

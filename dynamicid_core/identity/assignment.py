@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..saa.regions import Region
 from .faces import Detection, FaceAnalyser, Image, in_order
 from .identity import Identity
-from .regions import Region
 from .who import who_is_who
 
 Box = NDArray[np.floating]

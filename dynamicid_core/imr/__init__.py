@@ -1,0 +1,1 @@
+"""The Identity-Motion Reconfigurator: its networks, and the motions that it reads."""

@@ -1,0 +1,1 @@
+"""Semantic-Activated Attention: its formula, its weights, and who is drawn where."""

@@ -1,0 +1,1 @@
+"""The renderer: drawn people with exact truth (who, where, which expression, which pose)."""
