@@ -55,7 +55,7 @@ def random_adapter(model: Any) -> Adapter:
     layers = []
     for site in find_sites(model):
         layers.append(_attention(site.width, site.width, with_identity=False))
-        layers.append(_attention(site.width, site.context_width, with_identity=True))
+        layers.append(_attention(site.width, site.context_dim, with_identity=True))
     return Adapter(tuple(layers), encoder_fingerprint="", fingerprint="benchmark", tokens=TOKENS)
 
 

@@ -92,9 +92,9 @@ def load_checkpoint(*paths: str | os.PathLike[str], read: Read = read_tensors) -
         adapter = adapter_from_weights(
             parts[ADAPTER], fingerprint(encoder) if encoder else "", known.tokens if known else None
         )
-        if known and known.width != adapter.token_width:
+        if known and known.width != adapter.token_dim:
             raise ValueError(
-                f"{origin[ADAPTER]}: the adapter takes identity tokens of {adapter.token_width}, the face encoder in "
+                f"{origin[ADAPTER]}: the adapter takes identity tokens of {adapter.token_dim}, the face encoder in "
                 f"{origin[FACE_ENCODER]} makes tokens of {known.width}. Expected two that were trained together."
             )
     return Checkpoint(adapter, encoder, parts.get(IMR), parts.get(KEYPOINT_ENCODER))

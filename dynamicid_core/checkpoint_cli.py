@@ -103,16 +103,16 @@ def _sizes(part: str, weights: Mapping[str, Tensor], adapter: Adapter | None) ->
     if part == ADAPTER and adapter:
         widths = " ".join(map(str, sorted(set(adapter.widths))))
         tokens = "-" if adapter.tokens is None else str(adapter.tokens)
-        shape = f"layers of {widths}, text of {adapter.text_width}, tokens of {adapter.token_width}"
+        shape = f"layers of {widths}, text of {adapter.text_dim}, tokens of {adapter.token_dim}"
         return tokens, str(adapter.rank), str(len(adapter.layers)), shape
     if part == FACE_ENCODER:
         encoder = FaceEncoder.shaped_like(weights)
-        shape = f"embedding of {encoder.embedding_width}, CLIP of {encoder.clip_width}, tokens of {encoder.width}"
+        shape = f"embedding of {encoder.embedding_width}, CLIP of {encoder.clip_dim}, tokens of {encoder.width}"
         return str(encoder.tokens), "-", str(len(encoder.perceiver_resampler.layers)), shape
     if part == IMR:
         imr = IdentityMotionReconfigurator.shaped_like(weights)
         shape = f"motion of {imr.motion_width}, {imr.latents} latents of {imr.norm_out.weight.shape[0]}, "
-        return "-", "-", str(len(imr.disentangleNet)), shape + f"tokens of {imr.token_width}"
+        return "-", "-", str(len(imr.disentangleNet)), shape + f"tokens of {imr.token_dim}"
     assert part == KEYPOINT_ENCODER
     keypoints = KeypointEncoder.shaped_like(weights)
     side = keypoints.picture_side

@@ -12,7 +12,7 @@ from .identities import LoadIdentity, MixIdentities, SaveIdentity
 from .inspect import ActivationMap
 from .load import LoadDynamicID, LoadDynamicIDMini
 from .place import AutoLayout, PlaceIdentity
-from .who_is_who import CompareFaces
+from .who_is_who import WhoIsWhoNode
 
 
 class DynamicIDExtension(ComfyExtension):
@@ -36,5 +36,5 @@ class DynamicIDExtension(ComfyExtension):
             Apply,
             ApplyAdvanced,
             ActivationMap,
-            CompareFaces,
+            WhoIsWhoNode,
         ]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..dynamicid_core.host.encode import COMBINATIONS, CROPS, Choice, NoFaceError, encode
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.identity.faces import ORDERS, FaceAnalyser
+from ..dynamicid_core.identity.faces import ORDERS, FaceAnalyzer
 from .notify import warn
 from .preview import faces_preview
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket, IdentitySocket
@@ -88,10 +88,10 @@ class EncodeIdentity(io.ComfyNode):
         clip_vision: ClipVisionModel | None = None,
         face_analysis: object | None = None,
     ) -> io.NodeOutput:
-        analyser = None if face_analysis is None else FaceAnalyser(face_analysis, dynamicid.embeds_rgb)
+        analyzer = None if face_analysis is None else FaceAnalyzer(face_analysis, dynamicid.embeds_rgb)
         choice = Choice(face, index)
         try:
-            encoded = encode(image, dynamicid, choice, crop, combine, clip_vision, analyser)
+            encoded = encode(image, dynamicid, choice, crop, combine, clip_vision, analyzer)
         except NoFaceError as error:
             if no_face == "error":
                 raise ValueError(f"{error} Or set no_face to skip, and this person is left out.") from error

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.miniature import load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
-from ..dynamicid_core.identity.faces import PROVIDERS, load_analyser
+from ..dynamicid_core.identity.faces import PROVIDERS, load_analyzer
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket
 
 SHIPPED = "shipped"
@@ -96,7 +96,7 @@ class LoadDynamicID(io.ComfyNode):
     ) -> io.NodeOutput:
         weights = [*map(folders.adapter_path, _chosen(saa, imr))]
         load_vision = None if clip_vision == folders.NONE else partial(_load_vision, _vision_path(clip_vision))
-        load_faces = None if face_pack == folders.NONE else partial(load_analyser, _pack_path(face_pack), provider)
+        load_faces = None if face_pack == folders.NONE else partial(load_analyzer, _pack_path(face_pack), provider)
         return io.NodeOutput(
             load_dynamicid(weights[0], weights[-1] if len(weights) > 1 else None, load_vision, load_faces)
         )

@@ -4,12 +4,12 @@ import logging
 
 from comfy_api.latest import io
 
-log = logging.getLogger("DynamicID")
+logger = logging.getLogger("DynamicID")
 
 
 def warn(node: type[io.ComfyNode], message: str) -> None:
     """Log a warning and show it on the node, which must ask for the hidden input `unique_id`."""
-    log.warning("%s: %s", node.define_schema().display_name, message)
+    logger.warning("%s: %s", node.define_schema().display_name, message)
     node_id = getattr(node.hidden, "unique_id", None)
     if node_id is None:
         return

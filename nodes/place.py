@@ -82,7 +82,7 @@ class PlaceIdentity(io.ComfyNode):
         person = () if identity is None else (Placement(identity, region, weight, start_at, end_at),)
         scene = (*placements, *person)
         size = (CANVAS, CANVAS) if region.mask is None else (region.mask.shape[1], region.mask.shape[0])
-        own = region.rasterise(size[1], size[0])
+        own = region.rasterize(size[1], size[0])
         return _placed(cls, scene, own.unsqueeze(0), size)
 
 
@@ -222,7 +222,7 @@ class AutoLayout(io.ComfyNode):
             for person, region in zip(shown, regions, strict=True)
             if person is not None  # whom Encode Identity was told to skip: their place stays free
         )
-        masks = torch.stack([region.rasterise(size[1], size[0]) for region in regions])
+        masks = torch.stack([region.rasterize(size[1], size[0]) for region in regions])
         return _placed(cls, scene, masks, size, backdrop)
 
 

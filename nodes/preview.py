@@ -59,7 +59,7 @@ def scene_preview(
         paper = torch.tensor(_PAPER).div(255).expand(height, width, 3)
     else:
         paper = F.interpolate(backdrop.movedim(-1, 0)[None], (height, width), mode="area")[0].movedim(0, -1)
-    masks = [placement.region.rasterise(height, width) for placement in scene]
+    masks = [placement.region.rasterize(height, width) for placement in scene]
     sheet = overlay(paper, masks)
     for number, (placement, mask) in enumerate(zip(scene, masks, strict=True)):
         sheet[outline(mask)] = torch.tensor(colour(number)) / 255

@@ -15,7 +15,7 @@ from .preview import who_preview
 from .sockets import MAX_PEOPLE, DynamicIDSocket, IdentitySocket, PlacementsSocket
 
 
-class CompareFaces(io.ComfyNode):
+class WhoIsWhoNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         person = io.MultiType.Input(

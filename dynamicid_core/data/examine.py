@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..identity.faces import FaceAnalyser, Image, in_order
+from ..identity.faces import FaceAnalyzer, Image, in_order
 from .expression import from_name, from_sidecar
 from .picture import DroppedError, Square, cut, moved, read_picture, square_about
 from .quality import perceptual_hash, quality, sharpness
@@ -62,14 +62,14 @@ class Dropped:
 
 
 def examine(
-    sources: Sequence[Source], root: Path, settings: Settings, analyser: FaceAnalyser, classify: Classify | None
+    sources: Sequence[Source], root: Path, settings: Settings, analyzer: FaceAnalyzer, classify: Classify | None
 ) -> bytes:
     """What is seen in some pictures, as `from_bytes` reads it."""
     seen: list[Seen] = []
     dropped: list[Dropped] = []
     for source in sources:
         try:
-            seen.append(_examine(source, root, settings, analyser, classify))
+            seen.append(_examine(source, root, settings, analyzer, classify))
         except DroppedError as error:
             dropped.append(Dropped(source.path, error.reason, error.detail))
     return json.dumps({"seen": [asdict(s) for s in seen], "dropped": [asdict(d) for d in dropped]}).encode()
@@ -86,10 +86,10 @@ def seen_from(values: dict[str, object]) -> Seen:
     return Seen(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
 
 
-def _examine(source: Source, root: Path, settings: Settings, analyser: FaceAnalyser, classify: Classify | None) -> Seen:
+def _examine(source: Source, root: Path, settings: Settings, analyzer: FaceAnalyzer, classify: Classify | None) -> Seen:
     image = read_picture(root / source.path, settings.most_pixels)
     size = (image.shape[0], image.shape[1])
-    faces = in_order(analyser.detect(image), "largest", size)
+    faces = in_order(analyzer.detect(image), "largest", size)
     if not faces:
         raise DroppedError("no face")
     found = faces[0]
@@ -103,7 +103,7 @@ def _examine(source: Source, root: Path, settings: Settings, analyser: FaceAnaly
 
     square = square_about(found, size, settings.margin)
     crop = cut(image, square, settings.size)
-    face = analyser.describe(crop, moved(found, square, settings.size))
+    face = analyzer.describe(crop, moved(found, square, settings.size))
     assert face.embedding is not None and face.landmarks is not None and face.pose is not None and face.box is not None
     expression, said_by = _expression(source, root, settings, crop, face.box, classify)
     return Seen(

@@ -6,7 +6,7 @@ import sys
 from functools import cached_property
 from pathlib import Path
 
-from ..identity.faces import FaceAnalyser, load_analyser
+from ..identity.faces import FaceAnalyzer, load_analyzer
 from .examine import examine, seen_from
 from .expression import Classifier
 from .settings import Job
@@ -41,9 +41,9 @@ class Hand:
         raise ValueError(f"Expected examine or settle, got {stage!r}.")
 
     @cached_property
-    def _analyser(self) -> FaceAnalyser:
+    def _analyser(self) -> FaceAnalyzer:
         with contextlib.redirect_stdout(sys.stderr):  # insightface prints what it loads
-            return load_analyser(Path(self._job.face_pack), self._job.provider, self._job.settings.embeds_rgb)
+            return load_analyzer(Path(self._job.face_pack), self._job.provider, self._job.settings.embeds_rgb)
 
     @cached_property
     def _classifier(self) -> Classifier | None:

@@ -29,7 +29,7 @@ class Settings:
         unsorted: the source is one folder of pictures of unknown people.
         size: pixels a side of the crops.
         margin: of the face's longer side, on each side of it in a crop.
-        embeds_rgb: see `faces.FaceAnalyser`.
+        embeds_rgb: see `faces.FaceAnalyzer`.
         least_face: pixels of the face's longer side in the source.
         least_sharpness: see `quality.sharpness`.
         duplicate_distance: bits of 256 in which two pictures of a person must differ more than this.

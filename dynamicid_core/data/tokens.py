@@ -47,9 +47,9 @@ class TokenMaker:
         self._vision.to(device)
         self._device, self._threads = device, threads
         width = self._vision.config.hidden_size
-        if width != self._encoder.clip_width:
+        if width != self._encoder.clip_dim:
             raise ValueError(
-                f"{adapter}: its face encoder reads CLIP states of {self._encoder.clip_width}, {clip_vision.name} "
+                f"{adapter}: its face encoder reads CLIP states of {self._encoder.clip_dim}, {clip_vision.name} "
                 f"makes states of {width}. Choose the CLIP vision model that it was trained with: ViT-H/14 for the "
                 "release."
             )

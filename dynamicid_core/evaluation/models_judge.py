@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from ..identity.faces import FaceAnalyser, load_analyser
+from ..identity.faces import FaceAnalyzer, load_analyzer
 from .fingerprints import files_fingerprint
 from .measures import Box, Image
 
@@ -52,7 +52,7 @@ class ModelsJudge:
         classifier: onnxruntime's session of a classifier of CLASSES; it takes `expression_input`.
     """
 
-    def __init__(self, faces: FaceAnalyser, clip: Any, processor: Any, classifier: Any, fingerprint: str):
+    def __init__(self, faces: FaceAnalyzer, clip: Any, processor: Any, classifier: Any, fingerprint: str):
         self._faces, self._clip, self._processor, self._classifier = faces, clip, processor, classifier
         self._fingerprint = fingerprint
 
@@ -86,7 +86,7 @@ class ModelsJudge:
         if wanted != len(CLASSES):
             raise ValueError(f"Expected {len(CLASSES)} classes ({', '.join(CLASSES)}) of {expressions}, got {wanted}.")
         # insightface's own order: embeddings are compared with each other alone
-        faces = load_analyser(paths["face_pack"], provider, embeds_rgb=False)
+        faces = load_analyzer(paths["face_pack"], provider, embeds_rgb=False)
         return cls(faces, network, processor, session, files_fingerprint(list(paths.values())))
 
     @property

@@ -16,13 +16,13 @@ class Site(NamedTuple):
         block: the host's name for the place, such as ("input", 4); replacement patches are looked up by it.
         path: the block's name in the model's state dict.
         width: channels of the block's queries.
-        context_width: channels of the text context.
+        context_dim: channels of the text context.
     """
 
     block: BlockKey
     path: str
     width: int
-    context_width: int
+    context_dim: int
 
 
 def find_sites(model: ModelPatcher) -> tuple[Site, ...]:
@@ -59,7 +59,7 @@ def paired_layers(model: ModelPatcher, adapter: Adapter) -> tuple[tuple[Site, At
     sites = find_sites(model)
     own, cross = adapter.layers[0::2], adapter.layers[1::2]
     expected = [(layer.to_k_ip.shape[0], layer.to_k_ip.shape[1]) for layer in cross if layer.to_k_ip is not None]
-    found = [(site.width, site.context_width) for site in sites]
+    found = [(site.width, site.context_dim) for site in sites]
     if expected != found:
         raise ValueError(
             _wrong_model(

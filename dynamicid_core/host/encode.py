@@ -11,12 +11,12 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
-from ..identity.faces import Detection, Face, FaceAnalyser, in_order
+from ..identity.faces import Detection, Face, FaceAnalyzer, in_order
 from ..identity.identity import Identity
 from ..image_inputs import as_pixels
 from ..imr.motion import own_motion
 from . import vision
-from .lru_cache import Recall
+from .lru_cache import LRUCache
 from .models import DynamicID
 
 COMBINATIONS = ("average", "normalised average", "best only")
@@ -58,7 +58,7 @@ class NoFaceError(ValueError):
     """No picture shows the face that is asked for."""
 
 
-_references, _nobody = Recall(64), Recall(4)
+_references, _nobody = LRUCache(64), LRUCache(4)
 
 
 def encode(
@@ -68,25 +68,25 @@ def encode(
     crop: str = CROPS[0],
     combine: str = COMBINATIONS[0],
     clip_vision: ClipVisionModel | None = None,
-    analyser: FaceAnalyser | None = None,
+    analyzer: FaceAnalyzer | None = None,
 ) -> Encoded:
     """An identity of the person in one or several pictures.
 
     Args:
         images: (n, H, W, 1, 3 or 4) in [0, 1].
-        clip_vision, analyser: taken instead of DynamicID's own.
+        clip_vision, analyzer: taken instead of DynamicID's own.
 
     Raises:
         NoFaceError: none of the pictures shows a face (or not so many).
         ValueError: pictures that are none, or a model that does not fit.
     """
-    model, analyser = clip_vision or dynamicid.vision, analyser or dynamicid.faces
+    model, analyzer = clip_vision or dynamicid.vision, analyzer or dynamicid.faces
     pictures = as_pixels(images)
     read: dict[int, Reference] = {}
     notes: list[str] = []
     for number, picture in enumerate(pictures):
         try:
-            read[number] = _recalled(picture, dynamicid, choice, crop, model, analyser)
+            read[number] = _recalled(picture, dynamicid, choice, crop, model, analyzer)
         except NoFaceError as error:
             notes.append(f"picture {number + 1} of {len(pictures)}: {error}" if len(pictures) > 1 else str(error))
     if not read:
@@ -106,26 +106,26 @@ def encode(
     return Encoded(identity, notes, used)
 
 
-def face_of(image: Tensor, analyser: FaceAnalyser) -> Face:
+def face_of(image: Tensor, analyzer: FaceAnalyzer) -> Face:
     """The largest face of the first of pictures (n, H, W, C). Raises NoFaceError when there is none."""
     picture = as_pixels(image)[0]
-    return analyser.describe(picture, _chosen(picture, Choice(), analyser))
+    return analyzer.describe(picture, _chosen(picture, Choice(), analyzer))
 
 
 def _recalled(
-    picture: np.ndarray, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyser: FaceAnalyser
+    picture: np.ndarray, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyzer: FaceAnalyzer
 ) -> Reference:
     """A picture that was read before, with the same models, is not read again while the host runs."""
     content = sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
-    key, models = (content, dynamicid.adapter.encoder_fingerprint, choice, crop), [model, analyser.analysis]
-    return _references.get(key, models, lambda: _read(picture, dynamicid, choice, crop, model, analyser))
+    key, models = (content, dynamicid.adapter.encoder_fingerprint, choice, crop), [model, analyzer.analysis]
+    return _references.get(key, models, lambda: _read(picture, dynamicid, choice, crop, model, analyzer))
 
 
 def _read(
-    picture: np.ndarray, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyser: FaceAnalyser
+    picture: np.ndarray, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyzer: FaceAnalyzer
 ) -> Reference:
-    chosen = _chosen(picture, choice, analyser)
-    face = analyser.describe(picture, chosen)
+    chosen = _chosen(picture, choice, analyzer)
+    face = analyzer.describe(picture, chosen)
     assert face.embedding is not None
     shown = torch.from_numpy(picture).float().div(255)[None]
     if crop == "face":
@@ -145,8 +145,8 @@ def _tokens_of_nobody(dynamicid: DynamicID, model: ClipVisionModel) -> Tensor:
     return encoder(torch.zeros(1, encoder.network.embedding_width), vision.blank_states(model))[0]
 
 
-def _chosen(picture: np.ndarray, choice: Choice, analyser: FaceAnalyser) -> Detection:
-    found = in_order(analyser.detect(picture), choice.order, (picture.shape[0], picture.shape[1]))
+def _chosen(picture: np.ndarray, choice: Choice, analyzer: FaceAnalyzer) -> Detection:
+    found = in_order(analyzer.detect(picture), choice.order, (picture.shape[0], picture.shape[1]))
     if not found:
         raise NoFaceError("no face was found. Take a picture in which the face is larger and seen from the front.")
     if choice.index >= len(found):

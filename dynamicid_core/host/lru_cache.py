@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 Key = tuple[object, ...]
 
 
-class Recall:
+class LRUCache:
     """The last `size` results, by key and models; another model under the same key is another result."""
 
     def __init__(self, size: int):

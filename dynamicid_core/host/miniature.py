@@ -18,7 +18,7 @@ from torch import Tensor
 from ...mini import networks
 from ...mini.quantize import widen
 from ..checkpoint import load_checkpoint
-from ..identity.faces import load_analyser
+from ..identity.faces import load_analyzer
 from ..tensor_file import read_tensors
 from .models import DynamicID, load_dynamicid
 
@@ -51,7 +51,7 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None) -> Minia
     dynamicid = replace(
         load_dynamicid(adapter) if adapter else _dynamicid(folder),
         load_vision=partial(_vision, folder / "vision.json", vision),
-        load_faces=partial(load_analyser, folder / "face-pack", embeds_rgb=False),
+        load_faces=partial(load_analyzer, folder / "face-pack", embeds_rgb=False),
         embeds_rgb=False,
         # mini/RESULTS.md: a layout phase costs faces, and the LoRA, which has seen one person in each picture, counts.
         layout_steps=0,

@@ -11,7 +11,7 @@ from comfy.clip_vision import ClipVisionModel
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..identity.encoder import FaceEncoder
-from ..identity.faces import FaceAnalyser
+from ..identity.faces import FaceAnalyzer
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from ..saa.adapter import Adapter
 from .managed import Managed
@@ -27,7 +27,7 @@ class DynamicID:
         checkpoint: all parts that the files held.
         load_vision, load_faces: load the CLIP vision model and the face pack, when they are first asked for; None
             when none was chosen.
-        embeds_rgb: see `FaceAnalyser`; the release's identities are made so.
+        embeds_rgb: see `FaceAnalyzer`; the release's identities are made so.
         layout_steps: of the layout phase in Apply DynamicID, which has no knob for it: what suits these weights.
         lora_in_groups: strength of the adapter's LoRA there when several people are drawn; of one alone it is 1.
     """
@@ -35,7 +35,7 @@ class DynamicID:
     adapter: Adapter
     checkpoint: Checkpoint
     load_vision: Callable[[], ClipVisionModel] | None = None
-    load_faces: Callable[[], FaceAnalyser] | None = None
+    load_faces: Callable[[], FaceAnalyzer] | None = None
     embeds_rgb: bool = True
     layout_steps: int = Settings().layout_steps
     lora_in_groups: float = 1.0
@@ -48,10 +48,10 @@ class DynamicID:
         return self.load_vision()
 
     @cached_property
-    def faces(self) -> FaceAnalyser:
+    def faces(self) -> FaceAnalyzer:
         """Raises ValueError when no face pack was chosen."""
         if self.load_faces is None:
-            raise ValueError("No face pack: choose buffalo_l as face_pack in Load DynamicID, or connect an analyser.")
+            raise ValueError("No face pack: choose buffalo_l as face_pack in Load DynamicID, or connect an analyzer.")
         return self.load_faces()
 
     @cached_property
@@ -80,7 +80,7 @@ def load_dynamicid(
     saa: Path,
     imr: Path | None = None,
     load_vision: Callable[[], ClipVisionModel] | None = None,
-    load_faces: Callable[[], FaceAnalyser] | None = None,
+    load_faces: Callable[[], FaceAnalyzer] | None = None,
 ) -> DynamicID:
     """Load an adapter, and IMR from a second file if that is where it is.
 

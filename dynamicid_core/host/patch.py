@@ -48,7 +48,7 @@ from .sampling_run import (
     to_device,
 )
 
-log = logging.getLogger("DynamicID")
+logger = logging.getLogger("DynamicID")
 
 # The key of our wrappers, callbacks and attachment on a ModelPatcher.
 KEY = "dynamicid"
@@ -142,13 +142,13 @@ class IdentityAttention:
         if not step.active:
             return None
         height, width = self._grid(q, extra_options)
-        keys, values, key_sum = self._rows(q, step, extra_options)
+        keys, values, mean_key = self._rows(q, step, extra_options)
         log_share, layout = self._terms(q, step, height, width)
         settings = self.applied.settings
 
         gate = None
         if settings.gate:
-            gate = activation_gate(activation_scores(q, key_sum), settings.gate_threshold)
+            gate = activation_gate(activation_scores(q, mean_key), settings.gate_threshold)
         if RECORDER in extra_options:
             counts = tuple(self.tokens.keys[i].shape[1] for i in step.active)
             shown = torch.ones(q.shape[:2], device=q.device) if gate is None else gate
@@ -218,7 +218,7 @@ class IdentityAttention:
     def _terms(self, q: Tensor, step: Step, height: int, width: int) -> tuple[Tensor | None, LayoutTerms]:
         """The regions' shares per token, in q's dtype, and the layout phase in float32, both on q's device.
 
-        Rasterised once per run and grid: layers of one size share them.
+        Rasterized once per run and grid: layers of one size share them.
         """
         counts = tuple(self.tokens.keys[i].shape[1] for i in step.active)
         key = ("terms", step.active, height, width, q.dtype, q.device)
@@ -288,10 +288,10 @@ def fork(patch: Any) -> Any:
 
 
 def _check_identity(identity: Identity, adapter: Adapter) -> None:
-    if identity.width != adapter.token_width:
+    if identity.width != adapter.token_dim:
         raise ValueError(
             f"The identity {identity.name!r} has tokens of width {identity.width}, this adapter needs "
-            f"{adapter.token_width}. Encode the person again with this Load DynamicID."
+            f"{adapter.token_dim}. Encode the person again with this Load DynamicID."
         )
     if identity.encoder and adapter.encoder_fingerprint and identity.encoder != adapter.encoder_fingerprint:
         raise ValueError(
@@ -443,7 +443,7 @@ def _warn_if_unreached(applied: AppliedScene, run: Run) -> None:
     lost = [site.block for site in applied.sites if site.block not in run.reached]
     if lost:
         names = ", ".join(f"{block} {number}" for block, number in lost)
-        log.warning(
+        logger.warning(
             "Another node replaced DynamicID's attention in %d of %d layers (%s): people will be missing or weak. "
             "Place Apply DynamicID after that node.",
             len(lost),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..saa.attention import RegionTerms, region_terms
-from ..saa.regions import rasterise
+from ..saa.regions import rasterize
 from ..saa.scene import Placement
 
 # Keys in the host's transformer_options.
@@ -142,7 +142,7 @@ def begin_step(run: Run, sigmas: Tensor | None) -> Step:
 
 def grid_terms(step: Step, height: int, width: int) -> RegionTerms:
     """The regions of the active people on one grid, on the CPU."""
-    return region_terms(rasterise([step.run.scene[i].region for i in step.active], height, width))
+    return region_terms(rasterize([step.run.scene[i].region for i in step.active], height, width))
 
 
 def batch_roles(step: Step, rows: int, options: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..saa.regions import Region
-from .faces import Detection, FaceAnalyser, Image, in_order
+from .faces import Detection, FaceAnalyzer, Image, in_order
 from .identity import Identity
 from .who import who_is_who
 
@@ -19,7 +19,7 @@ CASTINGS = ("left to right", "largest first", "most similar")
 
 
 def cast(
-    people: Sequence[Identity | None], image: Image, how: str, analyser: FaceAnalyser
+    people: Sequence[Identity | None], image: Image, how: str, analyzer: FaceAnalyzer
 ) -> tuple[list[Detection | None], int]:
     """The face that each person is to have, of a picture (H, W, 3) RGB, and how many faces are nobody's.
 
@@ -34,7 +34,7 @@ def cast(
     Raises:
         ValueError: someone of whom no face is known is to be compared.
     """
-    found = analyser.detect(image)
+    found = analyzer.detect(image)
     size, spare = (image.shape[0], image.shape[1]), max(0, len(found) - len(people))
     chosen: list[Detection | None]
     if how in ("left to right", "largest first"):
@@ -44,7 +44,7 @@ def cast(
     if how != "most similar":
         raise ValueError(f"Faces can be given to people by {', '.join(CASTINGS)}, got {how!r}.")
     wanted = {number: embedding_of(person, number) for number, person in enumerate(people) if person is not None}
-    shown = [embedding for face in found if (embedding := analyser.describe(image, face).embedding) is not None]
+    shown = [embedding for face in found if (embedding := analyzer.describe(image, face).embedding) is not None]
     faces = dict(zip(wanted, who_is_who(list(wanted.values()), shown).face_of, strict=True))
     chosen = [None if (face := faces.get(number)) is None else found[face] for number in range(len(people))]
     return chosen, len(found) - sum(face is not None for face in chosen)

@@ -17,38 +17,38 @@ class FaceEncoder(nn.Module):
     def __init__(
         self,
         embedding_width: int = 512,
-        hidden_width: int = 1024,
-        clip_width: int = 1280,
+        hidden_dim: int = 1024,
+        clip_dim: int = 1280,
         width: int = 768,
         tokens: int = 4,
         depth: int = 4,
-        head_width: int = 64,
+        dim_head: int = 64,
     ) -> None:
         super().__init__()
         self.embedding_width = embedding_width
-        self.clip_width = clip_width
+        self.clip_dim = clip_dim
         self.width = width
         self.tokens = tokens
         self.proj = nn.Sequential(
-            nn.Linear(embedding_width, hidden_width), nn.GELU(), nn.Linear(hidden_width, tokens * width)
+            nn.Linear(embedding_width, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, tokens * width)
         )
         self.norm = nn.LayerNorm(width)
-        self.perceiver_resampler = Resampler(clip_width, width, depth, head_width)
+        self.perceiver_resampler = Resampler(clip_dim, width, depth, dim_head)
 
     @classmethod
-    def shaped_like(cls, weights: Weights, head_width: int = 1) -> "FaceEncoder":
+    def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "FaceEncoder":
         """An encoder on the meta device, every size but the head width read from the shapes in a state dict."""
         width = size(weights, "norm.weight", 0, axes=1)
         stacked = size(weights, "proj.2.weight", 0) if "proj.2.weight" in weights else width
         with torch.device("meta"):
             return cls(
                 embedding_width=size(weights, "proj.0.weight", 1),
-                hidden_width=size(weights, "proj.0.weight", 0),
-                clip_width=size(weights, "perceiver_resampler.proj_in.weight", 1),
+                hidden_dim=size(weights, "proj.0.weight", 0),
+                clip_dim=size(weights, "perceiver_resampler.proj_in.weight", 1),
                 width=width,
                 tokens=parts(stacked, width, "proj.2.weight", "token"),
                 depth=depth(weights, "perceiver_resampler.layers."),
-                head_width=head_width,
+                dim_head=dim_head,
             )
 
     @classmethod
@@ -57,10 +57,10 @@ class FaceEncoder(nn.Module):
         compare(shapes(cls.shaped_like(weights)), weights)
 
     @classmethod
-    def from_weights(cls, weights: Weights, head_width: int = 64) -> "FaceEncoder":
+    def from_weights(cls, weights: Weights, dim_head: int = 64) -> "FaceEncoder":
         """An encoder for evaluation on a state dict's own memory and dtype; ValueError when it doesn't fit."""
         cls.check(weights)
-        return adopt(cls.shaped_like(weights, head_width), weights)
+        return adopt(cls.shaped_like(weights, dim_head), weights)
 
     def forward(self, embedding: Tensor, clip_states: Tensor, shortcut: float | None = None) -> Tensor:
         """Identity tokens (B, T, D).
@@ -73,9 +73,9 @@ class FaceEncoder(nn.Module):
             raise ValueError(
                 f"expected face embeddings of shape (people, {self.embedding_width}), got {tuple(embedding.shape)}."
             )
-        if clip_states.ndim != 3 or clip_states.shape[::2] != (embedding.shape[0], self.clip_width):
+        if clip_states.ndim != 3 or clip_states.shape[::2] != (embedding.shape[0], self.clip_dim):
             raise ValueError(
-                f"expected CLIP hidden states of shape ({embedding.shape[0]}, tokens, {self.clip_width}), got "
+                f"expected CLIP hidden states of shape ({embedding.shape[0]}, tokens, {self.clip_dim}), got "
                 f"{tuple(clip_states.shape)}. The face encoder was trained with CLIP ViT-H/14's penultimate states."
             )
         x = self.norm(rearrange(self.proj(embedding), "b (t d) -> b t d", t=self.tokens))
@@ -86,10 +86,10 @@ class FaceEncoder(nn.Module):
 class Resampler(nn.Module):
     """Latents refined against a context by `depth` layers of perceiver attention and feed-forward."""
 
-    def __init__(self, context_width: int, width: int, depth: int, head_width: int = 64) -> None:
+    def __init__(self, context_dim: int, width: int, depth: int, dim_head: int = 64) -> None:
         super().__init__()
-        self.proj_in = nn.Linear(context_width, width)
-        self.layers = nn.ModuleList(PerceiverLayer(width, head_width) for _ in range(depth))
+        self.proj_in = nn.Linear(context_dim, width)
+        self.layers = nn.ModuleList(PerceiverLayer(width, dim_head) for _ in range(depth))
         self.proj_out = nn.Linear(width, width)
         self.norm_out = nn.LayerNorm(width)
 

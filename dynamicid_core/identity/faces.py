@@ -30,7 +30,7 @@ PROVIDERS = {  # as the node names them: as onnxruntime does
     "CoreML": "CoreMLExecutionProvider",
 }
 RECOGNITION = "w600k_r50"  # buffalo_l's recognition model, which the release's face encoder was trained with
-_TASKS = {  # what an analyser must do, and the file of buffalo_l that does it
+_TASKS = {  # what an analyzer must do, and the file of buffalo_l that does it
     "detection": "det_10g.onnx",
     "recognition": "w600k_r50.onnx",
     "landmark_2d_106": "2d106det.onnx",
@@ -97,7 +97,7 @@ def in_order(found: Sequence[Detection], order: str, size: tuple[int, int]) -> l
     return sorted(found, key=keys[order])
 
 
-class FaceAnalyser:
+class FaceAnalyzer:
     """insightface's FaceAnalysis, ours or another pack's, which is used and never changed.
 
     Args:
@@ -230,7 +230,7 @@ def chosen_providers(wanted: str) -> list[str]:
     return [*(provider for provider in known if provider != cpu), cpu]
 
 
-def load_analyser(pack: Path, provider: str = "auto", embeds_rgb: bool = True) -> FaceAnalyser:
+def load_analyzer(pack: Path, provider: str = "auto", embeds_rgb: bool = True) -> FaceAnalyzer:
     """Load a face pack.
 
     Raises:
@@ -254,4 +254,4 @@ def load_analyser(pack: Path, provider: str = "auto", embeds_rgb: bool = True) -
     except Exception as error:  # onnxruntime's own kinds
         raise ValueError(f"The face pack {pack.name} can't be loaded: {error}. Unpack it again.") from error
     analysis.prepare(ctx_id=-1 if providers == [PROVIDERS["CPU"]] else 0, det_size=(_CANVAS, _CANVAS))
-    return FaceAnalyser(analysis, embeds_rgb)
+    return FaceAnalyzer(analysis, embeds_rgb)

@@ -8,9 +8,9 @@ from torch.nn import functional
 class PerceiverAttention(nn.Module):
     """Queries come from `x`; keys and values from the context and `x` itself, one after the other."""
 
-    def __init__(self, width: int, head_width: int = 64) -> None:
+    def __init__(self, width: int, dim_head: int = 64) -> None:
         super().__init__()
-        self.heads = heads(width, head_width)
+        self.heads = heads(width, dim_head)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.to_q = nn.Linear(width, width, bias=False)
@@ -27,9 +27,9 @@ class PerceiverAttention(nn.Module):
 class SelfAttention(nn.Module):
     """Self-attention with its own normalisation."""
 
-    def __init__(self, width: int, head_width: int = 64) -> None:
+    def __init__(self, width: int, dim_head: int = 64) -> None:
         super().__init__()
-        self.heads = heads(width, head_width)
+        self.heads = heads(width, dim_head)
         self.norm1 = nn.LayerNorm(width)
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_kv = nn.Linear(width, 2 * width, bias=False)
@@ -45,9 +45,9 @@ class SelfAttention(nn.Module):
 class PerceiverLayer(nn.ModuleList):
     """Perceiver attention, self-attention if asked for, feed-forward: numbered, each with a residual."""
 
-    def __init__(self, width: int, head_width: int = 64, self_attention: bool = False) -> None:
-        between = [SelfAttention(width, head_width)] if self_attention else []
-        super().__init__([PerceiverAttention(width, head_width), *between, feed_forward(width)])
+    def __init__(self, width: int, dim_head: int = 64, self_attention: bool = False) -> None:
+        between = [SelfAttention(width, dim_head)] if self_attention else []
+        super().__init__([PerceiverAttention(width, dim_head), *between, feed_forward(width)])
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x (B, T, width) and context (B, N, width) to (B, T, width)."""
@@ -68,14 +68,14 @@ def feed_forward(width: int) -> nn.Sequential:
     )
 
 
-def heads(width: int, head_width: int) -> int:
+def heads(width: int, dim_head: int) -> int:
     """Number of attention heads; ValueError when the width is not a whole number of them."""
-    if head_width < 1 or width % head_width:
+    if dim_head < 1 or width % dim_head:
         raise ValueError(
-            f"a width of {width} cannot be split into heads of {head_width}. "
+            f"a width of {width} cannot be split into heads of {dim_head}. "
             "The head width is not in the weights: give the one that they were trained with (64 in the release)."
         )
-    return width // head_width
+    return width // dim_head
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..saa.regions import Region, rasterise
+from ..saa.regions import Region, rasterize
 
 _GRID = 256  # cells a side, on which regions are looked up
 NOBODY = -1.0
@@ -77,7 +77,7 @@ def places_of(faces: Sequence[tuple[float, float]], regions: Sequence[Region]) -
     Args:
         faces: their middles, in fractions of the picture.
     """
-    masks = rasterise(regions, _GRID, _GRID)
+    masks = rasterize(regions, _GRID, _GRID)
     found: list[int | None] = []
     for x, y in faces:
         here = masks[:, min(int(y * _GRID), _GRID - 1), min(int(x * _GRID), _GRID - 1)]

@@ -31,23 +31,21 @@ class IdentityMotionReconfigurator(nn.Module):
 
     def __init__(
         self,
-        token_width: int = 768,
+        token_dim: int = 768,
         motion_width: int = 1536,
         width: int = 1024,
         latents: int = 4,
         depth: int = 1,
-        head_width: int = 64,
+        dim_head: int = 64,
     ) -> None:
         super().__init__()
-        self.token_width = token_width
+        self.token_dim = token_dim
         self.motion_width = motion_width
         self.latents = latents
-        self.norm_in = nn.LayerNorm(token_width)
-        self.proj_in = nn.Linear(token_width, width)
-        self.disentangleNet = nn.ModuleList(
-            PerceiverLayer(width, head_width, self_attention=True) for _ in range(depth)
-        )
-        self.entangleNet = nn.ModuleList(PerceiverLayer(width, head_width, self_attention=True) for _ in range(depth))
+        self.norm_in = nn.LayerNorm(token_dim)
+        self.proj_in = nn.Linear(token_dim, width)
+        self.disentangleNet = nn.ModuleList(PerceiverLayer(width, dim_head, self_attention=True) for _ in range(depth))
+        self.entangleNet = nn.ModuleList(PerceiverLayer(width, dim_head, self_attention=True) for _ in range(depth))
         self.feature_fusion = nn.Sequential(
             nn.LayerNorm(motion_width),
             nn.Linear(motion_width, width),
@@ -57,21 +55,21 @@ class IdentityMotionReconfigurator(nn.Module):
             nn.GELU(),
         )
         self.norm_out = nn.LayerNorm(width)
-        self.proj_out = nn.Linear(width, token_width)
+        self.proj_out = nn.Linear(width, token_dim)
 
     @classmethod
-    def shaped_like(cls, weights: Weights, head_width: int = 1) -> "IdentityMotionReconfigurator":
+    def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "IdentityMotionReconfigurator":
         """A network on the meta device, every size but the head width read from the shapes in a state dict."""
         width = size(weights, "norm_out.weight", 0, axes=1)
         stacked = size(weights, "feature_fusion.4.weight", 0) if "feature_fusion.4.weight" in weights else width
         with torch.device("meta"):
             return cls(
-                token_width=size(weights, "norm_in.weight", 0, axes=1),
+                token_dim=size(weights, "norm_in.weight", 0, axes=1),
                 motion_width=size(weights, "feature_fusion.0.weight", 0, axes=1),
                 width=width,
                 latents=parts(stacked, width, "feature_fusion.4.weight", "latent"),
                 depth=depth(weights, "disentangleNet."),
-                head_width=head_width,
+                dim_head=dim_head,
             )
 
     @classmethod
@@ -80,10 +78,10 @@ class IdentityMotionReconfigurator(nn.Module):
         compare(shapes(cls.shaped_like(weights)), weights)
 
     @classmethod
-    def from_weights(cls, weights: Weights, head_width: int = 64) -> "IdentityMotionReconfigurator":
+    def from_weights(cls, weights: Weights, dim_head: int = 64) -> "IdentityMotionReconfigurator":
         """A network for evaluation on a state dict's own memory and dtype; ValueError when it doesn't fit."""
         cls.check(weights)
-        return adopt(cls.shaped_like(weights, head_width), weights)
+        return adopt(cls.shaped_like(weights, dim_head), weights)
 
     def forward(self, tokens: Tensor, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Tensor:
         """Tokens (B, T, D) of B people who show the `source` motions (B rows) to (M, T, D) showing the `target`s.
@@ -94,9 +92,9 @@ class IdentityMotionReconfigurator(nn.Module):
 
     def disentangle(self, tokens: Tensor, source: tuple[Tensor, Tensor]) -> Tensor:
         """Identity without motion, (B, T, width), from tokens (B, T, D) and the motions that they show (B rows)."""
-        if tokens.ndim != 3 or tokens.shape[2] != self.token_width:
+        if tokens.ndim != 3 or tokens.shape[2] != self.token_dim:
             raise ValueError(
-                f"expected identity tokens of shape (people, tokens, {self.token_width}), got {tuple(tokens.shape)}."
+                f"expected identity tokens of shape (people, tokens, {self.token_dim}), got {tuple(tokens.shape)}."
             )
         latents = self.fuse(source)
         if len(latents) != len(tokens):

@@ -57,12 +57,12 @@ class Adapter:
         return tuple(range(1, len(self.layers), 2))
 
     @property
-    def token_width(self) -> int:
+    def token_dim(self) -> int:
         """Width of an identity token (D)."""
         return _present(self.layers[1].to_k_ip).shape[1]
 
     @property
-    def text_width(self) -> int:
+    def text_dim(self) -> int:
         """Width of a text token, which the cross-attention's keys and values come from."""
         return self.layers[1].to_k.down.shape[1]
 

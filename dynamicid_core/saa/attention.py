@@ -47,7 +47,7 @@ def region_terms(masks: Tensor) -> RegionTerms:
     return RegionTerms(share.log(), inside)
 
 
-def activation_scores(q: Tensor, key_sum: Tensor) -> Tensor:
+def activation_scores(q: Tensor, mean_key: Tensor) -> Tensor:
     """Sum of the scores of a query over all heads and identity tokens, up to a positive factor: (rows, queries).
 
     The sum over heads and tokens of q k^T is one dot product of the flattened query with the summed keys
@@ -55,10 +55,10 @@ def activation_scores(q: Tensor, key_sum: Tensor) -> Tensor:
 
     Args:
         q: (rows, queries, channels) of the layer, heads flattened.
-        key_sum: (rows, channels) identity keys summed over tokens (any positive factor will do: the gate is scaled
+        mean_key: (rows, channels) identity keys summed over tokens (any positive factor will do: the gate is scaled
             by its own range; a mean keeps half precision from overflowing).
     """
-    return torch.bmm(q, key_sum.unsqueeze(-1)).squeeze(-1).float()
+    return torch.bmm(q, mean_key.unsqueeze(-1)).squeeze(-1).float()
 
 
 def activation_gate(scores: Tensor, threshold: float) -> Tensor:

@@ -44,7 +44,7 @@ class Region:
             return x1 <= x0 or y1 <= y0
         return False
 
-    def rasterise(self, height: int, width: int) -> Tensor:
+    def rasterize(self, height: int, width: int) -> Tensor:
         """The region's part of each cell of a grid: (height, width) float32 in [0, 1].
 
         A region that is not empty keeps at least one full cell, however coarse the grid.
@@ -52,7 +52,7 @@ class Region:
         if self.is_empty:
             return torch.zeros(height, width)
         if self.mask is not None:
-            return _rasterise_mask(self.mask, height, width)
+            return _rasterize_mask(self.mask, height, width)
         x0, y0, x1, y1 = self.box or (0.0, 0.0, 1.0, 1.0)
         grid = torch.zeros(height, width)
         grid[_cells(y0, y1, height), _cells(x0, x1, width)] = 1
@@ -80,9 +80,9 @@ def grown(region: Region, margin: float) -> Region:
     return Region(box=(max(x0 - dx, 0.0), max(y0 - dy, 0.0), min(x1 + dx, 1.0), min(y1 + dy, 1.0)))
 
 
-def rasterise(regions: Sequence[Region], height: int, width: int) -> Tensor:
+def rasterize(regions: Sequence[Region], height: int, width: int) -> Tensor:
     """All regions on one grid: (people, height, width) float32 in [0, 1]."""
-    return torch.stack([region.rasterise(height, width) for region in regions])
+    return torch.stack([region.rasterize(height, width) for region in regions])
 
 
 def box_from_pixels(x: float, y: float, box_width: float, box_height: float, width: int, height: int) -> Box:
@@ -112,7 +112,7 @@ def _cells(start: float, end: float, count: int) -> slice:
     return slice(middle, middle + 1)
 
 
-def _rasterise_mask(mask: Tensor, height: int, width: int) -> Tensor:
+def _rasterize_mask(mask: Tensor, height: int, width: int) -> Tensor:
     """Mean of the mask over each cell; the fullest cell takes the mask's peak, so that thin masks don't fade away."""
     grid = F.interpolate(mask[None, None], size=(height, width), mode="area")[0, 0]
     return torch.where(grid >= grid.max(), mask.max(), grid)

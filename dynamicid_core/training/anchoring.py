@@ -73,8 +73,8 @@ class Anchoring(Stage):
         torch.manual_seed(chance(recipe.seed, -1).initial_seed() % 2**31)
         saa = SAA.of(base.unet, recipe.rank)
         encoder = FaceEncoder(
-            hidden_width=recipe.hidden_width, clip_width=base.image_encoder.config.hidden_size,
-            width=base.text_width, tokens=recipe.tokens, depth=recipe.depth, head_width=recipe.head_width,
+            hidden_dim=recipe.hidden_dim, clip_dim=base.image_encoder.config.hidden_size,
+            width=base.text_dim, tokens=recipe.tokens, depth=recipe.depth, dim_head=recipe.dim_head,
         )  # fmt: skip
         self.recipe, self._base, self._shards = recipe, base, shards
         self._latents = Latents(base, shards, recipe.size, recipe.latent_cache)

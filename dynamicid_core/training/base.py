@@ -40,7 +40,7 @@ class Base:
     std: Tensor
 
     @property
-    def text_width(self) -> int:
+    def text_dim(self) -> int:
         return int(self.unet.config["cross_attention_dim"])
 
     @property

@@ -1,6 +1,6 @@
 """The training loop of both stages, on one process or many (accelerate), resumed to the bit from its last checkpoint.
 
-What a step sees follows from seed, step and row, so a checkpoint holds weights, optimiser, average and step number.
+What a step sees follows from seed, step and row, so a checkpoint holds weights, optimizer, average and step number.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Training:
         self.stage, self.accelerator, self.say = stage, accelerator, say
         set_seed(recipe.seed)
         self._own = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.AdamW(self._own, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        self.module, self.optimiser = accelerator.prepare(stage.module, optimiser)
+        optimizer = torch.optim.AdamW(self._own, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.module, self.optimizer = accelerator.prepare(stage.module, optimizer)
         self.average = AveragedModel(stage.trained, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
         self.average.requires_grad_(False)
         accelerator.register_for_checkpointing(self.average)
@@ -127,7 +127,7 @@ class Training:
     def one_step(self) -> dict[str, float]:
         """One step of all processes; the losses over all of them."""
         recipe, accelerator = self.stage.recipe, self.accelerator
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * rate_at(recipe, self.step)
         found: dict[str, Tensor] = {}
         for rows in self._parts():
@@ -138,8 +138,8 @@ class Training:
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(self._own, recipe.clip)
-                self.optimiser.step()
-                self.optimiser.zero_grad()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
             for name, loss in losses.items():
                 found[name] = found.get(name, torch.zeros_like(loss)) + loss.detach() / recipe.accumulation
         self.step += 1

@@ -70,7 +70,7 @@ class AnchoringRecipe(Recipe):
 
     Attributes:
         rank: of SAA's LoRA.
-        tokens, hidden_width, depth, head_width: of the face encoder.
+        tokens, hidden_dim, depth, dim_head: of the face encoder.
         gate, gate_threshold: as in the attention that is trained; at 0 nothing is cut away.
         drop_identity, drop_text, drop_both: shares of the pictures that are shown without.
         other_reference: the reference is another picture of the same person, where there is one.
@@ -80,9 +80,9 @@ class AnchoringRecipe(Recipe):
 
     rank: int = 128
     tokens: int = 4
-    hidden_width: int = 1024
+    hidden_dim: int = 1024
     depth: int = 4
-    head_width: int = 64
+    dim_head: int = 64
     gate: bool = True
     gate_threshold: float = 0.3
     drop_identity: float = 0.05
@@ -100,7 +100,7 @@ class ReconfigurationRecipe(Recipe):
     Attributes:
         adapter: the anchoring stage's weights, frozen.
         targets: wanted motions a step, of one person.
-        width, latents, depth, head_width: of IMR; the head width is the face encoder's too.
+        width, latents, depth, dim_head: of IMR; the head width is the face encoder's too.
         keypoint_widths, keypoint_depths, keypoint_output: of the keypoint encoder.
         gate, gate_threshold: of the attention through which the consistency is asked; the anchoring stage's.
         text: what the frozen UNet reads beside the tokens.
@@ -116,7 +116,7 @@ class ReconfigurationRecipe(Recipe):
     width: int = 1024
     latents: int = 4
     depth: int = 1
-    head_width: int = 64
+    dim_head: int = 64
     keypoint_widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
     keypoint_depths: tuple[int, ...] = (1, 3, 4, 3, 3, 2)
     keypoint_output: int = 768

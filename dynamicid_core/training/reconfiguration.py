@@ -128,14 +128,14 @@ class Reconfiguration(Stage):
         self._latents = Latents(base, shards, recipe.size, recipe.latent_cache)
         self.rows = recipe.people
         device, adapter = base.unet.device, self._frozen.adapter
-        saa = SAA.of(base.unet, adapter.rank, adapter.token_width)
+        saa = SAA.of(base.unet, adapter.rank, adapter.token_dim)
         saa.load_state_dict({name: tensor.float() for name, tensor in adapter_weights(adapter).items()})
         saa.to(device).requires_grad_(False).install(base.unet)
         torch.manual_seed(chance(recipe.seed, -1).initial_seed() % 2**31)
         encoder = KeypointEncoder(recipe.keypoint_widths, recipe.keypoint_depths, recipe.keypoint_output)
         imr = IdentityMotionReconfigurator(
-            adapter.token_width, recipe.keypoint_output + base.text_encoder.config.hidden_size, recipe.width,
-            recipe.latents, recipe.depth, recipe.head_width,
+            adapter.token_dim, recipe.keypoint_output + base.text_encoder.config.hidden_size, recipe.width,
+            recipe.latents, recipe.depth, recipe.dim_head,
         )  # fmt: skip
         self.trained = nn.ModuleDict({"imr": imr, "keypoint_encoder": encoder}).to(device)
         if recipe.checkpointing:
@@ -209,7 +209,7 @@ class Reconfiguration(Stage):
         assert isinstance(imr, IdentityMotionReconfigurator) and self._frozen.face_encoder is not None
         keypoints = trained["keypoint_encoder"].eval()(shown.keypoints)
         edited = imr(shown.tokens[:1], (keypoints[:1], shown.text[:1]), (keypoints, shown.text))
-        encoder = FaceEncoder.from_weights(self._frozen.face_encoder, head_width=recipe.head_width).to(device)
+        encoder = FaceEncoder.from_weights(self._frozen.face_encoder, dim_head=recipe.dim_head).to(device)
         nobody = encoder(torch.zeros(1, encoder.embedding_width, device=device), base.blank_states())
         images = torch.stack([self._shards.picture(number, recipe.size) for number in numbers]).to(device)
         prompts = [recipe.text] * len(numbers)

@@ -54,15 +54,15 @@ class LowRankLayer(nn.Module):
 class LayerAdapter(nn.Module):
     """What SAA adds to one attention layer; names as in the release's file."""
 
-    def __init__(self, attention: Attention, rank: int, token_width: int | None) -> None:
-        """Args: token_width: of identity tokens; None in self-attention, which people don't enter."""
+    def __init__(self, attention: Attention, rank: int, token_dim: int | None) -> None:
+        """Args: token_dim: of identity tokens; None in self-attention, which people don't enter."""
         super().__init__()
         for name in NAMES:
             layer = _linear(attention, name)
             self.add_module(f"{name}_lora", LowRankLayer(layer.in_features, layer.out_features, rank))
-        if token_width is not None:
-            self.to_k_ip = _projection(_linear(attention, "to_k"), token_width)
-            self.to_v_ip = _projection(_linear(attention, "to_v"), token_width)
+        if token_dim is not None:
+            self.to_k_ip = _projection(_linear(attention, "to_k"), token_dim)
+            self.to_v_ip = _projection(_linear(attention, "to_v"), token_dim)
 
     def changed(self, attention: Attention, name: str, x: Tensor) -> Tensor:
         """The layer's own linear map of x, and its low-rank change."""
@@ -77,15 +77,15 @@ class SAA(nn.ModuleList):
     """
 
     @classmethod
-    def of(cls, unet: UNet2DConditionModel, rank: int = 128, token_width: int | None = None) -> SAA:
+    def of(cls, unet: UNet2DConditionModel, rank: int = 128, token_dim: int | None = None) -> SAA:
         """SAA as training begins: the LoRA changes nothing, identity keys and values are the text's own.
 
         Args:
-            token_width: of identity tokens; the text's where it is None.
+            token_dim: of identity tokens; the text's where it is None.
 
         Raises ValueError when the UNet's attention is of another kind than SD1.5's.
         """
-        wide = token_width or int(unet.config["cross_attention_dim"])
+        wide = token_dim or int(unet.config["cross_attention_dim"])
         found: list[LayerAdapter] = []
         for name, attention in attentions(unet):
             if attention.residual_connection or attention.spatial_norm is not None or attention.norm_q is not None:
@@ -161,10 +161,10 @@ def _linear(attention: Attention, name: str) -> nn.Linear:
     return layer
 
 
-def _projection(text: nn.Linear, token_width: int) -> nn.Linear:
+def _projection(text: nn.Linear, token_dim: int) -> nn.Linear:
     """Begun as the text's own projection where tokens are as wide as the text, and as torch begins it elsewhere."""
-    layer = nn.Linear(token_width, text.out_features, bias=False)
-    if token_width == text.in_features:
+    layer = nn.Linear(token_dim, text.out_features, bias=False)
+    if token_dim == text.in_features:
         with torch.no_grad():
             layer.weight.copy_(text.weight)
     return layer

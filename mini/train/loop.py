@@ -1,7 +1,7 @@
 """One training loop for every stage: seeded, and resumable from its last checkpoint at any kill.
 
 All that a step draws (pictures, noise, what is left out) follows from the seed, the stage's name and the step's
-number, so a checkpoint holds only what training changes: step, networks, optimiser, average, loss history.
+number, so a checkpoint holds only what training changes: step, networks, optimizer, average, loss history.
 Where there is no checkpoint but what a training stored (its averaged weights and its record), it goes on from there.
 """
 
@@ -165,7 +165,7 @@ class Training:
         trained = [p for p in self.network.parameters() if p.requires_grad]
         decayed, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim < 2]
         groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.99), fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.99), fused=True)
         self.step = 0
         self.seconds = 0.0  # that all steps took, on whatever machine
         self.history: list[tuple[int, dict[str, float]]] = []
@@ -185,13 +185,13 @@ class Training:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.seconds = state.get("seconds", 0.0)
         self.step, self.history = state["step"], [(step, losses) for step, losses in state["history"]]
         self.say(f"{self.stage.name}: going on from step {self.step}")
 
     def _go_on_from_stored(self) -> None:
-        """Take the stored weights and record, if there are any: the optimiser and the average begin anew."""
+        """Take the stored weights and record, if there are any: the optimizer and the average begin anew."""
         record = read_record(self.folder / RECORD)
         if record is None:
             return
@@ -208,7 +208,7 @@ class Training:
             "seconds": self.seconds,
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "history": self.history,
         }
         part = self.checkpoint.with_suffix(f".{os.getpid()}")
@@ -235,16 +235,16 @@ class Training:
     def one_step(self) -> dict[str, Tensor]:
         stage = self.stage
         rng = generator(stage.workshop.seed, stage.name, self.step)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = stage.learning_rate * rate_at(stage, self.step)
         with stage.workshop.autocast():
             losses = stage.losses(self.network, self.step, rng)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), stage.clip)
         # A step whose gradient is not finite is left out; the next has other pictures.
         if torch.isfinite(norm):
-            self.optimiser.step()
+            self.optimizer.step()
         self.step += 1
         self._average(min(stage.average, (1 + self.step) / (10 + self.step)))
         return {name: value.detach() for name, value in losses.items()}

@@ -16,7 +16,7 @@ from dynamicid_pack.dynamicid_core.saa.attention import (
     region_terms,
     split_heads,
 )
-from dynamicid_pack.dynamicid_core.saa.regions import Region, rasterise
+from dynamicid_pack.dynamicid_core.saa.regions import Region, rasterize
 from dynamicid_pack.tests.support import GOLDEN, relative_error
 from safetensors import safe_open
 
@@ -49,7 +49,7 @@ def test_equals_the_release(name: str) -> None:
 
     regions = [Region(box=(x0, y0, x1, y1)) for y0, x0, y1, x1 in case["boxes_y0x0y1x1"]]
     people = len(regions)
-    log_share, inside = region_terms(rasterise(regions, case["height"], case["width"]))
+    log_share, inside = region_terms(rasterize(regions, case["height"], case["width"]))
     if log_share is not None:
         log_share = log_share.repeat_interleave(tokens.shape[1] // people, dim=1)
     gate = None
@@ -71,7 +71,7 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_overlapping_regions_are_shared_and_finite() -> None:
-    masks = rasterise([Region(box=(0, 0, 0.75, 1)), Region(box=(0.25, 0, 1, 1))], 4, 8)
+    masks = rasterize([Region(box=(0, 0, 0.75, 1)), Region(box=(0.25, 0, 1, 1))], 4, 8)
     log_share, inside = region_terms(masks)
     assert log_share is not None
     share = log_share.exp().reshape(4, 8, 2)
@@ -100,7 +100,7 @@ def test_regions_that_change_no_share_need_no_mask(masks: torch.Tensor) -> None:
 
 def test_alone_inside_a_box_draws_only_that_person() -> None:
     """Hard exclusion: what the other person's tokens hold makes no difference inside the first one's region."""
-    masks = rasterise([Region(box=(0, 0, 0.5, 1)), Region(box=(0.5, 0, 1, 1))], 4, 4)
+    masks = rasterize([Region(box=(0, 0, 0.5, 1)), Region(box=(0.5, 0, 1, 1))], 4, 4)
     log_share, _ = region_terms(masks)
     q, keys, values = _random(1, 16, 8), _random(1, 2, 8, seed=1), _random(1, 2, 8, seed=2)
     out = identity_attention(q, split_heads(keys, 2), split_heads(values, 2), log_share).reshape(4, 4, 8)

@@ -43,10 +43,10 @@ def _saa_shapes(widths: tuple[int, ...] = (8, 10)) -> dict[str, tuple[int, ...]]
 
 SAA = generated_weights(_saa_shapes(), seed=1)
 ENCODER = generated_weights(
-    shapes(FaceEncoder(6, hidden_width=8, clip_width=10, width=TOKEN, tokens=2, depth=1, head_width=8)), seed=2
+    shapes(FaceEncoder(6, hidden_dim=8, clip_dim=10, width=TOKEN, tokens=2, depth=1, dim_head=8)), seed=2
 )
 IMR = generated_weights(
-    shapes(IdentityMotionReconfigurator(TOKEN, motion_width=7, width=8, latents=3, depth=2, head_width=8)), seed=3
+    shapes(IdentityMotionReconfigurator(TOKEN, motion_width=7, width=8, latents=3, depth=2, dim_head=8)), seed=3
 )
 KEYPOINTS = generated_weights(shapes(KeypointEncoder((2, 4), (1, 2), output_width=5)), seed=4)
 PARTS = {"SAA_module": SAA, "proj_module": ENCODER, "imr": IMR, "keypoint_encoder": KEYPOINTS}
@@ -125,7 +125,7 @@ def test_written_and_read_again(tmp_path: Path, dtype: torch.dtype) -> None:
 def test_what_the_adapter_says_of_itself() -> None:
     adapter = adapter_from_weights(SAA)
     assert (len(adapter.layers), adapter.cross_layers) == (4, (1, 3))
-    assert (adapter.rank, adapter.token_width, adapter.text_width) == (RANK, TOKEN, TEXT)
+    assert (adapter.rank, adapter.token_dim, adapter.text_dim) == (RANK, TOKEN, TEXT)
     assert adapter.widths == (8, 8, 10, 10)
     assert adapter.layers[0].to_k_ip is None
     assert adapter.layers[3].to_v_ip is SAA["3.to_v_ip.weight"]
@@ -152,7 +152,7 @@ def test_the_releases_shapes() -> None:
     with safe_open(GOLDEN / "unet_sd15.safetensors", framework="pt") as file:
         named = json.loads(file.metadata()["saa_keys"])
     adapter = adapter_from_weights({name: torch.zeros(shape, dtype=torch.float16) for name, shape in named.items()})
-    assert (len(adapter.layers), adapter.rank, adapter.token_width, adapter.text_width) == (32, 128, 768, 768)
+    assert (len(adapter.layers), adapter.rank, adapter.token_dim, adapter.text_dim) == (32, 128, 768, 768)
     down, up, middle = (320, 320, 640, 640, 1280, 1280), (1280,) * 3 + (640,) * 3 + (320,) * 3, (1280,)
     assert adapter.widths == tuple(width for width in down + up + middle for _ in range(2))
 
@@ -381,7 +381,7 @@ def test_a_part_that_comes_twice(tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_another_encoder(tmp_path: Path) -> None:
-    wide = shapes(FaceEncoder(6, hidden_width=8, clip_width=10, width=24, tokens=2, depth=1, head_width=8))
+    wide = shapes(FaceEncoder(6, hidden_dim=8, clip_dim=10, width=24, tokens=2, depth=1, dim_head=8))
     torch.save({"SAA_module": SAA, "proj_module": generated_weights(wide, seed=5)}, tmp_path / "file")
     _says(tmp_path / "file", f"takes identity tokens of {TOKEN}", "makes tokens of 24")
 

@@ -29,7 +29,7 @@ def test_equals_the_reference(
 
 
 def test_sizes_come_from_the_weights(encoder: FaceEncoder) -> None:
-    sizes = encoder.embedding_width, encoder.clip_width, encoder.width, encoder.tokens
+    sizes = encoder.embedding_width, encoder.clip_dim, encoder.width, encoder.tokens
     assert sizes == (32, 40, 64, 4)
     assert len(encoder.perceiver_resampler.layers) == 4
     assert not encoder.training
@@ -51,7 +51,7 @@ def test_default_sizes_are_the_releases() -> None:
 
 
 def test_every_parameter_can_be_trained() -> None:
-    encoder = FaceEncoder(embedding_width=6, hidden_width=8, clip_width=10, width=16, tokens=3, depth=2, head_width=8)
+    encoder = FaceEncoder(embedding_width=6, hidden_dim=8, clip_dim=10, width=16, tokens=3, depth=2, dim_head=8)
     tokens = encoder(torch.randn(2, 6), torch.randn(2, 5, 10))
     assert tokens.shape == (2, 3, 16)
     tokens.square().sum().backward()
@@ -90,7 +90,7 @@ def test_a_layer_left_out_is_named() -> None:
 
 def test_a_head_width_that_does_not_divide() -> None:
     with pytest.raises(ValueError, match="a width of 64 cannot be split into heads of 48"):
-        FaceEncoder.from_weights(WEIGHTS, head_width=48)
+        FaceEncoder.from_weights(WEIGHTS, dim_head=48)
 
 
 @pytest.mark.parametrize(

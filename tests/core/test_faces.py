@@ -1,4 +1,4 @@
-"""Faces in order, packs in folders, analysers of others: what needs no detector."""
+"""Faces in order, packs in folders, analyzers of others: what needs no detector."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,10 +8,10 @@ import pytest
 from dynamicid_pack.dynamicid_core.identity.faces import (
     ORDERS,
     Detection,
-    FaceAnalyser,
+    FaceAnalyzer,
     find_packs,
     in_order,
-    load_analyser,
+    load_analyzer,
 )
 from dynamicid_pack.mini.world.world import World
 
@@ -57,7 +57,7 @@ def test_packs_are_found_also_one_folder_too_deep(tmp_path: Path) -> None:
 
 def test_a_pack_with_a_model_missing_names_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"lacks w600k_r50.onnx, 1k3d68.onnx"):
-        load_analyser(_pack(tmp_path / "buffalo_l", "det_10g.onnx", "2d106det.onnx"))
+        load_analyzer(_pack(tmp_path / "buffalo_l", "det_10g.onnx", "2d106det.onnx"))
 
 
 def _analysis(recognition: str, *tasks: str) -> SimpleNamespace:
@@ -78,8 +78,8 @@ ALL = ("detection", "recognition", "landmark_2d_106", "landmark_3d_68")
 )
 def test_an_analyser_of_another_kind_is_refused(analysis: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FaceAnalyser(analysis)
+        FaceAnalyzer(analysis)
 
 
 def test_buffalo_l_of_another_pack_is_accepted() -> None:
-    FaceAnalyser(_analysis("w600k_r50", *ALL))
+    FaceAnalyzer(_analysis("w600k_r50", *ALL))

@@ -122,7 +122,7 @@ def test_people_without_a_place_get_the_column_of_their_position() -> None:
     scene = arrange([a, (placed,), c])
     assert [p.identity for p in scene] == [a, b, c]
     assert [p.region.box for p in scene] == [(0, 0, 1 / 3, 1), (0, 0, 0.1, 0.1), (2 / 3, 0, 1, 1)]
-    assert arrange([a])[0].region.rasterise(2, 2).min() == 1
+    assert arrange([a])[0].region.rasterize(2, 2).min() == 1
 
 
 def test_adjusting_multiplies_weights_cuts_spans_and_drops_the_absent() -> None:

@@ -23,14 +23,14 @@ def _weights(depth: int) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def imr() -> IdentityMotionReconfigurator:
-    return IdentityMotionReconfigurator.from_weights(_weights(1), head_width=16)
+    return IdentityMotionReconfigurator.from_weights(_weights(1), dim_head=16)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
 @torch.no_grad()
 def test_equals_the_reference(depth: int) -> None:
     golden = GOLDEN_IMR[depth]
-    imr = IdentityMotionReconfigurator.from_weights(_weights(depth), head_width=16)
+    imr = IdentityMotionReconfigurator.from_weights(_weights(depth), dim_head=16)
     assert len(imr.disentangleNet) == len(imr.entangleNet) == depth
     ours = imr(
         golden["tokens"],
@@ -75,7 +75,7 @@ def test_default_sizes_are_the_releases() -> None:
 
 
 def test_every_parameter_can_be_trained() -> None:
-    imr = IdentityMotionReconfigurator(token_width=6, motion_width=7, width=16, latents=3, depth=2, head_width=8)
+    imr = IdentityMotionReconfigurator(token_dim=6, motion_width=7, width=16, latents=3, depth=2, dim_head=8)
     imr(
         torch.randn(1, 4, 6), (torch.randn(1, 3), torch.randn(1, 4)), (torch.randn(2, 3), torch.randn(2, 4))
     ).sum().backward()
@@ -94,7 +94,7 @@ def test_every_parameter_can_be_trained() -> None:
 def test_weights_that_do_not_fit_are_named(change: dict[str, torch.Tensor | None], says: str) -> None:
     weights = {name: tensor for name, tensor in (_weights(1) | change).items() if tensor is not None}
     with pytest.raises(ValueError) as raised:  # noqa: PT011
-        IdentityMotionReconfigurator.from_weights(weights, head_width=16)
+        IdentityMotionReconfigurator.from_weights(weights, dim_head=16)
     assert says in str(raised.value), str(raised.value)
 
 

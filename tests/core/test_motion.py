@@ -12,7 +12,7 @@ SIZE = (480, 640)  # height, width: not a square
 
 
 def face(seed: int, motion: Motion) -> Face:
-    """A rendered face's truth as an analyser would tell it."""
+    """A rendered face's truth as an analyzer would tell it."""
     head = Head(draw_person(seed), motion, (300.0, 240.0), 90.0)
     squash = np.array([512 / SIZE[1], 512 / SIZE[0]])
     return Face(

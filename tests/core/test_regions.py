@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.saa.regions import Region, box_from_pixels, columns, grown, rasterise
+from dynamicid_pack.dynamicid_core.saa.regions import Region, box_from_pixels, columns, grown, rasterize
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (3, 5), (8, 8), (8, 12), (17, 25), (64, 96)]
 
@@ -20,13 +20,13 @@ GRIDS = [(1, 1), (1, 2), (2, 1), (3, 5), (8, 8), (8, 12), (17, 25), (64, 96)]
 def test_a_box_covers_the_papers_cells(box, grid, rows, cols) -> None:
     expected = torch.zeros(grid)
     expected[slice(*rows), slice(*cols)] = 1
-    assert torch.equal(Region(box=box).rasterise(*grid), expected)
+    assert torch.equal(Region(box=box).rasterize(*grid), expected)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("box", [(0.5, 0.5, 0.501, 0.501), (0, 0, 1e-4, 1), (0.999, 0, 1, 1), (0.1, 0.999, 0.9, 1)])
 def test_a_thin_box_keeps_a_cell_on_every_grid(box, grid) -> None:
-    assert Region(box=box).rasterise(*grid).max() == 1
+    assert Region(box=box).rasterize(*grid).max() == 1
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -34,32 +34,32 @@ def test_a_thin_box_keeps_a_cell_on_every_grid(box, grid) -> None:
 def test_a_mask_with_one_pixel_keeps_a_cell_on_every_grid(shape, grid) -> None:
     mask = torch.zeros(shape)
     mask[shape[0] // 2, shape[1] // 2] = 0.8
-    raster = Region(mask=mask).rasterise(*grid)
+    raster = Region(mask=mask).rasterize(*grid)
     assert raster.shape == grid
     assert raster.max() == pytest.approx(0.8) and raster.min() >= 0
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_full_mask_is_no_mask(grid) -> None:
-    whole = Region().rasterise(*grid)
-    assert torch.equal(Region(mask=torch.ones(40, 30)).rasterise(*grid), whole)
-    assert torch.equal(Region(box=(0, 0, 1, 1)).rasterise(*grid), whole)
+    whole = Region().rasterize(*grid)
+    assert torch.equal(Region(mask=torch.ones(40, 30)).rasterize(*grid), whole)
+    assert torch.equal(Region(box=(0, 0, 1, 1)).rasterize(*grid), whole)
 
 
 @pytest.mark.parametrize("region", [Region(mask=torch.zeros(9, 9)), Region(box=(0.5, 0, 0.5, 1))])
 def test_empty_regions(region) -> None:
     assert region.is_empty
-    assert torch.equal(region.rasterise(8, 8), torch.zeros(8, 8))
+    assert torch.equal(region.rasterize(8, 8), torch.zeros(8, 8))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 12])
 @pytest.mark.parametrize("width", [12, 13, 64, 97])
 def test_columns_fill_the_picture_without_overlap(count, width) -> None:
-    assert torch.equal(rasterise(columns(count), 4, width).sum(dim=0), torch.ones(4, width))
+    assert torch.equal(rasterize(columns(count), 4, width).sum(dim=0), torch.ones(4, width))
 
 
 def test_more_columns_than_cells_still_give_everybody_one() -> None:
-    assert (rasterise(columns(12), 8, 8).amax(dim=(1, 2)) == 1).all()
+    assert (rasterize(columns(12), 8, 8).amax(dim=(1, 2)) == 1).all()
 
 
 def test_growing_stops_at_the_edge() -> None:

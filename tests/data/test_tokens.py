@@ -23,8 +23,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 WIDTH = 128
 
 
-def _adapter(path: Path, clip_width: int = WIDTH) -> FaceEncoder:
-    encoder = FaceEncoder(clip_width=clip_width, width=64, hidden_width=32, depth=1)
+def _adapter(path: Path, clip_dim: int = WIDTH) -> FaceEncoder:
+    encoder = FaceEncoder(clip_dim=clip_dim, width=64, hidden_dim=32, depth=1)
     weights = generated_weights({name: tuple(t.shape) for name, t in encoder.state_dict().items()}, 5)
     encoder.load_state_dict(weights)
     save_file({f"proj_module.{name}": tensor for name, tensor in weights.items()}, path)
@@ -100,7 +100,7 @@ def test_a_set_holds_each_pictures_tokens(tmp_path: Path) -> None:
 
 
 def test_networks_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    _adapter(tmp_path / "other.safetensors", clip_width=192)
+    _adapter(tmp_path / "other.safetensors", clip_dim=192)
     _vision(tmp_path / "clip")
     with pytest.raises(ValueError, match="CLIP states of 192, clip makes states of 128"):
         TokenMaker(tmp_path / "other.safetensors", tmp_path / "clip")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, load_judge
-from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyser, load_analyser
+from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyzer, load_analyzer
 from dynamicid_pack.tests.support import ROOT
 
 FACE_PACK = ROOT / "mini" / "weights" / "face-pack"
@@ -18,5 +18,5 @@ def judge() -> Judge:
 
 
 @pytest.fixture(scope="session")
-def analyser() -> FaceAnalyser:
-    return load_analyser(FACE_PACK, embeds_rgb=False)
+def analyzer() -> FaceAnalyzer:
+    return load_analyzer(FACE_PACK, embeds_rgb=False)

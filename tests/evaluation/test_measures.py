@@ -9,7 +9,7 @@ from dynamicid_pack.dynamicid_core.evaluation.config import Person, Sample
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, SeenFace
 from dynamicid_pack.dynamicid_core.evaluation.matching import in_regions, outside
 from dynamicid_pack.dynamicid_core.evaluation.measuring import Eyes, Seen, picture_values
-from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyser
+from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyzer
 from dynamicid_pack.dynamicid_core.identity.who import best_assignment
 from dynamicid_pack.dynamicid_core.saa.regions import strips
 from dynamicid_pack.mini.world.head import EXPRESSIONS
@@ -82,12 +82,12 @@ def test_a_face_is_identified_when_nobody_else_is_nearer() -> None:
 
 @pytest.mark.parametrize("who", ["judge", "face pack"])
 def test_a_person_is_far_more_like_themselves_than_like_others(
-    who: str, judge: Judge, analyser: FaceAnalyser, portraits: list[Picture]
+    who: str, judge: Judge, analyzer: FaceAnalyzer, portraits: list[Picture]
 ) -> None:
     def embedding(picture: Picture) -> np.ndarray:
         if who == "judge":
             return judge.faces(picture.image)[0].embedding
-        return analyser.describe(picture.image, analyser.detect(picture.image)[0]).embedding.numpy()
+        return analyzer.describe(picture.image, analyzer.detect(picture.image)[0]).embedding.numpy()
 
     references = [embedding(draw([stranger(n)], [("neutral", 0, 0)], 50 + n, "at night")) for n in range(7)]
     found = [embedding(picture) for picture in portraits]

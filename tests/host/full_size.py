@@ -102,7 +102,7 @@ def adapter_state() -> dict[str, torch.Tensor]:
     """An adapter in the release's shapes, float32: the golden data's SAA weights and a face encoder."""
     saa = {name.removeprefix("SAA_module."): shape for name, shape in shapes.saa(shapes.SD15, RANK).items()}
     drawn = {f"SAA_module.{name}": tensor for name, tensor in generated_weights(saa, SAA_SEED).items()}
-    encoder = shapes.face_encoder(WIDTH, tokens=TOKENS, embedding=512, hidden=1024, clip_width=1280)
+    encoder = shapes.face_encoder(WIDTH, tokens=TOKENS, embedding=512, hidden=1024, clip_dim=1280)
     return drawn | generated_weights(encoder, FACE_ENCODER_SEED)
 
 

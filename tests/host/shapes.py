@@ -117,10 +117,10 @@ def saa(config: dict[str, Any], rank: int) -> Shapes:
     shapes: Shapes = {}
     for block, prefix in enumerate(attention_blocks(config)):
         width = present[f"{prefix}transformer_blocks.0.attn1.to_q.weight"][0]
-        for attention, text_width in enumerate((width, context)):
+        for attention, text_dim in enumerate((width, context)):
             name = f"SAA_module.{2 * block + attention}"
             for part in ("q", "k", "v", "out"):
-                inner = text_width if part in "kv" else width
+                inner = text_dim if part in "kv" else width
                 shapes[f"{name}.to_{part}_lora.down.weight"] = (rank, inner)
                 shapes[f"{name}.to_{part}_lora.up.weight"] = (width, rank)
             if attention == 1:
@@ -128,8 +128,8 @@ def saa(config: dict[str, Any], rank: int) -> Shapes:
     return shapes
 
 
-def face_encoder(width: int, *, tokens: int, embedding: int, hidden: int, clip_width: int, layers: int = 4) -> Shapes:
-    """`proj_module.…`: face embedding (embedding,) and CLIP states (n, clip_width) to tokens (tokens, width)."""
+def face_encoder(width: int, *, tokens: int, embedding: int, hidden: int, clip_dim: int, layers: int = 4) -> Shapes:
+    """`proj_module.…`: face embedding (embedding,) and CLIP states (n, clip_dim) to tokens (tokens, width)."""
 
     def linear(name: str, out: int, into: int, bias: bool = True) -> Shapes:
         return {f"{name}.weight": (out, into)} | ({f"{name}.bias": (out,)} if bias else {})
@@ -139,7 +139,7 @@ def face_encoder(width: int, *, tokens: int, embedding: int, hidden: int, clip_w
 
     resampler = "perceiver_resampler"
     shapes = linear("proj.0", hidden, embedding) | linear("proj.2", tokens * width, hidden) | norm("norm")
-    shapes |= linear(f"{resampler}.proj_in", width, clip_width) | linear(f"{resampler}.proj_out", width, width)
+    shapes |= linear(f"{resampler}.proj_in", width, clip_dim) | linear(f"{resampler}.proj_out", width, width)
     shapes |= norm(f"{resampler}.norm_out")
     for layer in range(layers):
         attention, feed_forward = f"{resampler}.layers.{layer}.0", f"{resampler}.layers.{layer}.1"

@@ -136,7 +136,7 @@ def loaded_for_all_tests_of_a_module(tmp_path_factory: pytest.TempPathFactory) -
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "", device=cpu)
     model.diffusion_model.load_state_dict(generated_weights(shapes.unet(CONFIG), 51))
-    encoder = shapes.face_encoder(tiny.WIDTH, tokens=tiny.TOKENS, embedding=32, hidden=64, clip_width=48)
+    encoder = shapes.face_encoder(tiny.WIDTH, tokens=tiny.TOKENS, embedding=32, hidden=64, clip_dim=48)
     state = generated_weights(shapes.saa(CONFIG, 4) | encoder, 52)
     file = tmp_path_factory.mktemp("adapter") / "small.safetensors"
     save_file(state, file)

@@ -107,13 +107,13 @@ def test_regions_are_rasterised_once_per_run_and_grid(
     tiny_model: Any, dynamicid: DynamicID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grids: list[tuple[int, int]] = []
-    original = run.rasterise
+    original = run.rasterize
 
     def counted(regions: Sequence[Region], height: int, width: int) -> torch.Tensor:
         grids.append((height, width))
         return original(regions, height, width)
 
-    monkeypatch.setattr(run, "rasterise", counted)
+    monkeypatch.setattr(run, "rasterize", counted)
     patched = apply(tiny_model, dynamicid, SCENES["two people in columns"])
     sample(patched)
     assert len(grids) == len(set(grids)) == GRIDS

@@ -12,7 +12,7 @@ from dynamicid_pack.dynamicid_core.host import encode as encoding
 from dynamicid_pack.dynamicid_core.host.edit import edit_motion
 from dynamicid_pack.dynamicid_core.host.encode import COMBINATIONS, Choice, NoFaceError, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
-from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyser
+from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyzer
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.imr.motion import own_motion, wanted_motion
 from dynamicid_pack.mini.world.render import Picture
@@ -58,8 +58,8 @@ def test_what_is_found_is_what_was_drawn(miniature: Miniature) -> None:
 
 def test_one_picture_is_read_once(miniature: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    detect = FaceAnalyser.detect
-    monkeypatch.setattr(FaceAnalyser, "detect", lambda self, picture: asked.append(1) or detect(self, picture))
+    detect = FaceAnalyzer.detect
+    monkeypatch.setattr(FaceAnalyzer, "detect", lambda self, picture: asked.append(1) or detect(self, picture))
     pictures = several(31)
     first = encode(pictures, miniature.dynamicid).identity
     once = len(asked)

@@ -61,7 +61,7 @@ def test_unknown_words_all_mean_the_same(miniature: Miniature) -> None:
 def test_its_dynamicid_has_all_parts_and_draws_other_people_by_other_tokens(miniature: Miniature) -> None:
     dynamicid = miniature.dynamicid
     adapter, checkpoint = dynamicid.adapter, dynamicid.checkpoint
-    assert adapter.tokens == 4 and adapter.token_width == 128
+    assert adapter.tokens == 4 and adapter.token_dim == 128
     assert checkpoint.imr is not None and checkpoint.keypoint_encoder is not None
     drawn = [_sampled(miniature.model, miniature)]
     for seed in (1, 2):

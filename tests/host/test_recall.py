@@ -3,7 +3,7 @@
 import gc
 
 import pytest
-from dynamicid_pack.dynamicid_core.host.lru_cache import Recall
+from dynamicid_pack.dynamicid_core.host.lru_cache import LRUCache
 
 
 class Model:
@@ -11,7 +11,7 @@ class Model:
 
 
 def test_it_is_made_once_for_a_key_and_a_model():
-    made, recall, model, other = [], Recall(2), Model(), Model()
+    made, recall, model, other = [], LRUCache(2), Model(), Model()
 
     def get(key, of):
         return recall.get((key,), [of], lambda: made.append(key) or len(made))
@@ -22,7 +22,7 @@ def test_it_is_made_once_for_a_key_and_a_model():
 
 
 def test_a_model_that_is_gone_is_forgotten():
-    recall, model = Recall(2), Model()
+    recall, model = LRUCache(2), Model()
     recall.get(("a",), [model], lambda: 1)
     del model
     gc.collect()
@@ -30,7 +30,7 @@ def test_a_model_that_is_gone_is_forgotten():
 
 
 def test_nothing_is_kept_of_a_failure():
-    recall, model = Recall(2), Model()
+    recall, model = LRUCache(2), Model()
     with pytest.raises(ZeroDivisionError):
         recall.get(("a",), [model], lambda: 1 // 0)
     assert recall.get(("a",), [model], lambda: 3) == 3

@@ -96,7 +96,7 @@ def test_diffusers_and_the_host_predict_the_same_noise(
 
 
 def test_trained_weights_load_and_draw(miniature: Miniature, base: Base, tmp_path: Path) -> None:
-    recipe = AnchoringRecipe(tmp_path, tmp_path, tmp_path, steps=1, rank=4, hidden_width=64, depth=1)
+    recipe = AnchoringRecipe(tmp_path, tmp_path, tmp_path, steps=1, rank=4, hidden_dim=64, depth=1)
     stage = Anchoring(recipe, base, shards=None)  # type: ignore[arg-type]  # no step is taken
     stage.write(stage.trained, tmp_path / "anchoring.safetensors")
     loaded = load_dynamicid(tmp_path / "anchoring.safetensors")

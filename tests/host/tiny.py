@@ -27,7 +27,7 @@ def tiny_patcher(seed: int = 31, *, dtype: torch.dtype = torch.float32) -> Any:
 
 def tiny_adapter_state(seed: int = 32, *, rank: int = 4, width: int = WIDTH) -> dict[str, torch.Tensor]:
     """`SAA_module.*` for the tiny model and `proj_module.*` that makes 4 tokens of its width, float32."""
-    encoder = shapes.face_encoder(width, tokens=TOKENS, embedding=32, hidden=64, clip_width=48)
+    encoder = shapes.face_encoder(width, tokens=TOKENS, embedding=32, hidden=64, clip_dim=48)
     return generated_weights(shapes.saa(shapes.TINY, rank) | encoder, seed)
 
 

@@ -128,7 +128,7 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     with_term = read_recipe(folder / "contrastive.json", ReconfigurationRecipe)
     assert with_term.contrast > 0 and with_term.people * with_term.targets == editing.targets
     assert with_term.people * with_term.consistent == editing.consistent
-    assert load_base(folder / "base").text_width == CONTEXT
+    assert load_base(folder / "base").text_dim == CONTEXT
 
     sets = sorted((folder / "pictures").iterdir())
     assert [len(list(place.glob("*.png"))) for place in sets] == [len(training_pairs())] * 2

@@ -110,7 +110,7 @@ def recipe(tmp_path: Path, base_folder: Path, shards_folder: Path) -> Callable[.
     def write(name: str = "run", **changed: Any) -> Path:
         said: dict[str, Any] = {
             "base": str(base_folder), "data": str(shards_folder), "output": name, "steps": 4, "batch": 4, "size": 64,
-            "rank": 2, "tokens": 2, "hidden_width": 32, "depth": 1, "head_width": 32, "learning_rate": 1e-3,
+            "rank": 2, "tokens": 2, "hidden_dim": 32, "depth": 1, "dim_head": 32, "learning_rate": 1e-3,
             "save_every": 100, "show_every": 100,
         }  # fmt: skip
         path = tmp_path / f"{name}.json"

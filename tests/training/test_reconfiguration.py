@@ -30,7 +30,7 @@ def editing(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
         said = {key: shared[key] for key in ("base", "data", "size", "learning_rate", "save_every", "show_every")}
         said |= {
             "output": name, "steps": 4, "adapter": str(anchored), "targets": 3, "width": 64, "latents": 2,
-            "head_width": 32, "keypoint_widths": [4, 4, 4, 4, 4, 8], "keypoint_depths": [1, 1, 1, 1, 1, 1],
+            "dim_head": 32, "keypoint_widths": [4, 4, 4, 4, 4, 8], "keypoint_depths": [1, 1, 1, 1, 1, 1],
             "keypoint_output": 8,
         }  # fmt: skip
         path = tmp_path / f"{name}.json"
@@ -125,7 +125,7 @@ def test_one_file_holds_all_parts(editing: Callable[..., Path]) -> None:
     whole = load_checkpoint(output / "reconfiguration.safetensors")
     assert whole.adapter is not None and whole.face_encoder is not None
     assert whole.imr is not None and whole.keypoint_encoder is not None
-    IdentityMotionReconfigurator.from_weights(whole.imr, head_width=32)
+    IdentityMotionReconfigurator.from_weights(whole.imr, dim_head=32)
     KeypointEncoder.from_weights(whole.keypoint_encoder)
     assert (output / "samples-000002.png").read_bytes().startswith(b"\x89PNG")
 
