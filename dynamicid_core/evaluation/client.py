@@ -1,7 +1,13 @@
-"""A ComfyUI server and its API: graphs are queued as the page queues them, the pictures are those that it saves."""
+"""A ComfyUI server: starting it, queueing graphs as the page does, fetching what they saved.
+
+Only the standard library is used, so that whoever needs a server pays for nothing else.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import time
@@ -13,108 +19,167 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+JsonDict = dict[str, Any]
+
+_FAILURES = ("execution_error", "execution_interrupted")
+
 
 class ServerError(RuntimeError):
     """The server did not start, or refused or failed a graph; the text says why."""
 
 
+class GraphError(ServerError):
+    """The server refused a graph, or a node of it failed.
+
+    Attributes:
+        details: the server's error of a refused graph, or its `execution_error` message.
+        node_errors: node id -> the errors in its inputs, found before anything ran.
+    """
+
+    def __init__(self, details: JsonDict, node_errors: JsonDict | None = None) -> None:
+        self.details, self.node_errors = details, node_errors or {}
+        prefix = f"{details['node_type']}: " if "node_type" in details else "the server refused the graph: "
+        super().__init__(prefix + self.message)
+
+    @property
+    def message(self) -> str:
+        """Return what a user reads: the failed node's message, or one line for each error of a refused graph."""
+        if "exception_message" in self.details:
+            return str(self.details["exception_message"])
+        errors = [self.details, *(error for node in self.node_errors.values() for error in node["errors"])]
+        return "\n".join(f"{error.get('message', '')} {error.get('details', '')}".strip() for error in errors)
+
+
 class Client:
-    """A running server, by its address ("http://127.0.0.1:8188")."""
+    """A running server, by its address ("http://127.0.0.1:8188"). Methods raise OSError if it can't be reached."""
 
-    def __init__(self, address: str):
-        self.address = address
+    def __init__(self, url: str) -> None:
+        self.url = url
 
-    def get(self, path: str) -> Any:
-        """The JSON that the server answers. Raises OSError when it can't be reached."""
-        with urllib.request.urlopen(self.address + path, timeout=60) as answer:
-            return json.load(answer)
-
-    def run(self, graph: Mapping[str, Any], timeout: float = 600.0) -> list[dict[str, str]]:
-        """Queue a graph, wait until it is done, and say what it saved.
-
-        Returns pictures as the server names them: `filename`, `subfolder`, `type`. Raises as `outputs` does.
-        """
-        return saved_pictures(self.outputs(graph, timeout))
-
-    def outputs(self, graph: Mapping[str, Any], timeout: float = 600.0) -> dict[str, dict[str, Any]]:
-        """Queue a graph, wait until it is done, and give what its nodes show: node id -> `images`, `text` and others.
-
-        Raises ServerError when the graph is refused, fails, or isn't done after `timeout` seconds.
-        """
-        body = json.dumps({"prompt": graph}).encode()
-        request = urllib.request.Request(self.address + "/prompt", body, {"Content-Type": "application/json"})
+    @property
+    def alive(self) -> bool:
+        """Whether a ComfyUI answers."""
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                number = json.load(answer)["prompt_id"]
+            return "system" in self.get("/system_stats")
+        except (OSError, ValueError):
+            return False
+
+    def get(self, path: str, **query: str) -> Any:
+        """Return the JSON that the server answers. Raises ValueError if it is not JSON."""
+        return json.loads(self.get_bytes(path, **query))
+
+    def get_bytes(self, path: str, **query: str) -> bytes:
+        """Return the bytes that the server answers."""
+        return self._send(path + (f"?{urllib.parse.urlencode(query)}" if query else ""))
+
+    def queue(self, graph: Mapping[str, Any], client_id: str = "") -> str:
+        """Queue an API graph and return its prompt id.
+
+        Args:
+            client_id: whose websocket (`/ws?clientId=`) is told of the graph's progress.
+
+        Raises GraphError if the server refuses the graph.
+        """
+        body = json.dumps({"prompt": graph, "client_id": client_id}).encode()
+        try:
+            return str(json.loads(self._send("/prompt", body, "application/json"))["prompt_id"])
         except urllib.error.HTTPError as error:
-            raise ServerError(f"the server refused the graph: {error.read().decode(errors='replace')}") from error
+            text = error.read().decode(errors="replace")
+            try:
+                answer = json.loads(text)
+            except ValueError:
+                answer = {"error": text}
+            details = answer.get("error", text)
+            details = details if isinstance(details, dict) else {"message": str(details)}
+            raise GraphError(details, answer.get("node_errors")) from error
+
+    def wait(self, prompt_id: str, timeout: float = 600.0) -> dict[str, JsonDict]:
+        """Wait until a queued graph has ended; return its nodes' outputs: node id -> `images`, `text` and others.
+
+        Raises ServerError if a node fails (GraphError) or the graph has not ended after `timeout` seconds.
+        """
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            done = self.get(f"/history/{number}").get(number)
-            if done is not None:
-                return self._outputs(done)
-            time.sleep(0.1)
+            entry = self.get(f"/history/{prompt_id}").get(prompt_id)
+            if entry is not None:
+                for kind, details in entry["status"]["messages"]:
+                    if kind in _FAILURES:
+                        raise GraphError({"exception_message": "interrupted", **details})
+                return dict(entry["outputs"])
+            time.sleep(0.05)
         raise ServerError(f"the graph was not done after {timeout:g} seconds")
 
-    def fetch(self, saved: Mapping[str, str]) -> bytes:
-        """The file of a picture that `run` told of. Raises OSError when it can't be had."""
-        asked = urllib.parse.urlencode({key: saved[key] for key in ("filename", "subfolder", "type")})
-        with urllib.request.urlopen(f"{self.address}/view?{asked}", timeout=60) as answer:
-            return bytes(answer.read())
+    def outputs(self, graph: Mapping[str, Any], timeout: float = 600.0) -> dict[str, JsonDict]:
+        """Queue a graph and return its outputs. Raises as `queue` and `wait` do."""
+        return self.wait(self.queue(graph), timeout)
+
+    def run(self, graph: Mapping[str, Any], timeout: float = 600.0) -> list[dict[str, str]]:
+        """Queue a graph and return the images that it saved. Raises as `queue` and `wait` do."""
+        return saved_images(self.outputs(graph, timeout))
+
+    def fetch(self, image: Mapping[str, str]) -> bytes:
+        """Return the file of an image that `run` or `saved_images` named."""
+        return self.get_bytes("/view", **{key: image[key] for key in ("filename", "subfolder", "type")})
 
     def upload(self, name: str, data: bytes) -> str:
-        """Put a picture into the server's input folder, in place of one of that name; what Load Image calls it.
-
-        Raises OSError when the server refuses it.
-        """
-        edge = uuid.uuid4().hex
+        """Put an image into the server's input folder, replacing one of that name; return Load Image's name for it."""
+        boundary = uuid.uuid4().hex
         parts = [
-            f'--{edge}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'.encode(),
-            f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'.encode(),
+            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n".encode(),
             data,
-            f"\r\n--{edge}--\r\n".encode(),
+            f"\r\n--{boundary}--\r\n".encode(),
         ]
-        kind = {"Content-Type": f"multipart/form-data; boundary={edge}"}
-        request = urllib.request.Request(self.address + "/upload/image", b"".join(parts), kind)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return str(json.load(answer)["name"])
+        answer = self._send("/upload/image", b"".join(parts), f"multipart/form-data; boundary={boundary}")
+        return str(json.loads(answer)["name"])
 
-    def _outputs(self, done: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        for kind, said in done["status"]["messages"]:
-            if kind == "execution_error":
-                raise ServerError(f"{said['node_type']}: {said['exception_message']}")
-        return dict(done["outputs"])
+    def _send(self, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
+        headers = {"Content-Type": content_type} if content_type else {}
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, body, headers), timeout=60) as answer:
+            return bytes(answer.read())
 
 
-def saved_pictures(outputs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The pictures among what nodes show that were saved, not only previewed."""
-    pictures = [picture for node in outputs.values() for picture in node.get("images", [])]
-    return [picture for picture in pictures if picture["type"] == "output"]
+def saved_images(outputs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the images among a graph's outputs that were saved, not only previewed.
+
+    Each is named as the server names it: `filename`, `subfolder`, `type`.
+    """
+    images = [image for node in outputs.values() for image in node.get("images", [])]
+    return [image for image in images if image.get("type") == "output"]
 
 
 @contextlib.contextmanager
-def server(command: Sequence[str], log: Path, timeout: float = 240.0) -> Iterator[Client]:
+def server(
+    command: Sequence[str],
+    log: Path,
+    timeout: float = 240.0,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Client]:
     """Start ComfyUI on a free port, wait until it answers, and end it afterwards.
 
     Args:
         command: its Python, main.py and options, but for the port.
-        log: the file that all it prints is added to.
+        log: the file that all it prints is appended to.
+        env: environment variables, by default those of this process.
 
-    Raises ServerError, with the log's end, when it stops or doesn't answer within `timeout` seconds.
+    Raises ServerError, with the log's end, if it ends or doesn't answer within `timeout` seconds.
     """
     port = _free_port()
     client = Client(f"http://127.0.0.1:{port}")
+    command = [*command, "--port", str(port), "--disable-auto-launch"]
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--disable-auto-launch"], stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=cwd, env=env or os.environ
         )
     try:
         end = time.monotonic() + timeout
-        while not _answers(client):
-            if process.poll() is not None or time.monotonic() > end:
-                tail = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-20:])
-                raise ServerError(f"ComfyUI did not start; {log} ends:\n{tail}")
+        while not client.alive:
+            code = process.poll()
+            if code is not None or time.monotonic() > end:
+                reason = f"did not answer within {timeout:g} seconds" if code is None else f"ended with code {code}"
+                raise ServerError(f"ComfyUI {reason}; {log} ends:\n{log_tail(log)}")
             time.sleep(0.2)
         yield client
     finally:
@@ -126,11 +191,9 @@ def server(command: Sequence[str], log: Path, timeout: float = 240.0) -> Iterato
             process.wait()
 
 
-def _answers(client: Client) -> bool:
-    try:
-        return "system" in client.get("/system_stats")
-    except (OSError, ValueError):
-        return False
+def log_tail(log: Path, lines: int = 40) -> str:
+    """Return a log's last lines."""
+    return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-lines:])
 
 
 def _free_port() -> int:

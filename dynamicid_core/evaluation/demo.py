@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .client import ServerError, saved_pictures, server
+from .client import ServerError, saved_images, server
 from .template import api_graph
 
 PACK = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"queueing the template {template}")
                 shown = client.outputs(api_graph(TEMPLATES / f"{template}.json", nodes))
                 reports += [text for node in shown.values() for text in node.get("text", [])]
-                for saved in saved_pictures(shown):
+                for saved in saved_images(shown):
                     pictures.append(str(options.output / saved["subfolder"] / saved["filename"]))
                     if not options.json:
                         print(pictures[-1], flush=True)

@@ -44,7 +44,7 @@ def blueprints(server: Server) -> set[str]:
     """The names of the blueprints that the server has; none on a host that serves none."""
     try:
         return {entry["name"] for entry in server.get("/global_subgraphs").values()}
-    except ValueError:  # another page than JSON
+    except (OSError, ValueError):  # no such address, or another page than JSON
         return set()
 
 

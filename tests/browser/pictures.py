@@ -65,11 +65,11 @@ def make(client: Client, chosen: Sequence[Path], executable: str, only: Sequence
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         for template in (path for path in chosen if path in FULL_SIZE):
             with browser.new_context(viewport={"width": 1600, "height": 1600}) as context:
-                graph(context.new_page(), client.address, pack, template)
+                graph(context.new_page(), client.url, pack, template)
         for name, shoot in SCREENSHOTS.items():
             if not only or name in only:
                 with browser.new_context(viewport={"width": 1600, "height": 900}) as context:
-                    opened = GraphPage(context.new_page(), client.address, pack)
+                    opened = GraphPage(context.new_page(), client.url, pack)
                     opened.open()
                     clip = shoot(opened)
                     opened.page.screenshot(path=ROOT / "docs" / f"{name}.png", clip=clip)
