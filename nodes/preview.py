@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..dynamicid_core.identity.faces import Face
-from ..dynamicid_core.identity.faces import Image as Picture
 from ..dynamicid_core.identity.who import WhoIsWho
+from ..dynamicid_core.image_inputs import Image as Picture
 from ..dynamicid_core.imr.motion import FacialMotion
 from ..dynamicid_core.saa.scene import Placement
 

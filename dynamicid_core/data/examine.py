@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..identity.faces import FaceAnalyzer, Image, in_order
+from ..box import Box
+from ..identity.faces import FaceAnalyzer, in_order
+from ..image_inputs import Image
 from .expression import from_name, from_sidecar
 from .picture import DroppedError, Square, cut, moved, read_picture, square_about
 from .quality import perceptual_hash, quality, sharpness
 from .settings import Settings
 from .sources import Source, sidecar
 
-Box = tuple[float, float, float, float]
 Classify = Callable[[Image, Box], str]
 
 
@@ -83,7 +84,8 @@ def from_bytes(content: bytes) -> tuple[list[Seen], list[Dropped]]:
 
 def seen_from(values: dict[str, object]) -> Seen:
     """A Seen that went through JSON."""
-    return Seen(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Seen(**plain | {"box": Box.of(values["box"])})  # type: ignore[arg-type]
 
 
 def _examine(source: Source, root: Path, settings: Settings, analyzer: FaceAnalyzer, classify: Classify | None) -> Seen:

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..identity.faces import Image, chosen_providers
+from ..box import Box
+from ..identity.faces import chosen_providers
+from ..image_inputs import CLASSIFIER_SIDE as SIDE
+from ..image_inputs import Image, classifier_input
 from ..imr.motion import EXPRESSIONS
 from .optional import needed
 
@@ -17,8 +20,6 @@ _WORDS = {name: name for name in EXPRESSIONS} | {  # and what data sets call the
 }  # fmt: skip
 _SAID = re.compile(r"\bin an? ([a-z]+) expression\b|\bexpression is ([a-z]+)\b")
 _LONGEST = 4096  # characters of a sidecar that are read
-_SIDE = 64
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def sidecar_text(path: Path) -> str | None:
@@ -70,34 +71,19 @@ class Classifier:
             raise ValueError(f"{file}: the expression model can't be loaded: {error}. Export it again.") from error
         inputs = self._session.get_inputs()
         shape = inputs[0].shape if len(inputs) == 1 else None
-        if shape is None or len(shape) != 4 or list(shape[1:]) != [3, _SIDE, _SIDE]:
+        if shape is None or len(shape) != 4 or list(shape[1:]) != [3, SIDE, SIDE]:
             raise ValueError(
-                f"{file}: expected an expression model with one input of shape (n, 3, {_SIDE}, {_SIDE}), got "
+                f"{file}: expected an expression model with one input of shape (n, 3, {SIDE}, {SIDE}), got "
                 f"{[given.shape for given in inputs]}. Export it with such an input."
             )
         self._input = inputs[0].name
         self._file = file
 
-    def __call__(self, crop: Image, box: tuple[float, float, float, float]) -> str:
-        """One of EXPRESSIONS for the face in a box (x0, y0, x1, y1) of a picture."""
-        scores = np.asarray(self._session.run(None, {self._input: face_input(crop, box)})[0])
+    def __call__(self, crop: Image, box: Box) -> str:
+        """One of EXPRESSIONS for the face in a box of an image, in pixels."""
+        scores = np.asarray(self._session.run(None, {self._input: classifier_input(crop, box)})[0])
         if scores.shape != (1, len(CLASSES)) or not np.isfinite(scores).all():
             raise ValueError(
                 f"{self._file}: expected {len(CLASSES)} finite scores ({', '.join(CLASSES)}), got shape {scores.shape}."
             )
         return CLASSES[int(scores.argmax())]
-
-
-def face_input(image: Image, box: tuple[float, float, float, float]) -> np.ndarray:
-    """(1, 3, 64, 64) float32: the square about a box, moved into the picture, grey, with ImageNet's normalisation."""
-    import cv2
-
-    height, width = image.shape[:2]
-    side = max(1, min(round(max(box[2] - box[0], box[3] - box[1])), height, width))
-    x, y = round((box[0] + box[2] - side) / 2), round((box[1] + box[3] - side) / 2)
-    x, y = min(max(0, x), width - side), min(max(0, y), height - side)
-    how = cv2.INTER_AREA if side > _SIDE else cv2.INTER_LINEAR
-    face = cv2.resize(np.ascontiguousarray(image[y : y + side, x : x + side]), (_SIDE, _SIDE), interpolation=how)
-    grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-    normal = (grey[None] - np.array(_MEAN, np.float32)[:, None, None]) / np.array(_STD, np.float32)[:, None, None]
-    return np.ascontiguousarray(normal[None].astype(np.float32))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from ..identity.faces import Detection, Image
+from ..identity.faces import Detection
+from ..image_inputs import Image
 
 # Decoders of pictures alone: Pillow also knows formats whose reading starts other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")

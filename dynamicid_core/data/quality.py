@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image as Pillow
 
-from ..identity.faces import Image
+from ..image_inputs import Image
 from .optional import needed
 
 _SIDE = 128  # pixels a side at which all faces are compared

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from ..identity.faces import Image
+from ..image_inputs import Image
 from ..imr.landmarks import keypoint_picture
 from ..imr.motion import face_prompt
 from .choose import duplicates, likeness, spread, yaw_bin

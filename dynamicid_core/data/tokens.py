@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..checkpoint import load_checkpoint
 from ..identity.encoder import FaceEncoder
-from ..identity.faces import Image
+from ..image_inputs import Image
 from ..state_dict import Weights, depth, size
 from ..tensor_file import read_tensors
 from .optional import needed

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .measures import Box
+from ..box import Box
 
 SWITCHES = ("gate", "regions", "imr", "layout", "identity")
 """What a cell can be without."""

@@ -8,7 +8,8 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .measures import Box, Image
+from ..box import Box
+from ..image_inputs import Image
 
 MODELS = "models"
 IN_THE_PACK = ("mini.train.judging:judge",)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .measures import Box
+from ..box import Box
 
 
 def in_regions(boxes: Sequence[Box], regions: Sequence[Box]) -> list[int | None]:

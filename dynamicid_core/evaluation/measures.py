@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..image_inputs import Image
 from ..imr.motion import pose_words
 
 Vector = NDArray[np.floating]
-Image = NDArray[np.uint8]
-Box = tuple[float, float, float, float]
 Pose = tuple[float, float]
 """(pitch, yaw) in degrees, as insightface has them."""
 

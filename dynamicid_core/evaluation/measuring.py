@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
+from ..box import Box
 from ..identity.who import best_assignment
+from ..image_inputs import Image
 from ..saa.regions import strips
 from . import measures
 from .bootstrap import Value
 from .config import Cell, Config, Person, Sample, Table
 from .judge import Judge, SeenFace
 from .matching import in_regions, outside
-from .measures import Box, Image
 from .store import Store, job_name
 
 Values = dict[str, Value]

@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
+from ..box import Box
 from ..identity.faces import FaceAnalyzer, load_analyzer
+from ..image_inputs import Image, classifier_input
 from .fingerprints import files_fingerprint
-from .measures import Box, Image
 
 CLASSES = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")
 """ResEmoteNet's, in its order."""
-SIDE = 64  # pixels of the crop that it sees
-_MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet's
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,26 +29,13 @@ class ModelFace:
     expression: str
 
 
-def expression_input(image: Image, box: Box) -> NDArray[np.float32]:
-    """(1, 3, SIDE, SIDE): a face's square, resized, grey in three equal channels, normalised as ImageNet's.
-
-    Args:
-        box: of the face, in pixels; the square about it has its longer side.
-    """
-    x, y, half = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1]) / 2
-    square = (round(x - half), round(y - half), round(x + half), round(y + half))
-    crop = Pictures.fromarray(image).crop(square).resize((SIDE, SIDE), Pictures.Resampling.BILINEAR)
-    grey = np.asarray(crop.convert("L"), np.float64)[..., None] / 255
-    return ((grey - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None].astype(np.float32)
-
-
 class ModelsJudge:
     """A `judge.Judge` by models that others trained.
 
     Args:
         faces: finds and describes faces; its embeddings are taken as it makes them.
         clip, processor: transformers' CLIPModel and CLIPProcessor.
-        classifier: onnxruntime's session of a classifier of CLASSES; it takes `expression_input`.
+        classifier: onnxruntime's session of a classifier of CLASSES; it takes `image_inputs.classifier_input`.
     """
 
     def __init__(self, faces: FaceAnalyzer, clip: Any, processor: Any, classifier: Any, fingerprint: str):
@@ -63,7 +49,7 @@ class ModelsJudge:
         Args:
             face_pack: the folder of buffalo_l.
             clip: a folder with a CLIP model as transformers saves it.
-            expressions: an ONNX file, CLASSES from `expression_input`.
+            expressions: an ONNX file, CLASSES from `image_inputs.classifier_input`.
 
         Raises:
             ValueError: a file or folder is missing or does not fit.
@@ -104,7 +90,7 @@ class ModelsJudge:
     def expression(self, image: Image, box: Box) -> str:
         """One of CLASSES, for the face in a box."""
         name = self._classifier.get_inputs()[0].name
-        (logits, *_) = self._classifier.run(None, {name: expression_input(image, box)})
+        (logits, *_) = self._classifier.run(None, {name: classifier_input(image, box)})
         return CLASSES[int(np.asarray(logits).reshape(-1).argmax())]
 
     def image_vector(self, image: Image) -> NDArray[np.float32]:

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..image_inputs import Image
 from ..saa.regions import Region
-from .faces import Detection, FaceAnalyzer, Image, in_order
+from .faces import Detection, FaceAnalyzer, in_order
 from .identity import Identity
 from .who import who_is_who
 

@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..box import Box
+from ..image_inputs import Image
 from ..imr.landmarks import FRAME
 
 logger = logging.getLogger("DynamicID")
-
-Image = NDArray[np.uint8]
-"""(H, W, 3) RGB."""
 
 ORDERS = ("largest", "left to right", "centre")
 PROVIDERS = {  # as the node names them: as onnxruntime does
@@ -49,7 +48,7 @@ class Face:
         landmarks: (106, 2) float32, insightface's 2-D landmarks, in the picture squashed to 512 x 512.
         points68: (68, 3) float32, iBUG's points in pixels of the picture, z towards the viewer.
         pose: (pitch, yaw, roll) in degrees, see `landmarks`.
-        box: (x0, y0, x1, y1) in pixels of the picture.
+        box: in pixels of the image.
         size: (height, width) of the picture.
         score: the detector's, 0..1.
     """
@@ -58,7 +57,7 @@ class Face:
     landmarks: Tensor | None = None
     points68: Tensor | None = None
     pose: tuple[float, float, float] | None = None
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     size: tuple[int, int] | None = None
     score: float | None = None
 
@@ -172,14 +171,13 @@ class FaceAnalyzer:
         else:  # squashed, it is no longer found
             landmarks = self._run("landmark_2d_106", bgr, face) * squash
         pitch, yaw, roll = (float(angle) for angle in face.pose)
-        x0, y0, x1, y1 = (float(side) for side in found.box)
         length = np.linalg.norm(embedding)
         return Face(
             embedding=torch.from_numpy(embedding / max(float(length), 1e-12)).float(),
             landmarks=torch.from_numpy(np.asarray(landmarks)).float(),
             points68=torch.from_numpy(np.asarray(points68)).float(),
             pose=(pitch, yaw, roll),
-            box=(x0, y0, x1, y1),
+            box=Box.of(found.box),
             size=size,
             score=found.score,
         )

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..box import Box
 from ..state_dict import listed
 from .faces import Face
 
@@ -199,6 +200,8 @@ def _face_from(tensors: dict[str, Tensor]) -> Face | None:
     values: dict[str, Any] = {
         name: tuple(tensor.tolist()) if name in ("pose", "box", "size") else tensor for name, tensor in found.items()
     }
+    if "box" in values:
+        values["box"] = Box.of(values["box"])
     return Face(**values)
 
 

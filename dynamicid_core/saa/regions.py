@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Box = tuple[float, float, float, float]
+from ..box import Box
 
 # A box edge that falls on a cell border may be off by float noise (0.29 * 100 = 28.999...).
 _EDGE_TOLERANCE = 1e-6

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.data.examine import from_bytes
 from dynamicid_pack.dynamicid_core.data.expression import (
     CLASSES,
     Classifier,
-    face_input,
     from_name,
     from_prompt,
     from_sidecar,
@@ -85,23 +85,11 @@ def classifier_file(path: Path, shape: tuple = SIZE, classes: int = len(CLASSES)
     return path
 
 
-def test_the_classifier_sees_the_face_in_grey_normalised(tmp_path: Path) -> None:
-    image = np.zeros((200, 300, 3), np.uint8)
-    image[50:130, 100:160] = (200, 100, 50)  # taller than wide: the square about it is seen
-    seen = face_input(image, (100, 50, 160, 130))
-    assert seen.shape == SIZE and seen.dtype == np.float32
-    grey = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
-    for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
-        assert seen[0, channel, 32, 32] == pytest.approx((grey / 255 - mean) / std, abs=0.02)
-        assert seen[0, channel, 32, 2] == pytest.approx(-mean / std, abs=0.02)
-    assert face_input(image, (-50, -50, 20, 20)).shape == SIZE
-
-
 @pytest.mark.parametrize("number", range(len(CLASSES)))
 def test_the_classes_come_in_the_stated_order(tmp_path: Path, number: int) -> None:
     classify = Classifier(classifier_file(tmp_path / "net.onnx"), "CPU")
     grey = round(255 * (0.449 + 0.226 * (number / 2 - 1.5)))
-    assert classify(np.full((80, 80, 3), grey, np.uint8), (10, 10, 60, 60)) == CLASSES[number]
+    assert classify(np.full((80, 80, 3), grey, np.uint8), Box(10, 10, 60, 60)) == CLASSES[number]
     expected = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")
     assert CLASSES[number] == expected[number]
 
@@ -110,7 +98,9 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one input of shape \(n, 3, 64, 64\)"):
         Classifier(classifier_file(tmp_path / "wide.onnx", (1, 3, 48, 48)), "CPU")
     with pytest.raises(ValueError, match="expected 7 finite scores"):
-        Classifier(classifier_file(tmp_path / "five.onnx", classes=5), "CPU")(np.zeros((80, 80, 3), np.uint8), SIZE)
+        Classifier(classifier_file(tmp_path / "five.onnx", classes=5), "CPU")(
+            np.zeros((80, 80, 3), np.uint8), Box(*SIZE)
+        )
     (tmp_path / "text.onnx").write_text("not a network")
     with pytest.raises(ValueError, match=r"text\.onnx: the expression model can't be loaded"):
         Classifier(tmp_path / "text.onnx", "CPU")
