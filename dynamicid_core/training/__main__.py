@@ -18,12 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--until", type=int, metavar="STEP", help="stop at this step; a later run goes on there")
     arguments = parser.parse_args(argv)
     try:
-        from . import run
+        from . import stages
     except ModuleNotFoundError as error:
         print(f"{error.name} is missing: python -m pip install '.[training]' in the pack's folder", file=sys.stderr)
         return 1
     try:
-        run.STAGES[arguments.command](arguments.config, arguments.until)
+        stages.STAGES[arguments.command](arguments.config, arguments.until)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,11 +13,11 @@ from ..checkpoint import Checkpoint, save_checkpoint
 from ..identity.encoder import FaceEncoder
 from ..saa.adapter import adapter_from_weights
 from ..state_dict import fingerprint
-from .base import Base
+from .base_model import BaseNetworks
+from .config import AnchoringConfig
+from .denoise import predict_noise, sample_images, side_by_side
 from .latents import Latents
-from .recipe import AnchoringRecipe
 from .saa import SAA
-from .sampling import predicted, sampled, side_by_side
 from .shards import Shards, numbers_of
 from .stage import Say, Stage, chance, draw
 
@@ -49,22 +49,22 @@ class AnchoringBatch:
 class AnchoringLoss(nn.Module):
     """The squared error of the noise that the UNet predicts with SAA and the encoded person."""
 
-    def __init__(self, base: Base, trained: nn.ModuleDict, gate: bool, threshold: float) -> None:
+    def __init__(self, base: BaseNetworks, trained: nn.ModuleDict, gate: bool, threshold: float) -> None:
         super().__init__()
         self.trained = trained
         self._base, self._gate, self._threshold = base, gate, threshold
 
     def forward(self, batch: AnchoringBatch) -> dict[str, Tensor]:
         tokens = self.trained["face_encoder"](batch.embedding, batch.states)
-        said = predicted(self._base, batch.noisy, batch.times, batch.text, tokens, self._gate, self._threshold)
+        said = predict_noise(self._base, batch.noisy, batch.times, batch.text, tokens, self._gate, self._threshold)
         return {"loss": (batch.weight * (said.float() - batch.noise).square()).mean()}
 
 
 class Anchoring(Stage):
     name = "anchoring"
-    recipe: AnchoringRecipe
+    recipe: AnchoringConfig
 
-    def __init__(self, recipe: AnchoringRecipe, base: Base, shards: Shards) -> None:
+    def __init__(self, recipe: AnchoringConfig, base: BaseNetworks, shards: Shards) -> None:
         """Raises ValueError when base model and recipe don't fit each other."""
         if base.scheduler.config["prediction_type"] != "epsilon":
             raise ValueError(
@@ -170,5 +170,5 @@ class Anchoring(Stage):
         nobody = encoder(torch.zeros_like(embedding[:1]), self._blank).expand_as(tokens)
         prompts = [shards.caption(number) for number in numbers]
         with saa.installed(base.unet):
-            drawn = sampled(base, tokens, nobody, prompts, images.shape[2:], recipe.gate, recipe.gate_threshold)
+            drawn = sample_images(base, tokens, nobody, prompts, images.shape[2:], recipe.gate, recipe.gate_threshold)
         return torch.cat([side_by_side(images), side_by_side(drawn)], dim=1)

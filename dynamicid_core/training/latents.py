@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..state_dict import fingerprint
-from .base import Base
+from .base_model import BaseNetworks
 from .shards import Shards
 
 TOGETHER = 8  # pictures that are encoded at a time
@@ -27,7 +27,7 @@ class Latents:
     and, of a variational encoder, the standard deviation. The digest is of the encoder, the size and the shard.
     """
 
-    def __init__(self, base: Base, shards: Shards, size: int, folder: Path | None = None) -> None:
+    def __init__(self, base: BaseNetworks, shards: Shards, size: int, folder: Path | None = None) -> None:
         """Args: size: as `Shards.picture` takes it."""
         self._base, self._shards, self._size, self._folder = base, shards, size, folder
         self._encoder = fingerprint(base.vae.state_dict()) if folder else ""

@@ -20,11 +20,11 @@ from ..identity.encoder import FaceEncoder
 from ..imr.landmarks import keypoint_picture
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from ..saa.adapter import adapter_weights
-from .base import Base
+from .base_model import BaseNetworks
+from .config import ReconfigurationConfig
+from .denoise import predict_noise, sample_images, side_by_side
 from .latents import Latents
-from .recipe import ReconfigurationRecipe
 from .saa import SAA
-from .sampling import predicted, sampled, side_by_side
 from .shards import Shards, numbers_of
 from .stage import Say, Stage, chance, draw
 
@@ -57,7 +57,7 @@ class ReconfigurationBatch:
 class ReconfigurationLoss(nn.Module):
     """Tokens as they should be, the same prediction by the frozen UNet, and the contrastive term where asked for."""
 
-    def __init__(self, base: Base, trained: nn.ModuleDict, text: Tensor, recipe: ReconfigurationRecipe) -> None:
+    def __init__(self, base: BaseNetworks, trained: nn.ModuleDict, text: Tensor, recipe: ReconfigurationConfig) -> None:
         super().__init__()
         self.trained = trained
         self._base, self._text, self._recipe = base, text, recipe
@@ -91,8 +91,8 @@ class ReconfigurationLoss(nn.Module):
         text = self._text.expand(len(batch.noisy), -1, -1)
         given = (base, batch.noisy, batch.times, text)
         with torch.no_grad():
-            true = predicted(*given, asked, recipe.gate, recipe.gate_threshold)
-        noise = predicted(*given, said, recipe.gate, recipe.gate_threshold)
+            true = predict_noise(*given, asked, recipe.gate, recipe.gate_threshold)
+        noise = predict_noise(*given, said, recipe.gate, recipe.gate_threshold)
         weight = base.weight_of_times(batch.times, recipe.darkest, recipe.clearest)
         return (weight * (noise.float() - true.float()).square().mean((1, 2, 3))).mean()
 
@@ -112,9 +112,9 @@ def contrastive(one: Tensor, other: Tensor, temperature: float) -> Tensor:
 
 class Reconfiguration(Stage):
     name = "reconfiguration"
-    recipe: ReconfigurationRecipe
+    recipe: ReconfigurationConfig
 
-    def __init__(self, recipe: ReconfigurationRecipe, base: Base, shards: Shards, processes: int = 1) -> None:
+    def __init__(self, recipe: ReconfigurationConfig, base: BaseNetworks, shards: Shards, processes: int = 1) -> None:
         """Raises ValueError when the adapter, the base model, the data and the recipe don't fit one another."""
         if recipe.contrast and recipe.people < 2 * processes:
             raise ValueError(
@@ -214,7 +214,7 @@ class Reconfiguration(Stage):
         images = torch.stack([self._shards.picture(number, recipe.size) for number in numbers]).to(device)
         prompts = [recipe.text] * len(numbers)
         drawn = [
-            sampled(base, tokens, nobody, prompts, images.shape[2:], recipe.gate, recipe.gate_threshold)
+            sample_images(base, tokens, nobody, prompts, images.shape[2:], recipe.gate, recipe.gate_threshold)
             for tokens in (shown.tokens, edited)
         ]
         return torch.cat([side_by_side(row) for row in (images, *drawn)], dim=1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .recipe import Recipe
+from .config import TrainingConfig
 
 Say = Callable[[str], None]
 
@@ -26,7 +26,7 @@ class Stage(ABC):
     """
 
     name: str
-    recipe: Recipe
+    recipe: TrainingConfig
     trained: nn.ModuleDict
     module: nn.Module
     rows: int

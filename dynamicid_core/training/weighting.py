@@ -1,4 +1,4 @@
-"""How much a time of the noise schedule weighs in a loss on the predicted noise."""
+"""How much a time of the noise schedule weighs in a loss on the predict_noise noise."""
 
 from torch import Tensor
 

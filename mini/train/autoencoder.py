@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..world.world import World
 from . import figures
-from .loop import Stage, Workshop, placed
 from .pictures import Pictures, Truth
+from .stage import Stage, TrainContext, placed
 
 SD15_SCALE = 0.18215
 WIDTH, CHANNELS = 64, 4
@@ -76,31 +76,31 @@ def as_pictures(images: Tensor) -> NDArray[np.uint8]:
     return images.float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def load(workshop: Workshop) -> Autoencoder:
+def load(context: TrainContext) -> Autoencoder:
     """The trained autoencoder, ready to use."""
     network = Autoencoder()
-    kept = {name: tensor for name, tensor in workshop.stored("autoencoder").items() if name.startswith("taesd")}
+    kept = {name: tensor for name, tensor in context.stored("autoencoder").items() if name.startswith("taesd")}
     network.load_state_dict(kept)
-    placed(network, workshop.device).eval().requires_grad_(False)
+    placed(network, context.device).eval().requires_grad_(False)
     return network
 
 
-def encode(network: Autoencoder, images: NDArray[np.uint8], workshop: Workshop, size: int = 16) -> Tensor:
+def encode(network: Autoencoder, images: NDArray[np.uint8], context: TrainContext, size: int = 16) -> Tensor:
     """(n, H, W, 3) uint8 to latents (n, 4, H/8, W/8) on the CPU, `size` pictures at a time."""
     found = []
     for i in range(0, len(images), size):
-        batch = as_input(images[i : i + size], workshop.device).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), workshop.autocast():
+        batch = as_input(images[i : i + size], context.device).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), context.autocast():
             found.append(network.encode(batch).float().cpu())
     return torch.cat(found)
 
 
-def decode(network: Autoencoder, latents: Tensor, workshop: Workshop, size: int = 16) -> NDArray[np.uint8]:
+def decode(network: Autoencoder, latents: Tensor, context: TrainContext, size: int = 16) -> NDArray[np.uint8]:
     """Latents (n, 4, h, w) to pictures (n, 8h, 8w, 3) uint8, `size` at a time."""
     found = []
     for i in range(0, len(latents), size):
-        batch = latents[i : i + size].to(workshop.device, memory_format=torch.channels_last)
-        with torch.no_grad(), workshop.autocast():
+        batch = latents[i : i + size].to(context.device, memory_format=torch.channels_last)
+        with torch.no_grad(), context.autocast():
             found.append(as_pictures(network.decode(batch)))
     return np.concatenate(found)
 
@@ -134,12 +134,12 @@ class AutoencoderStage(Stage):
     noise = 0.04  # on the latents: near ones must mean near pictures, since the UNet's are never exact
     face, hair = 5.0, 9.0  # how much more their pixels weigh
 
-    def __init__(self, workshop: Workshop, size: int = 30_000):
-        super().__init__(workshop)
+    def __init__(self, context: TrainContext, size: int = 30_000):
+        super().__init__(context)
         world = World(seed=1)
-        self.portrait_data = Pictures(workshop.folder, world, 1, size)
-        self.group_data = Pictures(workshop.folder, world, 2, size // 2)
-        self.held_out = Pictures(workshop.folder, World(seed=2, held_out_people=True), 1, 500)
+        self.portrait_data = Pictures(context.folder, world, 1, size)
+        self.group_data = Pictures(context.folder, world, 2, size // 2)
+        self.held_out = Pictures(context.folder, World(seed=2, held_out_people=True), 1, 500)
 
     def network(self) -> nn.Module:
         return Autoencoder()
@@ -175,7 +175,7 @@ class AutoencoderStage(Stage):
                 y, x = self._corner(truth.box[i, who], shape, rng)
                 images.append(shown[i, y : y + CROP, x : x + CROP])
                 weights.append(weight[i, :, y : y + CROP, x : x + CROP])
-        device = self.workshop.device
+        device = self.context.device
         return as_input(np.stack(images), device), torch.from_numpy(np.stack(weights)).to(device)
 
     def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
@@ -198,15 +198,15 @@ class AutoencoderStage(Stage):
         portraits = self.held_out.take(np.arange(16))[0]
         groups = self.group_data.take(np.arange(4))[0]
         for true in (portraits[:8], portraits[8:], groups):
-            made = decode(network, encode(network, true, self.workshop), self.workshop)
+            made = decode(network, encode(network, true, self.context), self.context)
             rows += [np.concatenate(list(true), 1), np.concatenate(list(made), 1)]
         return figures.grid(rows, 1)
 
     def measures(self, network: nn.Module) -> dict[str, float]:
         assert isinstance(network, Autoencoder)
         true, truth = self.held_out.take(np.arange(min(200, self.held_out.size)))
-        latents = encode(network, true, self.workshop)
-        wrong = (decode(network, latents, self.workshop).astype(np.float32) - true) / 255
+        latents = encode(network, true, self.context)
+        wrong = (decode(network, latents, self.context).astype(np.float32) - true) / 255
         inside = self._weight(truth, (128, 128))[:, 0, :, :, None] > 1
         psnr = -10 * np.log10(np.square(wrong).mean())
         faces = -10 * np.log10(np.square(wrong).mean(where=np.broadcast_to(inside, wrong.shape)))

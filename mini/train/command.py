@@ -14,13 +14,13 @@ from . import ship
 from .autoencoder import AutoencoderStage
 from .face_pack import FacePackStage
 from .judge import JudgeStage
-from .loop import Stage, Training, Workshop, half_is_quicker
+from .stage import Stage, TrainContext, Training, half_is_quicker
 from .text import TextStage
 from .unet import UNetStage
 from .vision import VisionStage
 
 # In the order in which they are trained: each may use what those before it stored.
-STAGES: dict[str, Callable[[Workshop], Stage]] = {
+STAGES: dict[str, Callable[[TrainContext], Stage]] = {
     stage.name: stage for stage in (AutoencoderStage, JudgeStage, VisionStage, TextStage, UNetStage, FacePackStage)
 }
 
@@ -70,15 +70,15 @@ def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sets", type=int, default=130, metavar="PEOPLE", help="for the reconfiguration stage")
 
 
-def _ship(workshop: Workshop, folder: Path) -> int:
+def _ship(context: TrainContext, folder: Path) -> int:
     try:
-        ship.ship(workshop, folder)
+        ship.ship(context, folder)
     except ValueError as error:  # a stage that has not been trained
         print(error, file=sys.stderr)
         return 1
-    ship.show(workshop, folder.parent / "pictures")
+    ship.show(context, folder.parent / "pictures")
     card = folder.parent / "MODEL_CARD.md"
-    card.write_text(ship.card(workshop, folder, ship.measure(workshop, folder)), "utf-8")
+    card.write_text(ship.card(context, folder, ship.measure(context, folder)), "utf-8")
     print(card)
     return 0
 
@@ -110,15 +110,15 @@ def run(arguments: argparse.Namespace) -> int:
         ship.restore(arguments.shipped, folder)
         return 0
     if arguments.command == "ship":
-        return _ship(Workshop(folder), arguments.to)
+        return _ship(TrainContext(folder), arguments.to)
     device = torch.device(arguments.device)
     half = arguments.precision == "bfloat16" or (arguments.precision == "auto" and half_is_quicker(device))
-    workshop = Workshop(folder, arguments.seed, device, half)
+    context = TrainContext(folder, arguments.seed, device, half)
     precision, threads = "bfloat16" if half else "float32", torch.get_num_threads()
     print(f"process {os.getpid()}, {device}, {precision}, {threads} threads, {folder}", flush=True)
     for name in [arguments.stage] if arguments.stage else STAGES:
         try:
-            training = Training(STAGES[name](workshop), lambda line: print(line, flush=True))
+            training = Training(STAGES[name](context), lambda line: print(line, flush=True))
         except ValueError as error:  # a stage whose inputs are missing
             print(error, file=sys.stderr)
             return 1

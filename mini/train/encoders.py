@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from ..networks import ROW_IDS, TEXT, VISION, as_seen
-from .loop import Workshop
+from .stage import TrainContext
 from .words import words
 
 # torch's fused attention is slow backwards on a CPU.
@@ -65,15 +65,15 @@ def kept(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if "position_ids" not in name}
 
 
-def load_vision(workshop: Workshop) -> nn.Module:
+def load_vision(context: TrainContext) -> nn.Module:
     network = vision_model()
-    network.load_state_dict(workshop.stored("vision"))
-    return network.to(workshop.device).eval().requires_grad_(False)
+    network.load_state_dict(context.stored("vision"))
+    return network.to(context.device).eval().requires_grad_(False)
 
 
-def load(workshop: Workshop) -> Encoders:
+def load(context: TrainContext) -> Encoders:
     network = Encoders()
-    text = workshop.stored("text")
+    text = context.stored("text")
     network.text.load_state_dict({name: tensor for name, tensor in text.items() if name != ROW_IDS})
-    network.vision.load_state_dict(workshop.stored("vision"))
-    return network.to(workshop.device).eval().requires_grad_(False)
+    network.vision.load_state_dict(context.stored("vision"))
+    return network.to(context.device).eval().requires_grad_(False)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from .. import networks
-from . import host, ship
+from . import comfyui, ship
 
 _WIDTHS = tuple(networks.UNET["model_channels"] * times for times in networks.UNET["channel_mult"])
 
@@ -30,7 +30,7 @@ def export(weights: Path, folder: Path) -> None:
     DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     ).save_pretrained(folder / "scheduler")
-    CLIPTokenizer.from_pretrained(host.folder() / "comfy" / "sd1_tokenizer").save_pretrained(folder / "tokenizer")
+    CLIPTokenizer.from_pretrained(comfyui.folder() / "comfy" / "sd1_tokenizer").save_pretrained(folder / "tokenizer")
     size = networks.VISION["image_size"]
     preprocessing = {
         "crop_size": {"height": size, "width": size}, "size": {"shortest_edge": size}, "do_center_crop": True,

@@ -15,8 +15,8 @@ from . import figures
 from .face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
 from .face_networks import ANCHORS, LANDMARK_CUT, RECOGNITION_CUT, STRIDES, Detector, FacePack, write_pack
 from .judge import Gallery, PictureMap, misnamed, told_apart, true_kinds
-from .loop import Stage, Workshop
 from .pictures import Pictures, Truth, numbers_of, turns
+from .stage import Stage, TrainContext
 
 CANVAS = 320
 LARGEST = (72.0, 144.0, 1e9)  # a face's side in pixels, for each of STRIDES
@@ -44,17 +44,17 @@ class FacePackStage(Stage):
     clip = 10.0
     canvases, people, views = 8, 10, 4
 
-    def __init__(self, workshop: Workshop, size: int = 24_000):
-        super().__init__(workshop)
+    def __init__(self, context: TrainContext, size: int = 24_000):
+        super().__init__(context)
         world = World(seed=1)
-        self.gallery = Pictures(workshop.folder, Gallery(seed=11), 1, size)
+        self.gallery = Pictures(context.folder, Gallery(seed=11), 1, size)
         self.shown = [
-            Pictures(workshop.folder, world, 1, size // 2), Pictures(workshop.folder, world, 2, size // 4),
-            Pictures(workshop.folder, world, 3, size // 16),
+            Pictures(context.folder, world, 1, size // 2), Pictures(context.folder, world, 2, size // 4),
+            Pictures(context.folder, world, 3, size // 16),
         ]  # fmt: skip
-        self.held_out = Pictures(workshop.folder, Gallery(seed=12, held_out_people=True), 1, 500)
+        self.held_out = Pictures(context.folder, Gallery(seed=12, held_out_people=True), 1, 500)
         strangers = World(seed=13, held_out_people=True)
-        self.held_out_groups = [Pictures(workshop.folder, strangers, count, 100) for count in (2, 3)]
+        self.held_out_groups = [Pictures(context.folder, strangers, count, 100) for count in (2, 3)]
 
     def network(self) -> nn.Module:
         pack = FacePack()
@@ -113,7 +113,7 @@ class FacePackStage(Stage):
 
     def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, FacePack)
-        device = self.workshop.device
+        device = self.context.device
         chance = np.random.default_rng(rng.initial_seed())
         portraits, pairs, trios = self.shown
         half = self.canvases // 2
@@ -157,7 +157,7 @@ class FacePackStage(Stage):
     def _detection(
         self, detector: Detector, canvases: list[tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]]
     ) -> Tensor:
-        device = self.workshop.device
+        device = self.context.device
         maps = detector.maps(as_seen([image for image, *_ in canvases], device))
         loss = torch.zeros((), device=device)
         total = 0
@@ -268,7 +268,7 @@ class FacePackStage(Stage):
         assert isinstance(network, FacePack)
         images, truth = self.held_out.take(np.arange(0, 64, 4))
         cuts, *_ = self._faces(images, truth, np.random.default_rng(0))
-        said = network.landmarks(as_seen(cuts, self.workshop.device))[0].float().cpu().numpy().reshape(-1, 106, 2)
+        said = network.landmarks(as_seen(cuts, self.context.device))[0].float().cpu().numpy().reshape(-1, 106, 2)
         for cut, points in zip(cuts, said, strict=True):
             for x, y in np.clip((points + 1) * LANDMARK_CUT / 2, 0, LANDMARK_CUT - 1).astype(int):
                 cut[y, x] = (255, 0, 0)
@@ -287,7 +287,7 @@ def _overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return both / float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - both)
 
 
-def load(workshop: Workshop) -> FacePack:
+def load(context: TrainContext) -> FacePack:
     pack = FacePack()
-    pack.load_state_dict(workshop.stored("face-pack"))
+    pack.load_state_dict(context.stored("face-pack"))
     return pack.eval().requires_grad_(False)

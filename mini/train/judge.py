@@ -20,8 +20,8 @@ from ..world.person import CHOICES, NUMBERS
 from ..world.world import Sample, World
 from . import figures
 from .autoencoder import as_input
-from .loop import Stage, Workshop
 from .pictures import NAMES, Pictures, Truth, numbers_of, turns
+from .stage import Stage, TrainContext
 
 CELL = 8  # pixels of a picture for each of the scene network's places
 CUT, AROUND = 96, 1.9  # a face's cut in pixels, and its side in lengths of the box's longer side
@@ -173,34 +173,36 @@ class Verdict:
     embedding: NDArray[np.float32]
 
 
-def judge_scenes(judge: Judge, images: NDArray[np.uint8], workshop: Workshop) -> tuple[NDArray[np.int64], list[Tensor]]:
+def judge_scenes(
+    judge: Judge, images: NDArray[np.uint8], context: TrainContext
+) -> tuple[NDArray[np.int64], list[Tensor]]:
     """Of pictures (n, H, W, 3): the places (n,), and each one's face boxes (k, 4) in pixels, left to right."""
     places: list[Tensor] = []
     boxes: list[Tensor] = []
-    with torch.no_grad(), workshop.autocast():
+    with torch.no_grad(), context.autocast():
         for i in range(0, len(images), 32):
-            place, cells = judge.scene(as_input(images[i : i + 32], workshop.device))
+            place, cells = judge.scene(as_input(images[i : i + 32], context.device))
             places.append(place.argmax(1).cpu())
             boxes += [found.cpu() for found in find_faces(cells)]
     return torch.cat(places).numpy(), boxes
 
 
-def judge_faces(judge: Judge, images: NDArray[np.uint8], boxes: Tensor, workshop: Workshop) -> Verdict:
+def judge_faces(judge: Judge, images: NDArray[np.uint8], boxes: Tensor, context: TrainContext) -> Verdict:
     """Of faces: pictures (k, H, W, 3), one for each box (k, 4)."""
     found = []
-    with torch.no_grad(), workshop.autocast():
+    with torch.no_grad(), context.autocast():
         for i in range(0, len(images), 32):
-            cuts = cut(as_input(images[i : i + 32], workshop.device), boxes[i : i + 32].to(workshop.device))
+            cuts = cut(as_input(images[i : i + 32], context.device), boxes[i : i + 32].to(context.device))
             found.append(judge.face(cuts))
     kinds = {name: torch.cat([kind[name] for kind, *_ in found]).argmax(1).cpu().numpy() for name in KINDS}
     numbers, turned, embedding = (torch.cat([row[k] for row in found]).float().cpu().numpy() for k in (1, 2, 3))
     return Verdict(kinds, numbers, np.float32(POSE_SCALE) * turned, embedding)
 
 
-def load(workshop: Workshop) -> Judge:
+def load(context: TrainContext) -> Judge:
     judge = Judge()
-    judge.load_state_dict(workshop.stored("judge"))
-    return judge.to(workshop.device).eval().requires_grad_(False)
+    judge.load_state_dict(context.stored("judge"))
+    return judge.to(context.device).eval().requires_grad_(False)
 
 
 def true_kinds(truth: Truth) -> dict[str, NDArray[np.int64]]:
@@ -247,14 +249,14 @@ class JudgeStage(Stage):
     people, groups = 10, 6  # a step: each person four times, groups of two
     temperature = 0.1
 
-    def __init__(self, workshop: Workshop, size: int = 24_000):
-        super().__init__(workshop)
-        self.gallery = Pictures(workshop.folder, Gallery(seed=11), 1, size)
-        self.pairs = Pictures(workshop.folder, World(seed=1), 2, size // 4)
-        self.trios = Pictures(workshop.folder, World(seed=1), 3, size // 16)
-        self.held_out = Pictures(workshop.folder, Gallery(seed=12, held_out_people=True), 1, 500)
-        self.held_out_pairs = Pictures(workshop.folder, World(seed=2, held_out_people=True), 2, 100)
-        self.held_out_trios = Pictures(workshop.folder, World(seed=2, held_out_people=True), 3, 100)
+    def __init__(self, context: TrainContext, size: int = 24_000):
+        super().__init__(context)
+        self.gallery = Pictures(context.folder, Gallery(seed=11), 1, size)
+        self.pairs = Pictures(context.folder, World(seed=1), 2, size // 4)
+        self.trios = Pictures(context.folder, World(seed=1), 3, size // 16)
+        self.held_out = Pictures(context.folder, Gallery(seed=12, held_out_people=True), 1, 500)
+        self.held_out_pairs = Pictures(context.folder, World(seed=2, held_out_people=True), 2, 100)
+        self.held_out_trios = Pictures(context.folder, World(seed=2, held_out_people=True), 3, 100)
 
     def network(self) -> nn.Module:
         return Judge()
@@ -273,7 +275,7 @@ class JudgeStage(Stage):
 
     def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, Judge)
-        device, views = self.workshop.device, 4
+        device, views = self.context.device, 4
         sets = numbers_of(step, self.people, self.gallery.size // views)
         three, turn = turns(step, 4)
         groups = self.trios if three else self.pairs
@@ -331,7 +333,7 @@ class JudgeStage(Stage):
         said: dict[str, float] = {}
         images, truth = self.held_out.take(np.arange(self.held_out.size))
         images = again(images)
-        verdict = judge_faces(judge, images, torch.from_numpy(truth.box[:, 0]), self.workshop)
+        verdict = judge_faces(judge, images, torch.from_numpy(truth.box[:, 0]), self.context)
         for name, true in true_kinds(truth).items():
             said[name] = float((verdict.kinds[name] == true)[true >= 0].mean())
         apart = np.abs(verdict.pose - truth.pose[:, 0])
@@ -340,7 +342,7 @@ class JudgeStage(Stage):
         said["likeness"], said["likeness_of_others"] = likeness(verdict.embedding, truth.persons[:, 0])
         right = []
         for pictures, shown in ((images, truth), *((again(p), t) for p, t in self._held_out_groups())):
-            places, boxes = judge_scenes(judge, pictures, self.workshop)
+            places, boxes = judge_scenes(judge, pictures, self.context)
             right += [
                 (place == there, len(found) == shown.box.shape[1])
                 for place, there, found in zip(places, shown.place, boxes, strict=True)
@@ -359,11 +361,11 @@ class JudgeStage(Stage):
         """Held-out portraits, as found and judged."""
         assert isinstance(network, Judge)
         images = self.held_out.take(np.arange(0, 128, 4))[0].copy()
-        _, boxes = judge_scenes(network, images, self.workshop)
+        _, boxes = judge_scenes(network, images, self.context)
         for image, found in zip(images, boxes, strict=True):
             if not len(found):
                 continue
-            verdict = judge_faces(network, image[None], found[:1], self.workshop)
+            verdict = judge_faces(network, image[None], found[:1], self.context)
             x0, y0, x1, y1 = (round(float(x)) for x in found[0])
             cv2.rectangle(image, (x0, y0), (x1, y1), (255, 0, 0), 1)
             text = f"{NAMES[verdict.kinds['expression'][0]]} {verdict.pose[0, 1]:.0f}"

@@ -17,9 +17,9 @@ from torch import Tensor
 from . import encoders
 from . import judge as judges
 from .autoencoder import as_input
-from .loop import Workshop
 from .pictures import NAMES
 from .ship import as_shipped
+from .stage import TrainContext
 from .words import words
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
@@ -27,8 +27,8 @@ HEIGHT = 128  # pixels of the pictures that the networks know
 _CELLS = 16  # the scene network halves a picture so often that its sides are multiples of this
 
 
-class Shipped(Workshop):
-    """A workshop whose stages hold what ships in its folder."""
+class Shipped(TrainContext):
+    """A context whose stages hold what ships in its folder."""
 
     def stored(self, stage: str) -> dict[str, Tensor]:
         return as_shipped(self.folder, stage)
@@ -50,9 +50,9 @@ class MiniatureJudge:
     Its embeddings are the judge's own, not the face pack's that identities are made from.
     """
 
-    def __init__(self, workshop: Workshop, fingerprint: str):
-        self._workshop, self.fingerprint = workshop, fingerprint
-        self._judge, self._encoders = judges.load(workshop), encoders.load(workshop)
+    def __init__(self, context: TrainContext, fingerprint: str):
+        self._workshop, self.fingerprint = context, fingerprint
+        self._judge, self._encoders = judges.load(context), encoders.load(context)
 
     def faces(self, image: NDArray[np.uint8]) -> Sequence[Seen]:
         """All faces, left to right."""

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from ..networks import VISION
 from ..quantize import keep, widen
-from . import autoencoder, encoders, face_pack, figures, host, judge
+from . import autoencoder, comfyui, encoders, face_pack, figures, judge
 from .autoencoder import AutoencoderStage
 from .face_networks import read_pack, write_pack
 from .face_pack import FacePackStage
 from .judge import JudgeStage
-from .loop import RECORD, Workshop, read_record, write_record
+from .stage import RECORD, TrainContext, read_record, write_record
 from .text import TextStage
 from .unet import UNetStage
 
@@ -35,18 +35,18 @@ WHAT = {
 }
 
 
-def ship(workshop: Workshop, folder: Path) -> None:
+def ship(context: TrainContext, folder: Path) -> None:
     """Write `<name>.safetensors` for each network, and the face pack's ONNX files in a folder of their own.
 
     Raises ValueError when a network has not been trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in NETWORKS:
-        save_file(keep(workshop.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
+        save_file(keep(context.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
     (folder / "vision.json").write_text(json.dumps(VISION, indent=2) + "\n")
-    write_pack(face_pack.load(workshop), folder / PACK)
+    write_pack(face_pack.load(context), folder / PACK)
     for name in WHAT:
-        record = read_record(workshop.folder / name / RECORD)
+        record = read_record(context.folder / name / RECORD)
         if record is not None:
             write_record(_record(folder, name), record)
 
@@ -82,12 +82,12 @@ def _record(folder: Path, name: str) -> Path:
     return folder.parent / "records" / f"{name}.json"
 
 
-def show(workshop: Workshop, folder: Path) -> None:
+def show(context: TrainContext, folder: Path) -> None:
     """Write each stage's loss curves and samples as small pictures: `<stage>-curves.webp`, `<stage>-samples.webp`."""
     folder.mkdir(parents=True, exist_ok=True)
     for stage in WHAT:
         for kind in ("curves", "samples"):
-            drawn = workshop.folder / stage / f"{kind}.png"
+            drawn = context.folder / stage / f"{kind}.png"
             if drawn.exists():  # encoders have no samples, and what was restored has none
                 figures.as_webp(drawn, folder / f"{stage}-{kind}.webp")
 
@@ -112,19 +112,19 @@ def restore(folder: Path, checkpoints: Path) -> None:
     save_file(read_pack(folder / PACK).state_dict(), checkpoints / PACK / "weights.safetensors")
 
 
-def restored(workshop: Workshop, folder: Path, scratch: Path) -> Workshop:
-    """A workshop in which the stages' stored weights are the shipped ones, so that what is measured is what ships."""
+def restored(context: TrainContext, folder: Path, scratch: Path) -> TrainContext:
+    """A context in which the stages' stored weights are the shipped ones, so that what is measured is what ships."""
     restore(folder, scratch)
-    for drawn in workshop.folder.glob("pictures-*"):
+    for drawn in context.folder.glob("pictures-*"):
         (scratch / drawn.name).symlink_to(drawn)
-    return replace(workshop, folder=scratch)
+    return replace(context, folder=scratch)
 
 
-def measure(workshop: Workshop, folder: Path, quick: bool = False) -> dict[str, dict[str, float]]:
+def measure(context: TrainContext, folder: Path, quick: bool = False) -> dict[str, dict[str, float]]:
     """What the shipped networks in `folder` get right on held-out people, by network; `quick` for a first look."""
     with tempfile.TemporaryDirectory() as scratch:
-        shop = restored(workshop, folder, Path(scratch))
-        coder, judging, unet = autoencoder.load(shop), judge.load(shop), host.unet()
+        shop = restored(context, folder, Path(scratch))
+        coder, judging, unet = autoencoder.load(shop), judge.load(shop), comfyui.unet()
         unet.load_state_dict(shop.stored("unet"))
         unet = unet.to(shop.device).eval().requires_grad_(False)
 
@@ -150,7 +150,7 @@ def measure(workshop: Workshop, folder: Path, quick: bool = False) -> dict[str, 
             }
 
 
-def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]) -> str:
+def card(context: TrainContext, folder: Path, measured: dict[str, dict[str, float]]) -> str:
     """The model card, in Markdown."""
     lines = [
         "# The miniature's networks",
@@ -167,7 +167,7 @@ def card(workshop: Workshop, folder: Path, measured: dict[str, dict[str, float]]
     for name, what in WHAT.items():
         files = [folder / f"{name}.safetensors"] if name in NETWORKS else sorted((folder / name).iterdir())
         size = sum(file.stat().st_size for file in files)
-        count = sum(tensor.numel() for tensor in workshop.stored(name).values())
+        count = sum(tensor.numel() for tensor in context.stored(name).values())
         record = read_record(_record(folder, name))
         if record is None:
             raise ValueError(f"expected {_record(folder, name)}: ship writes it")

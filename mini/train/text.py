@@ -18,8 +18,8 @@ from ..networks import CONTEXT, ROW_IDS
 from ..world.world import World
 from . import encoders, pictures
 from .autoencoder import as_input
-from .loop import Stage, Workshop
 from .pictures import Pictures, numbers_of
+from .stage import Stage, TrainContext
 from .vision import contrast
 from .words import SAYINGS, SPOKEN_OF, said_in, words
 
@@ -86,21 +86,19 @@ class TextStage(Stage):
     channels_last = False
     batch = 64
 
-    def __init__(self, workshop: Workshop, size: int = 12_000):
-        super().__init__(workshop)
-        self.vision = encoders.load_vision(workshop)
+    def __init__(self, context: TrainContext, size: int = 12_000):
+        super().__init__(context)
+        self.vision = encoders.load_vision(context)
         world = World(seed=1)
-        self.data = [
-            Pictures(workshop.folder, world, count, size // share) for count, share in ((1, 1), (2, 2), (3, 6))
-        ]
-        self.held_out = Pictures(workshop.folder, World(seed=2, held_out_people=True), 1, 500)
+        self.data = [Pictures(context.folder, world, count, size // share) for count, share in ((1, 1), (2, 2), (3, 6))]
+        self.held_out = Pictures(context.folder, World(seed=2, held_out_people=True), 1, 500)
         self._seen = lru_cache(maxsize=512)(self._shard)
 
     def _shard(self, source: Pictures, shard: int) -> Tensor:
         """(n, 128): the image encoder's vectors of a shard's pictures."""
         images = np.array(source.shard(shard)[0])
-        with torch.no_grad(), self.workshop.autocast():
-            inputs = [as_input(images[i : i + 50], self.workshop.device) for i in range(0, len(images), 50)]
+        with torch.no_grad(), self.context.autocast():
+            inputs = [as_input(images[i : i + 50], self.context.device) for i in range(0, len(images), 50)]
             return torch.cat([encoders.see(self.vision, part)[1] for part in inputs]).float()
 
     def network(self) -> nn.Module:
@@ -117,7 +115,7 @@ class TextStage(Stage):
         tokens = said.batch(captions)
         # Words that no caption uses must do no harm: some of the known ones are made unknown.
         missed = (torch.rand(tokens.shape, generator=rng) < 0.02) & (tokens != said.end) & (tokens != said.start)
-        tokens = tokens.masked_fill(missed, said.unknown).to(self.workshop.device)
+        tokens = tokens.masked_fill(missed, said.unknown).to(self.context.device)
         states, vectors = encoders.read(network.text, tokens)
         alike = contrast(network.logit_scale, seen, vectors)
         told = network.told(states, tokens, captions, rng)
@@ -126,9 +124,9 @@ class TextStage(Stage):
     def captions_told(self, text: nn.Module) -> dict[str, float]:
         """How often a held-out picture's own caption is the nearest of 100."""
         images, truth = self.held_out.take(np.arange(min(200, self.held_out.size)))
-        with torch.no_grad(), self.workshop.autocast():
-            _, seen = encoders.see(self.vision, as_input(images, self.workshop.device))
-            _, texts = encoders.read(text, words().batch(truth.caption.tolist()).to(self.workshop.device))
+        with torch.no_grad(), self.context.autocast():
+            _, seen = encoders.see(self.vision, as_input(images, self.context.device))
+            _, texts = encoders.read(text, words().batch(truth.caption.tolist()).to(self.context.device))
         near = F.normalize(seen.float(), dim=1) @ F.normalize(texts.float(), dim=1).T
         crowds = [near[i : i + 100, i : i + 100] for i in range(0, len(near), 100)]
         own = [crowd.argmax(1).cpu() == torch.arange(len(crowd)) for crowd in crowds]
@@ -141,8 +139,8 @@ class TextStage(Stage):
         world = World(seed=2, held_out_people=True, silence=0.0)
         for count in (1, 2, 3):
             captions = [world.sample(i, count).caption for i in range(200)]
-            tokens = words().batch(captions).to(self.workshop.device)
-            with torch.no_grad(), self.workshop.autocast():
+            tokens = words().batch(captions).to(self.context.device)
+            with torch.no_grad(), self.context.autocast():
                 own = encoders.read(network.text, tokens)[0][:, -1].float()
             for name, true in said_in(captions).items():
                 if (true >= 0).any():

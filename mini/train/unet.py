@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES, Look, view_of
 from ..world.caption import parse as parse_caption
 from ..world.world import World
-from . import autoencoder, encoders, figures, host, judge, pictures
-from .loop import Stage, Workshop
+from . import autoencoder, comfyui, encoders, figures, judge, pictures
 from .pictures import NAMES, Pictures, numbers_of, turns, write_whole
+from .stage import Stage, TrainContext
 from .words import words
 
 TIMES = 1000
 CELL = 8  # pixels of a picture for each of a latent's cells
 ASKED = {"colour": CLOTHES_COLOURS, "garment": GARMENTS, "expression": NAMES}  # by the judge's numbers
-OPTIONS = {"optimized_attention_override": host.attention}
+OPTIONS = {"optimized_attention_override": comfyui.attention}
 
 
 def alphas() -> Tensor:
@@ -33,8 +33,8 @@ def alphas() -> Tensor:
 class Latents:
     """Pictures as latents, kept beside the pictures and encoded when first asked for."""
 
-    def __init__(self, source: Pictures, network: autoencoder.Autoencoder, digest: str, workshop: Workshop):
-        self.source, self._network, self._workshop = source, network, workshop
+    def __init__(self, source: Pictures, network: autoencoder.Autoencoder, digest: str, context: TrainContext):
+        self.source, self._network, self._workshop = source, network, context
         self.folder = source.folder / f"latents-{digest}"
         self._shard = lru_cache(maxsize=512)(self._open)
 
@@ -74,22 +74,22 @@ def sample(
     reader: encoders.Encoders,
     captions: Sequence[str],
     size: tuple[int, int],
-    workshop: Workshop,
+    context: TrainContext,
     steps: int = 20,
     guidance: float = 7.0,
     seed: int = 0,
 ) -> Tensor:
     """Latents (n, 4, *size) drawn from noise by DDIM with classifier-free guidance."""
-    device, left = workshop.device, alphas()
+    device, left = context.device, alphas()
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn((len(captions), 4, *size), generator=rng).to(device)
-    with workshop.autocast():
-        context = reader.states(words().batch([*captions, *[""] * len(captions)]).to(device))[0]
+    with context.autocast():
+        states = reader.states(words().batch([*captions, *[""] * len(captions)]).to(device))[0]
         times = torch.linspace(TIMES - 1, 0, steps + 1).round().long()[:-1].tolist()
         for now, then in zip(times, [*times[1:], -1], strict=True):
             a, b = float(left[now]), float(left[then]) if then >= 0 else 1.0
             at = torch.full((2 * len(x),), now, device=device)
-            asked, plain = network(torch.cat([x, x]), at, context, transformer_options=OPTIONS).float().chunk(2)
+            asked, plain = network(torch.cat([x, x]), at, states, transformer_options=OPTIONS).float().chunk(2)
             noise = plain + guidance * (asked - plain)
             picture = (x - (1 - a) ** 0.5 * noise) / a**0.5
             x = b**0.5 * picture + (1 - b) ** 0.5 * noise
@@ -137,21 +137,21 @@ class UNetStage(Stage):
         10.0  # up to which times weigh more, the less signal they have left: there heads, views, faces are laid out
     )
 
-    def __init__(self, workshop: Workshop, size: int = 12_000):
-        super().__init__(workshop)
-        stored = workshop.folder / "autoencoder" / "weights.safetensors"
-        self.autoencoder, self.reader = autoencoder.load(workshop), encoders.load(workshop)
+    def __init__(self, context: TrainContext, size: int = 12_000):
+        super().__init__(context)
+        stored = context.folder / "autoencoder" / "weights.safetensors"
+        self.autoencoder, self.reader = autoencoder.load(context), encoders.load(context)
         self.data = [
-            Latents(Pictures(workshop.folder, World(seed=1), count, share), self.autoencoder, _digest(stored), workshop)
+            Latents(Pictures(context.folder, World(seed=1), count, share), self.autoencoder, _digest(stored), context)
             for count, share in ((1, size), (2, size // 2), (3, size // 6))
         ]
-        self._left = alphas().to(workshop.device)
+        self._left = alphas().to(context.device)
 
     def network(self) -> nn.Module:
-        return host.unet()
+        return comfyui.unet()
 
     def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
-        device = self.workshop.device
+        device = self.context.device
         portraits, pairs, trios = self.data
         three, turn = turns(step, 3)
         found = {}
@@ -163,12 +163,12 @@ class UNetStage(Stage):
             dropped = torch.rand(size, generator=rng) < self.unsaid
             captions = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
             with torch.no_grad():
-                context = self.reader.states(words().batch(captions).to(device))[0]
+                states = self.reader.states(words().batch(captions).to(device))[0]
             times = torch.randint(TIMES, (size,), generator=rng).to(device)
             noise = torch.randn(true.shape, generator=rng).to(device)
             left = self._left[times][:, None, None, None]
             mixed = left.sqrt() * true.to(device) + (1 - left).sqrt() * noise
-            said = network(mixed, times, context, transformer_options=OPTIONS)
+            said = network(mixed, times, states, transformer_options=OPTIONS)
             weight = 1 + (self.face - 1) * on_faces(boxes, *true.shape[2:]).to(device)
             wrong = (weight * (said.float() - noise).square()).mean((1, 2, 3)) / weight.mean((1, 2, 3))
             signal = left.flatten()
@@ -184,10 +184,10 @@ class UNetStage(Stage):
     def drawn(self, network: nn.Module, captions: Sequence[str], size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
         """Pictures (n, H, W, 3) uint8 of the captions, by latents of this size."""
         latents = [
-            sample(network, self.reader, captions[i : i + 20], size, self.workshop, seed=seed + i)
+            sample(network, self.reader, captions[i : i + 20], size, self.context, seed=seed + i)
             for i in range(0, len(captions), 20)
         ]
-        return autoencoder.decode(self.autoencoder, torch.cat(latents), self.workshop)
+        return autoencoder.decode(self.autoencoder, torch.cat(latents), self.context)
 
     def _captions(self, count: int, number: int) -> list[str]:
         world = World(seed=2, held_out_people=True, silence=0.0)
@@ -205,9 +205,9 @@ class UNetStage(Stage):
         A person is looked for in their own column of the picture; one who is not there is wrong in everything.
         `_of_all` is over all pictures, each by the share of its people who are as asked.
         """
-        if not (self.workshop.folder / "judge" / "weights.safetensors").exists():
+        if not (self.context.folder / "judge" / "weights.safetensors").exists():
             return {}
-        judging = judge.load(self.workshop)
+        judging = judge.load(self.context)
         right: dict[str, list[float]] = {}
 
         def note(name: str, found: float) -> None:
@@ -216,14 +216,14 @@ class UNetStage(Stage):
         for count, number in zip((1, 2, 3), numbers, strict=True):
             captions = self._captions(count, number)
             images = self.drawn(network, captions, (16, 16 if count == 1 else 32), 100 + count)
-            places, boxes = judge.judge_scenes(judging, images, self.workshop)
+            places, boxes = judge.judge_scenes(judging, images, self.context)
             for image, caption, place, found in zip(images, captions, places, boxes, strict=True):
                 ask = parse_caption(caption)
                 note("place", PLACES[place] == ask.place)
                 note("count", len(found) == count)
                 verdict = None
                 if len(found):
-                    verdict = judge.judge_faces(judging, np.stack([image] * len(found)), found, self.workshop)
+                    verdict = judge.judge_faces(judging, np.stack([image] * len(found)), found, self.context)
                 columns = in_columns(found, count, image.shape[1])
                 told = [as_asked(look, verdict, i) for look, i in zip(ask.people, columns, strict=True)]
                 for name, is_right in (item for person in told for item in person.items()):

@@ -19,8 +19,8 @@ from ..world.world import World
 from .autoencoder import as_input
 from .encoders import Encoders, kept
 from .judge import misnamed, true_kinds
-from .loop import Stage, Workshop
 from .pictures import Pictures, Truth
+from .stage import Stage, TrainContext
 from .words import words
 
 SHIFT = 8  # pixels that a batch may be moved by: patches would else know 12,000 pictures by heart
@@ -83,20 +83,20 @@ class VisionStage(Stage):
     weight_decay = 0.05
     batch = 48
 
-    def __init__(self, workshop: Workshop, size: int = 12_000):
-        super().__init__(workshop)
+    def __init__(self, context: TrainContext, size: int = 12_000):
+        super().__init__(context)
         world, held_out = World(seed=1), World(seed=2, held_out_people=True)
-        self.portraits = Pictures(workshop.folder, world, 1, size)
-        self.pairs = Pictures(workshop.folder, world, 2, size // 2)
-        self.trios = Pictures(workshop.folder, world, 3, size // 6)
-        self.held_out = Pictures(workshop.folder, held_out, 1, 500)
+        self.portraits = Pictures(context.folder, world, 1, size)
+        self.pairs = Pictures(context.folder, world, 2, size // 2)
+        self.trios = Pictures(context.folder, world, 3, size // 6)
+        self.held_out = Pictures(context.folder, held_out, 1, 500)
 
     def network(self) -> nn.Module:
         return Pupils()
 
     def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, Pupils)
-        device = self.workshop.device
+        device = self.context.device
         # Of sixteen steps one shows groups of two and one shows groups of three.
         data, turn = {1: (self.pairs, step // 16), 9: (self.trios, step // 16)}.get(step % 16, (self.portraits, step))
         images, truth = data.batch(turn, self.batch)
@@ -122,8 +122,8 @@ class VisionStage(Stage):
         """Factors and expressions named right; how far pose and points are off: medians, in degrees and pixels."""
         assert isinstance(network, Pupils)
         images, truth = self.held_out.take(np.arange(min(200, self.held_out.size)))
-        with torch.no_grad(), self.workshop.autocast():
-            named, pose, points = network.reader(network.seen(as_input(images, self.workshop.device))[0])
+        with torch.no_grad(), self.context.autocast():
+            named, pose, points = network.reader(network.seen(as_input(images, self.context.device))[0])
         kinds = true_kinds(truth)
         guessed = {name: logits.argmax(1).cpu().numpy() for name, logits in named.items()}
         right = {name: float((guess == kinds[name])[kinds[name] >= 0].mean()) for name, guess in guessed.items()}

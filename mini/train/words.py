@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..networks import TEXT
 from ..world.caption import ADJECTIVES, CLOTHES_COLOURS, COUNTS, GARMENTS, PLACES, TILTS, VIEWS, WHERE, parse
-from . import host
+from . import comfyui
 
 LENGTH: int = TEXT["max_position_embeddings"]
 SPOKEN_OF = 1 + len(WHERE[3])  # the picture as a whole or somebody alone; then whoever stands left, middle, right
@@ -43,7 +43,7 @@ class Words:
     def __init__(self) -> None:
         from transformers import CLIPTokenizer
 
-        self._tokenizer = CLIPTokenizer.from_pretrained(str(host.folder() / "comfy" / "sd1_tokenizer"))
+        self._tokenizer = CLIPTokenizer.from_pretrained(str(comfyui.folder() / "comfy" / "sd1_tokenizer"))
         said = [*COUNTS.values(), *WHERE[3], *CLOTHES_COLOURS, *GARMENTS, *PLACES, *ADJECTIVES, *ADJECTIVES.values()]
         said += [*TILTS, *VIEWS, "in a expression", "the expression is", ","]
         start, *_, end = self._tokenizer("")["input_ids"]

@@ -14,10 +14,10 @@ from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights
 from dynamicid_pack.dynamicid_core.saa.regions import Region
 from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.dynamicid_core.training.anchoring import Anchoring
-from dynamicid_pack.dynamicid_core.training.base import Base, load_base
-from dynamicid_pack.dynamicid_core.training.recipe import AnchoringRecipe
+from dynamicid_pack.dynamicid_core.training.base_model import BaseNetworks, load_base_model
+from dynamicid_pack.dynamicid_core.training.config import AnchoringConfig
+from dynamicid_pack.dynamicid_core.training.denoise import predict_noise
 from dynamicid_pack.dynamicid_core.training.saa import SAA
-from dynamicid_pack.dynamicid_core.training.sampling import predicted
 from dynamicid_pack.mini.__main__ import main
 from torch import Tensor
 
@@ -39,15 +39,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def base(folder: Path) -> Base:
-    return load_base(folder)
+def base(folder: Path) -> BaseNetworks:
+    return load_base_model(folder)
 
 
 def apart(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def test_what_is_exported_computes_as_in_the_host(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_exported_computes_as_in_the_host(base: BaseNetworks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comfy.cli_args.args, "fp32_text_enc", True)  # else they are in half precision
     monkeypatch.setattr(comfy.cli_args.args, "fp32_vae", True)
     miniature = load_miniature()
@@ -66,7 +66,7 @@ def test_what_is_exported_computes_as_in_the_host(base: Base, monkeypatch: pytes
 
 @pytest.mark.parametrize(("gate", "threshold"), [(True, 0.3), (True, 0.0), (False, 0.3)])
 def test_diffusers_and_the_host_predict_the_same_noise(
-    miniature: Miniature, base: Base, gate: bool, threshold: float
+    miniature: Miniature, base: BaseNetworks, gate: bool, threshold: float
 ) -> None:
     torch.manual_seed(2)
     saa = SAA.of(base.unet, 4)
@@ -90,13 +90,13 @@ def test_diffusers_and_the_host_predict_the_same_noise(
     for (x, times, context, roles), expected in zip(given, calls.outputs, strict=True):
         tokens = torch.stack([person.negative_tokens if role == 1 else person.tokens for role in roles])
         with torch.no_grad():
-            found = predicted(base, x, times, context, tokens, gate, threshold)
-            nobody = predicted(base, x, times, context, None, gate, threshold)
+            found = predict_noise(base, x, times, context, tokens, gate, threshold)
+            nobody = predict_noise(base, x, times, context, None, gate, threshold)
         assert apart(found, expected) < 1e-4 < 1e-2 < apart(nobody, expected)
 
 
-def test_trained_weights_load_and_draw(miniature: Miniature, base: Base, tmp_path: Path) -> None:
-    recipe = AnchoringRecipe(tmp_path, tmp_path, tmp_path, steps=1, rank=4, hidden_dim=64, depth=1)
+def test_trained_weights_load_and_draw(miniature: Miniature, base: BaseNetworks, tmp_path: Path) -> None:
+    recipe = AnchoringConfig(tmp_path, tmp_path, tmp_path, steps=1, rank=4, hidden_dim=64, depth=1)
     stage = Anchoring(recipe, base, shards=None)  # type: ignore[arg-type]  # no step is taken
     stage.write(stage.trained, tmp_path / "anchoring.safetensors")
     loaded = load_dynamicid(tmp_path / "anchoring.safetensors")

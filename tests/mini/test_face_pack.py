@@ -10,8 +10,8 @@ from dynamicid_pack.mini.train import pictures
 from dynamicid_pack.mini.train.face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
 from dynamicid_pack.mini.train.face_networks import LANDMARK_CUT, STRIDES, FacePack, read_pack, write_pack
 from dynamicid_pack.mini.train.face_pack import CANVAS, FacePackStage, as_seen, load
-from dynamicid_pack.mini.train.loop import Training, Workshop
 from dynamicid_pack.mini.train.pictures import Pictures
+from dynamicid_pack.mini.train.stage import TrainContext, Training
 from dynamicid_pack.mini.world.world import World
 
 
@@ -28,8 +28,8 @@ def seen(tmp_path_factory):
         return Pictures(tmp_path_factory.mktemp("seen"), World(seed=4), 1, 16).take(np.arange(16))
 
 
-def small(workshop):
-    stage = FacePackStage(workshop, 128)
+def small(context):
+    stage = FacePackStage(context, 128)
     stage.steps, stage.warm_up, stage.canvases, stage.people = 2, 1, 2, 2
     stage.held_out.size = 8
     stage.picture = MethodType(lambda self, network: None, stage)
@@ -111,7 +111,7 @@ def test_the_truth_of_a_cut_gives_points_and_pose_as_insightface_computes_them(s
 
 
 def test_the_stage_resumes_exactly(tmp_path):
-    whole, parts = Workshop(tmp_path / "whole"), Workshop(tmp_path / "parts")
+    whole, parts = TrainContext(tmp_path / "whole"), TrainContext(tmp_path / "parts")
     Training(small(whole), lambda line: None).run()
     Training(small(parts), lambda line: None).run(until=1)
     Training(small(parts), lambda line: None).run()

@@ -9,7 +9,7 @@ from dynamicid_pack.mini.quantize import LARGE, keep, widen
 from dynamicid_pack.mini.train import pictures, ship
 from dynamicid_pack.mini.train.autoencoder import Autoencoder
 from dynamicid_pack.mini.train.face_networks import write_pack
-from dynamicid_pack.mini.train.loop import Training, Workshop
+from dynamicid_pack.mini.train.stage import TrainContext, Training
 from safetensors.torch import load_file, save_file
 
 from .test_face_pack import seasoned, small
@@ -55,24 +55,24 @@ def test_everything_ships_and_is_measured(tmp_path, host, monkeypatch):
     from .test_stages import BASE, quiet
 
     monkeypatch.setattr(pictures, "SHARD", 8)
-    workshop = Workshop(tmp_path / "trained")
+    context = TrainContext(tmp_path / "trained")
     for make in (*BASE.values(), small):
-        Training(make(workshop), quiet).run()
+        Training(make(context), quiet).run()
     out = tmp_path / "shipped"
-    ship.ship(workshop, out)
+    ship.ship(context, out)
     for name in ship.NETWORKS:
-        stored, kept = workshop.stored(name), ship.as_shipped(out, name)
+        stored, kept = context.stored(name), ship.as_shipped(out, name)
         assert kept.keys() == stored.keys()
         assert load_file(out / f"{name}.safetensors").keys() >= kept.keys()
-    measured = ship.measure(workshop, out, quick=True)
+    measured = ship.measure(context, out, quick=True)
     assert {"judge", "judge, on round trips", "unet", "face-pack"} <= measured.keys()
-    text = ship.card(workshop, out, measured)
+    text = ship.card(context, out, measured)
     assert "| unet |" in text and "12,634,244" in text and "## face-pack, on round trips" in text
-    again = ship.restored(Workshop(tmp_path / "empty"), out, tmp_path / "restored")
+    again = ship.restored(TrainContext(tmp_path / "empty"), out, tmp_path / "restored")
     ship.ship(again, tmp_path / "again")
     for file in (out / ship.PACK).iterdir():
         assert (tmp_path / "again" / ship.PACK / file.name).read_bytes() == file.read_bytes()
-    assert Training(BASE["unet"](again), quiet).step == Training(BASE["unet"](workshop), quiet).step
+    assert Training(BASE["unet"](again), quiet).step == Training(BASE["unet"](context), quiet).step
 
 
 def test_what_shipped_can_be_trained_from(tmp_path):
@@ -81,7 +81,7 @@ def test_what_shipped_can_be_trained_from(tmp_path):
     for name in ship.NETWORKS:
         save_file(keep(state), tmp_path / f"{name}.safetensors")
     assert main(["restore", "--checkpoints", str(tmp_path / "checkpoints"), "--from", str(tmp_path)]) == 0
-    found = Workshop(tmp_path / "checkpoints").stored("unet")
+    found = TrainContext(tmp_path / "checkpoints").stored("unet")
     assert found.keys() == state.keys()
     assert torch.allclose(found["layer.weight"], state["layer.weight"], atol=0.05)
 

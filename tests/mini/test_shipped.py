@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.training.base import load_base
-from dynamicid_pack.dynamicid_core.training.recipe import AnchoringRecipe, ReconfigurationRecipe, read_recipe
+from dynamicid_pack.dynamicid_core.training.base_model import load_base_model
+from dynamicid_pack.dynamicid_core.training.config import AnchoringConfig, ReconfigurationConfig, read_config
 from dynamicid_pack.dynamicid_core.training.shards import Shards
 from dynamicid_pack.mini.networks import CONTEXT
-from dynamicid_pack.mini.train import autoencoder, encoders, host, judge, pictures, ship
+from dynamicid_pack.mini.train import autoencoder, comfyui, encoders, judge, pictures, ship
 from dynamicid_pack.mini.train.face_pack import FacePackStage
 from dynamicid_pack.mini.train.judge import JudgeStage
-from dynamicid_pack.mini.train.loop import Workshop
 from dynamicid_pack.mini.train.people import MOTION_SILENCE, SILENCE
+from dynamicid_pack.mini.train.stage import TrainContext
 from dynamicid_pack.mini.train.unet import UNetStage
 from dynamicid_pack.mini.train.words import words
 from dynamicid_pack.mini.world.caption import ADJECTIVES, GARMENTS, Ask, write
@@ -40,27 +40,27 @@ def _small_shards() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """A workshop whose stages hold what ships."""
+def context(tmp_path_factory: pytest.TempPathFactory) -> TrainContext:
+    """A context whose stages hold what ships."""
     folder = tmp_path_factory.mktemp("shipped")
-    return ship.restored(Workshop(folder / "empty"), SHIPPED, folder)
+    return ship.restored(TrainContext(folder / "empty"), SHIPPED, folder)
 
 
 @pytest.fixture(scope="module")
-def stage(workshop: Workshop) -> JudgeStage:
-    stage = JudgeStage(workshop)
+def stage(context: TrainContext) -> JudgeStage:
+    stage = JudgeStage(context)
     stage.held_out.size, stage.held_out_pairs.size, stage.held_out_trios.size = FEW, 8, 8
     return stage
 
 
 @pytest.fixture(scope="module")
-def originals(workshop: Workshop, stage: JudgeStage) -> dict[str, float]:
-    return stage.report(judge.load(workshop))
+def originals(context: TrainContext, stage: JudgeStage) -> dict[str, float]:
+    return stage.report(judge.load(context))
 
 
-def _round_trip(workshop: Workshop, images: np.ndarray) -> np.ndarray:
-    network = autoencoder.load(workshop)
-    return autoencoder.decode(network, autoencoder.encode(network, images, workshop), workshop)
+def _round_trip(context: TrainContext, images: np.ndarray) -> np.ndarray:
+    network = autoencoder.load(context)
+    return autoencoder.decode(network, autoencoder.encode(network, images, context), context)
 
 
 def test_the_judge_judges(originals: dict[str, float]) -> None:
@@ -70,17 +70,17 @@ def test_the_judge_judges(originals: dict[str, float]) -> None:
 
 
 def test_round_trips_keep_what_the_judge_looks_for(
-    workshop: Workshop, stage: JudgeStage, originals: dict[str, float]
+    context: TrainContext, stage: JudgeStage, originals: dict[str, float]
 ) -> None:
-    found = stage.report(judge.load(workshop), lambda images: _round_trip(workshop, images))
+    found = stage.report(judge.load(context), lambda images: _round_trip(context, images))
     for name in ("expression", "glasses", "hair"):
         assert found[name] >= originals[name] - 0.1, name
 
 
 @pytest.mark.parametrize(("kind", "choices"), [("expression", tuple(ADJECTIVES)), ("garment", GARMENTS)])
-def test_the_texts_end_tells_small_things_too(workshop: Workshop, kind: str, choices: tuple[str, ...]) -> None:
+def test_the_texts_end_tells_small_things_too(context: TrainContext, kind: str, choices: tuple[str, ...]) -> None:
     """Captions that differ in one thing alone: what it is can be read off the last state, whatever else they say."""
-    world, network = World(seed=5, silence=0.0), encoders.load(workshop)
+    world, network = World(seed=5, silence=0.0), encoders.load(context)
     asks = [world.sample(i).ask for i in range(24)]
     captions = [
         write(Ask((replace(ask.people[0], **{kind: choice}),), ask.place)) for ask in asks for choice in choices
@@ -93,17 +93,17 @@ def test_the_texts_end_tells_small_things_too(workshop: Workshop, kind: str, cho
     assert (found == torch.arange(len(choices))).float().mean() > 0.9
 
 
-def test_the_unet_draws_what_captions_say(workshop: Workshop) -> None:
-    unet = host.unet()
-    unet.load_state_dict(workshop.stored("unet"))
+def test_the_unet_draws_what_captions_say(context: TrainContext) -> None:
+    unet = comfyui.unet()
+    unet.load_state_dict(context.stored("unet"))
     with torch.no_grad():
-        found = UNetStage(workshop).measures(unet.eval().requires_grad_(False), (16, 4, 1))
+        found = UNetStage(context).measures(unet.eval().requires_grad_(False), (16, 4, 1))
     assert min(found["place"], found["count"]) >= 0.8 and found["clothes"] >= 0.7
     assert found["expression"] >= 0.6 and found["clothes_in_groups"] >= 0.6 and found["expression_in_groups"] >= 0.4
 
 
-def test_insightface_finds_faces_with_the_pack(workshop: Workshop) -> None:
-    stage = FacePackStage(workshop)
+def test_insightface_finds_faces_with_the_pack(context: TrainContext) -> None:
+    stage = FacePackStage(context)
     stage.held_out.size = FEW
     for groups in stage.held_out_groups:
         groups.size = 16
@@ -119,16 +119,16 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     # by the command as the page on training has it, for which `mini` is no part of another package
     command = [sys.executable, "-m", "mini", "prepare", "--from", "mini/weights", "--to", str(folder)]
     subprocess.run([*command, "--portraits", "12", "--sets", "2"], cwd=ROOT, check=True)
-    recipes = [read_recipe(folder / f"{name}.json", AnchoringRecipe) for name in ("anchoring", "ungated")]
+    recipes = [read_config(folder / f"{name}.json", AnchoringConfig) for name in ("anchoring", "ungated")]
     assert [recipe.gate for recipe in recipes] == [True, False]
     same = {"output": recipes[0].output, "steps": recipes[0].steps}
     assert replace(recipes[1], gate=True, **same) == recipes[0], "the baseline differs in its gate and its length"
-    editing = read_recipe(folder / "reconfiguration.json", ReconfigurationRecipe)
+    editing = read_config(folder / "reconfiguration.json", ReconfigurationConfig)
     assert editing.gate_threshold == recipes[0].gate_threshold and editing.base == recipes[0].base == folder / "base"
-    with_term = read_recipe(folder / "contrastive.json", ReconfigurationRecipe)
+    with_term = read_config(folder / "contrastive.json", ReconfigurationConfig)
     assert with_term.contrast > 0 and with_term.people * with_term.targets == editing.targets
     assert with_term.people * with_term.consistent == editing.consistent
-    assert load_base(folder / "base").text_dim == CONTEXT
+    assert load_base_model(folder / "base").text_dim == CONTEXT
 
     sets = sorted((folder / "pictures").iterdir())
     assert [len(list(place.glob("*.png"))) for place in sets] == [len(training_pairs())] * 2

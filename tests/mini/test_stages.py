@@ -10,8 +10,8 @@ import torch
 from dynamicid_pack.mini import networks
 from dynamicid_pack.mini.train import encoders, judge, pictures, text, unet, vision
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
-from dynamicid_pack.mini.train.loop import Training, Workshop
 from dynamicid_pack.mini.train.pictures import Pictures
+from dynamicid_pack.mini.train.stage import TrainContext, Training
 from dynamicid_pack.mini.train.words import SAYINGS, Words, said_in
 from dynamicid_pack.mini.world.caption import Look
 from dynamicid_pack.mini.world.world import World
@@ -34,33 +34,33 @@ def short(stage, steps=2):
     return stage
 
 
-def small_judge(workshop):
-    stage = short(judge.JudgeStage(workshop, 32))
+def small_judge(context):
+    stage = short(judge.JudgeStage(context, 32))
     stage.people, stage.groups = 2, 1
     stage.held_out.size = stage.held_out_pairs.size = stage.held_out_trios.size = 8
     return stage
 
 
-def small_vision(workshop):
-    stage = short(vision.VisionStage(workshop, 96))
+def small_vision(context):
+    stage = short(vision.VisionStage(context, 96))
     stage.batch = 4
     return stage
 
 
-def small_text(workshop):
-    stage = short(text.TextStage(workshop, 96))
+def small_text(context):
+    stage = short(text.TextStage(context, 96))
     stage.batch = 4
     return stage
 
 
-def small_unet(workshop):
-    stage = short(unet.UNetStage(workshop, 96))
+def small_unet(context):
+    stage = short(unet.UNetStage(context, 96))
     stage.portraits, stage.groups = 2, 1
     return stage
 
 
-def small_autoencoder(workshop):
-    stage = short(AutoencoderStage(workshop, 16))
+def small_autoencoder(context):
+    stage = short(AutoencoderStage(context, 16))
     stage.portraits = stage.groups = 1
     return stage
 
@@ -75,11 +75,11 @@ BASE = {
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
+def context(tmp_path_factory):
     """All stages, trained for two steps in their order."""
     if not os.environ.get("COMFYUI_PATH"):
         pytest.skip("needs a host: run `python dev.py test`, or set COMFYUI_PATH to ComfyUI's folder")
-    found = Workshop(tmp_path_factory.mktemp("base"))
+    found = TrainContext(tmp_path_factory.mktemp("base"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "SHARD", 8)
         for make in BASE.values():
@@ -88,14 +88,14 @@ def workshop(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["judge", "vision", "text", "unet"])
-def test_each_stage_resumes_exactly(workshop, tmp_path, name):
-    parts = Workshop(tmp_path)
-    for other in workshop.folder.iterdir():
+def test_each_stage_resumes_exactly(context, tmp_path, name):
+    parts = TrainContext(tmp_path)
+    for other in context.folder.iterdir():
         if other.name != name:
             (tmp_path / other.name).symlink_to(other)
     Training(BASE[name](parts), quiet).run(until=1)
     Training(BASE[name](parts), quiet).run()
-    resumed, whole = parts.stored(name), workshop.stored(name)
+    resumed, whole = parts.stored(name), context.stored(name)
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
@@ -148,8 +148,8 @@ def test_what_cannot_be_seen_is_not_asked(tmp_path):
     assert kinds.keys() == judge.KINDS.keys() and all(len(kinds[name]) == 64 for name in kinds)
 
 
-def test_the_judge_reports_shares(workshop):
-    report = small_judge(workshop).report(judge.load(workshop), lambda images: 255 - images)
+def test_the_judge_reports_shares(context):
+    report = small_judge(context).report(judge.load(context), lambda images: 255 - images)
     shares = {name: share for name, share in report.items() if not name.endswith("_degrees")}
     assert {"expression", "glasses", "hair", "colour", "place", "count", "person_of_100"} <= shares.keys()
     assert all(0 <= share <= 1 for share in shares.values())
@@ -158,7 +158,7 @@ def test_the_judge_reports_shares(workshop):
 # --- the encoders ---
 
 
-def test_every_caption_is_made_of_known_words_and_fits(workshop):
+def test_every_caption_is_made_of_known_words_and_fits(context):
     words = Words()
     for count in (1, 2, 3):
         for i in range(60):
@@ -168,7 +168,7 @@ def test_every_caption_is_made_of_known_words_and_fits(workshop):
     assert words.unknown in words.numbers("a portrait of a zebra")
 
 
-def test_of_whom_a_word_speaks(workshop):
+def test_of_whom_a_word_speaks(context):
     said = Words()
     caption = "three people, on the left in a red hoodie, the face is slightly turned to the left, on the right happy"
     tokens = said.batch([caption])
@@ -189,7 +189,7 @@ def test_what_a_caption_says_is_numbered_and_its_silence_too():
     assert told["view_1"] == [None, "in side view"] and told["view_0"] == [None, None]
 
 
-def test_states_that_tell_their_words_are_told_from_those_that_do_not(workshop):
+def test_states_that_tell_their_words_are_told_from_those_that_do_not(context):
     reader, captions = text.Reader(), ["two people, on the left in a red hoodie", "a portrait of a person, at night"]
     tokens = Words().batch(captions)
     blind = torch.randn(2, 77, networks.CONTEXT)
@@ -200,16 +200,16 @@ def test_states_that_tell_their_words_are_told_from_those_that_do_not(workshop):
     assert better < 0.5 * worse
 
 
-def test_the_host_reads_captions_as_the_trainer(workshop):
+def test_the_host_reads_captions_as_the_trainer(context):
     import comfy.sd1_clip
 
-    network = encoders.load(workshop)
+    network = encoders.load(context)
     captions = ["two people, at the beach, on the left in a red shirt, in a happy expression", "", "a zebra, 4k"]
     with torch.no_grad():
         states, vectors = network.states(Words().batch(captions))
     model = comfy.sd1_clip.SDClipModel(textmodel_json_config=dict(networks.TEXT), dtype=torch.float32)
     missing, unexpected = model.transformer.load_state_dict(
-        networks.with_all_rows(workshop.stored("text")), strict=False
+        networks.with_all_rows(context.stored("text")), strict=False
     )
     assert not missing and not unexpected
     tokenizer = comfy.sd1_clip.SDTokenizer(embedding_size=networks.CONTEXT)
@@ -220,17 +220,17 @@ def test_the_host_reads_captions_as_the_trainer(workshop):
         assert torch.allclose(pooled[0], vectors[i], atol=1e-4)
 
 
-def test_the_host_sees_pictures_as_the_trainer(workshop, tmp_path):
+def test_the_host_sees_pictures_as_the_trainer(context, tmp_path):
     import comfy.clip_vision
 
-    network = encoders.load(workshop)
+    network = encoders.load(context)
     images = torch.rand(2, 3, 128, 128).mul(255).round() / 255
     with torch.no_grad():
         states, vectors = network.seen(images)
     config = tmp_path / "vision.json"
     config.write_text(json.dumps(networks.VISION))
     model = comfy.clip_vision.ClipVisionModel(str(config))
-    missing, unexpected = model.load_sd(workshop.stored("vision"))
+    missing, unexpected = model.load_sd(context.stored("vision"))
     assert not missing and not unexpected
     with torch.inference_mode():
         found = model.encode_image(images.permute(0, 2, 3, 1))
@@ -243,7 +243,7 @@ def test_the_host_sees_pictures_as_the_trainer(workshop, tmp_path):
 # --- the UNet ---
 
 
-def test_the_host_runs_the_unet_as_the_trainer(workshop):
+def test_the_host_runs_the_unet_as_the_trainer(context):
     import comfy.model_sampling
     import comfy.supported_models
 
@@ -253,26 +253,26 @@ def test_the_host_runs_the_unet_as_the_trainer(workshop):
     model = config.get_model({}, "", device=torch.device("cpu"))
     torch.manual_seed(0)
     # what blocks add begins at zero: weights of chance let attention count
-    weights = {name: torch.randn_like(w) * 0.05 if w.ndim > 1 else w for name, w in workshop.stored("unet").items()}
+    weights = {name: torch.randn_like(w) * 0.05 if w.ndim > 1 else w for name, w in context.stored("unet").items()}
     model.diffusion_model.load_state_dict(weights)
-    network = unet.host.unet()
+    network = unet.comfyui.unet()
     network.load_state_dict(weights)
     assert sum(p.numel() for p in network.parameters()) == 12_634_244
-    x, context = torch.randn(1, 4, 16, 32), torch.randn(1, 77, 128)
+    x, states = torch.randn(1, 4, 16, 32), torch.randn(1, 77, 128)
     time = 600
     sigma = model.model_sampling.sigmas[time : time + 1]
     left = unet.alphas()[time]
     assert torch.allclose(sigma, ((1 - left) / left).sqrt(), rtol=1e-4)
     with torch.inference_mode():
-        noise = network(x, torch.tensor([time]), context, transformer_options=unet.OPTIONS)
+        noise = network(x, torch.tensor([time]), states, transformer_options=unet.OPTIONS)
         # the host scales what it is given, and turns the noise into the picture
-        denoised = model.apply_model(x / left.sqrt(), sigma, c_crossattn=context)
+        denoised = model.apply_model(x / left.sqrt(), sigma, c_crossattn=states)
     assert torch.allclose(denoised, (x - (1 - left).sqrt() * noise) / left.sqrt(), atol=1e-3)
 
 
-def test_sampling_draws_pictures_of_the_right_size(workshop):
-    stage = small_unet(workshop)
-    network = unet.host.unet()
+def test_sampling_draws_pictures_of_the_right_size(context):
+    stage = small_unet(context)
+    network = unet.comfyui.unet()
     found = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
     assert found.shape == (2, 128, 256, 3) and found.dtype == np.uint8
     again = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
@@ -300,7 +300,7 @@ def test_a_face_is_as_asked_in_what_the_caption_says():
     assert not any(unet.as_asked(look, verdict, None).values()) and not any(unet.as_asked(look, None, 0).values())
 
 
-def test_the_judge_measures_the_unets_pictures(workshop):
-    stage = small_unet(workshop)
-    measured = unet.UNetStage.measures(stage, unet.host.unet(), (2, 1, 1))
+def test_the_judge_measures_the_unets_pictures(context):
+    stage = small_unet(context)
+    measured = unet.UNetStage.measures(stage, unet.comfyui.unet(), (2, 1, 1))
     assert {"place", "count"} <= measured.keys() and all(0 <= share <= 1 for share in measured.values())

@@ -9,8 +9,8 @@ import torch
 from dynamicid_pack.mini.__main__ import main
 from dynamicid_pack.mini.train import figures, pictures
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage, decode, encode, load
-from dynamicid_pack.mini.train.loop import Stage, Training, Workshop, generator, rate_at
 from dynamicid_pack.mini.train.pictures import Pictures, numbers_of, turns
+from dynamicid_pack.mini.train.stage import Stage, TrainContext, Training, generator, rate_at
 from dynamicid_pack.mini.world.world import World
 from torch import nn
 
@@ -21,8 +21,8 @@ def _small_shards(monkeypatch):
 
 
 @pytest.fixture
-def workshop(tmp_path):
-    return Workshop(tmp_path)
+def context(tmp_path):
+    return TrainContext(tmp_path)
 
 
 class Line(Stage):
@@ -63,21 +63,21 @@ def assert_same(one, other):
 # --- the loop ---
 
 
-def test_a_training_learns_and_leaves_its_curves_weights_and_measures(workshop):
-    training = Training(Line(workshop), quiet)
+def test_a_training_learns_and_leaves_its_curves_weights_and_measures(context):
+    training = Training(Line(context), quiet)
     training.run(log=5)
     losses = [losses["loss"] for _, losses in training.history]
     assert losses[-1] < 0.5 * losses[0]
-    assert json.loads((workshop.folder / "line" / "measures.json").read_text()).keys() == {"bias"}
-    assert (workshop.folder / "line" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert workshop.stored("line").keys() == training.network.state_dict().keys()
+    assert json.loads((context.folder / "line" / "measures.json").read_text()).keys() == {"bias"}
+    assert (context.folder / "line" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert context.stored("line").keys() == training.network.state_dict().keys()
 
 
 @pytest.mark.parametrize("killed_at", [1, 17, 39])
 def test_going_on_after_a_kill_gives_the_same_parameters(tmp_path, killed_at):
-    whole = Training(Line(Workshop(tmp_path / "whole")), quiet)
+    whole = Training(Line(TrainContext(tmp_path / "whole")), quiet)
     whole.run()
-    parts = Workshop(tmp_path / "parts")
+    parts = TrainContext(tmp_path / "parts")
     Training(Line(parts), quiet).run(until=killed_at)
     killed = Training(Line(parts), quiet)  # two more steps that no checkpoint holds
     for _ in range(2):
@@ -88,23 +88,23 @@ def test_going_on_after_a_kill_gives_the_same_parameters(tmp_path, killed_at):
     assert_same(parameters(resumed), parameters(whole))
 
 
-def test_a_stopped_training_ends_with_a_checkpoint(workshop):
+def test_a_stopped_training_ends_with_a_checkpoint(context):
     class Stopping(Line):
         def losses(self, network, step, rng):
             if step == 6:
                 training.stop()
             return super().losses(network, step, rng)
 
-    training = Training(Stopping(workshop), quiet)
+    training = Training(Stopping(context), quiet)
     training.run()
-    assert training.stopped and Training(Line(workshop), quiet).step == 7
+    assert training.stopped and Training(Line(context), quiet).step == 7
 
 
-def test_a_training_goes_on_from_stored_weights_where_no_checkpoint_is_left(workshop):
-    before = Training(Line(workshop), quiet)
+def test_a_training_goes_on_from_stored_weights_where_no_checkpoint_is_left(context):
+    before = Training(Line(context), quiet)
     before.run(until=10, log=5)
     before.checkpoint.unlink()
-    training = Training(Line(workshop), quiet)
+    training = Training(Line(context), quiet)
     assert training.step == 10 and [step for step, _ in training.history] == [5, 10]
     for network in (training.network, training.averaged):
         assert torch.equal(network[0].weight, before.averaged[0].weight)
@@ -112,27 +112,27 @@ def test_a_training_goes_on_from_stored_weights_where_no_checkpoint_is_left(work
     assert training.step == 40
 
 
-def test_stored_weights_of_another_network_are_not_taken(workshop):
+def test_stored_weights_of_another_network_are_not_taken(context):
     class Deeper(Line):
         def network(self):
             return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
 
-    Training(Line(workshop), quiet).run(until=10)
-    (workshop.folder / "line" / "checkpoint.pt").unlink()
+    Training(Line(context), quiet).run(until=10)
+    (context.folder / "line" / "checkpoint.pt").unlink()
     with pytest.raises(ValueError, match="got others"):
-        Training(Deeper(workshop), quiet)
+        Training(Deeper(context), quiet)
 
 
-def test_a_half_written_checkpoint_is_not_taken(workshop):
-    Training(Line(workshop), quiet).run(until=10)
-    (workshop.folder / "line" / "checkpoint.123").write_bytes(b"torn")
-    assert Training(Line(workshop), quiet).step == 10
+def test_a_half_written_checkpoint_is_not_taken(context):
+    Training(Line(context), quiet).run(until=10)
+    (context.folder / "line" / "checkpoint.123").write_bytes(b"torn")
+    assert Training(Line(context), quiet).step == 10
 
 
 def test_another_seed_is_another_training(tmp_path):
     found = []
     for seed in (0, 1):
-        training = Training(Line(Workshop(tmp_path / str(seed), seed)), quiet)
+        training = Training(Line(TrainContext(tmp_path / str(seed), seed)), quiet)
         training.run(until=3)
         found.append(parameters(training)["0.weight"])
     assert not torch.equal(*found)
@@ -144,29 +144,29 @@ def test_steps_draw_from_seed_stage_and_step_alone():
     assert generator(0, "a", 7).initial_seed() == generator(0, "a", 7).initial_seed()
 
 
-def test_the_learning_rate_rises_stays_and_falls(workshop):
-    stage = Line(workshop)
+def test_the_learning_rate_rises_stays_and_falls(context):
+    stage = Line(context)
     rates = [rate_at(stage, step) for step in range(stage.steps + 1)]
     assert rates[0] == 0.25 and rates[10] == 1.0 and rates[-1] == 0.0
     assert rates[28:] == sorted(rates[28:], reverse=True)
 
 
-def test_a_step_without_a_finite_gradient_changes_nothing(workshop):
+def test_a_step_without_a_finite_gradient_changes_nothing(context):
     class Broken(Line):
         def losses(self, network, step, rng):
             found = super().losses(network, step, rng)
             return {"loss": found["loss"] * float("nan")} if step == 1 else found
 
-    training = Training(Broken(workshop), quiet)
+    training = Training(Broken(context), quiet)
     training.one_step()
     before = training.network[0].weight.clone()
     training.one_step()
     assert torch.equal(training.network[0].weight, before)
 
 
-def test_a_missing_stage_is_named(workshop):
+def test_a_missing_stage_is_named(context):
     with pytest.raises(ValueError, match="train it first"):
-        workshop.stored("autoencoder")
+        context.stored("autoencoder")
 
 
 def test_the_command_refuses_a_folder_inside_the_checkout(capsys):
@@ -225,8 +225,8 @@ class Short(AutoencoderStage):
     warm_up = 1
     portraits, groups = 2, 1
 
-    def __init__(self, workshop, drawn):
-        super().__init__(workshop, 16)
+    def __init__(self, context, drawn):
+        super().__init__(context, 16)
         self.portrait_data.folder = drawn / "portraits"
         self.group_data.folder = drawn / "groups"
         self.held_out.folder = drawn / "held-out"
@@ -239,9 +239,9 @@ class Short(AutoencoderStage):
 
 
 @pytest.fixture
-def trained(workshop, drawn):
-    Training(Short(workshop, drawn), quiet).run()
-    return workshop
+def trained(context, drawn):
+    Training(Short(context, drawn), quiet).run()
+    return context
 
 
 def test_the_autoencoder_resumes_exactly(tmp_path, drawn, trained):

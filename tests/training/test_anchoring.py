@@ -9,15 +9,15 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
-from dynamicid_pack.dynamicid_core.training import run
+from dynamicid_pack.dynamicid_core.training import stages
 from dynamicid_pack.dynamicid_core.training.__main__ import main
 from dynamicid_pack.dynamicid_core.training.anchoring import Anchoring
-from dynamicid_pack.dynamicid_core.training.base import Base, load_base
-from dynamicid_pack.dynamicid_core.training.loop import Training, new_accelerator
-from dynamicid_pack.dynamicid_core.training.recipe import AnchoringRecipe, read_recipe
+from dynamicid_pack.dynamicid_core.training.base_model import BaseNetworks, load_base_model
+from dynamicid_pack.dynamicid_core.training.config import AnchoringConfig, read_config
+from dynamicid_pack.dynamicid_core.training.denoise import predict_noise
 from dynamicid_pack.dynamicid_core.training.saa import SAA
-from dynamicid_pack.dynamicid_core.training.sampling import predicted
 from dynamicid_pack.dynamicid_core.training.shards import Shards, numbers_of
+from dynamicid_pack.dynamicid_core.training.trainer import Training, new_accelerator
 
 from .conftest import new_process
 
@@ -25,13 +25,13 @@ Recipes = Callable[..., Path]
 
 
 @pytest.fixture
-def base(base_folder: Path) -> Base:
-    return load_base(base_folder)
+def base(base_folder: Path) -> BaseNetworks:
+    return load_base_model(base_folder)
 
 
 def stage_of(config: Path) -> Anchoring:
-    recipe = read_recipe(config, AnchoringRecipe)
-    return Anchoring(recipe, load_base(recipe.base), Shards(recipe.data))
+    recipe = read_config(config, AnchoringConfig)
+    return Anchoring(recipe, load_base_model(recipe.base), Shards(recipe.data))
 
 
 def training_of(config: Path) -> Training:
@@ -46,19 +46,19 @@ def weights(training: Training) -> dict[str, torch.Tensor]:
 # --- what is computed ---
 
 
-def test_without_a_person_the_beginning_is_the_frozen_unets_bit_for_bit(base: Base, base_folder: Path) -> None:
+def test_without_a_person_the_beginning_is_the_frozen_unets_bit_for_bit(base: BaseNetworks, base_folder: Path) -> None:
     torch.manual_seed(1)
     noisy, times, text = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 77, 64)
     frozen = UNet2DConditionModel.from_pretrained(base_folder / "unet").eval()
     SAA.of(base.unet, 2).install(base.unet)
     with torch.no_grad():
         expected = frozen(noisy, times, text).sample
-        assert torch.equal(predicted(base, noisy, times, text, None, True, 0.3), expected)
-        with_person = predicted(base, noisy, times, text, torch.randn(2, 2, 64), True, 0.3)
+        assert torch.equal(predict_noise(base, noisy, times, text, None, True, 0.3), expected)
+        with_person = predict_noise(base, noisy, times, text, torch.randn(2, 2, 64), True, 0.3)
     assert not torch.allclose(with_person, expected)
 
 
-def test_people_enter_by_the_texts_own_projections(base: Base) -> None:
+def test_people_enter_by_the_texts_own_projections(base: BaseNetworks) -> None:
     """At the beginning, a person's tokens are read as if they were words."""
     saa = SAA.of(base.unet, 2)
     state, unet = saa.state_dict(), base.unet.state_dict()
@@ -118,12 +118,12 @@ def test_the_loss_falls_on_one_batch_and_all_that_is_trained_moves(recipe: Recip
 
 @pytest.mark.parametrize("killed_at", [1, 3])
 def test_going_on_after_a_kill_gives_the_same_weights(recipe: Recipes, killed_at: int) -> None:
-    whole = run.anchor(recipe("whole"))
-    run.anchor(recipe("parts"), killed_at)
+    whole = stages.anchor(recipe("whole"))
+    stages.anchor(recipe("parts"), killed_at)
     killed = training_of(recipe("parts"))
     assert killed.step == killed_at
     killed.one_step()  # that no checkpoint holds
-    resumed = run.anchor(recipe("parts"))
+    resumed = stages.anchor(recipe("parts"))
     assert resumed.step == 4
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(resumed)[name], tensor), name
@@ -134,7 +134,7 @@ def test_going_on_after_a_kill_gives_the_same_weights(recipe: Recipes, killed_at
 
 def test_a_kill_between_two_moves_loses_nothing(recipe: Recipes) -> None:
     config = recipe()
-    training = run.anchor(config, 2)
+    training = stages.anchor(config, 2)
     shutil.move(training.folder / "checkpoint", training.folder / "checkpoint.old")
     assert training_of(config).step == 2
 

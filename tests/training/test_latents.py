@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from dynamicid_pack.dynamicid_core.training import run
-from dynamicid_pack.dynamicid_core.training.base import Base, load_base
+from dynamicid_pack.dynamicid_core.training import stages
+from dynamicid_pack.dynamicid_core.training.base_model import BaseNetworks, load_base_model
 from dynamicid_pack.dynamicid_core.training.latents import Latents
 from dynamicid_pack.dynamicid_core.training.shards import Shards
 from dynamicid_pack.dynamicid_core.training.stage import chance
@@ -29,9 +29,9 @@ def shards(shards_folder: Path, tmp_path: Path) -> Shards:
 
 
 @pytest.fixture(params=["plain", "variational"])
-def base(request: pytest.FixtureRequest, base_folder: Path, tmp_path: Path) -> Base:
+def base(request: pytest.FixtureRequest, base_folder: Path, tmp_path: Path) -> BaseNetworks:
     if request.param == "plain":
-        return load_base(base_folder)
+        return load_base_model(base_folder)
     shutil.copytree(base_folder, tmp_path / "base")
     shutil.rmtree(tmp_path / "base" / "vae")
     torch.manual_seed(1)
@@ -39,10 +39,10 @@ def base(request: pytest.FixtureRequest, base_folder: Path, tmp_path: Path) -> B
         block_out_channels=(8, 8, 8, 8), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
     ).save_pretrained(tmp_path / "base" / "vae")  # fmt: skip
-    return load_base(tmp_path / "base")
+    return load_base_model(tmp_path / "base")
 
 
-def test_kept_latents_are_those_of_the_pictures(base: Base, shards: Shards, tmp_path: Path) -> None:
+def test_kept_latents_are_those_of_the_pictures(base: BaseNetworks, shards: Shards, tmp_path: Path) -> None:
     kept = Latents(base, shards, 32, tmp_path / "latents")
     kept.encode(said_nothing)
     numbers = [len(shards) - 1, 0, 5]
@@ -51,14 +51,14 @@ def test_kept_latents_are_those_of_the_pictures(base: Base, shards: Shards, tmp_
     assert torch.allclose(drawn(kept, numbers), fresh, atol=2e-3 * float(fresh.abs().max()))
 
 
-def test_a_variational_encoders_latents_are_drawn_anew(base: Base, shards: Shards, tmp_path: Path) -> None:
+def test_a_variational_encoders_latents_are_drawn_anew(base: BaseNetworks, shards: Shards, tmp_path: Path) -> None:
     kept = Latents(base, shards, 32, tmp_path / "latents")
     kept.encode(said_nothing)
     one, other = (kept.draw([0], [chance(0, step)]) for step in (1, 2))
     assert torch.equal(one, other) == (type(base.vae).__name__ == "AutoencoderTiny")
 
 
-def test_shards_are_encoded_once_and_again_when_they_change(base: Base, shards: Shards, tmp_path: Path) -> None:
+def test_shards_are_encoded_once_and_again_when_they_change(base: BaseNetworks, shards: Shards, tmp_path: Path) -> None:
     told: list[str] = []
     for process in (0, 1):
         Latents(base, shards, 32, tmp_path / "latents").encode(told.append, process, 2)
@@ -73,10 +73,10 @@ def test_shards_are_encoded_once_and_again_when_they_change(base: Base, shards: 
 def test_a_training_takes_them_from_its_cache(
     recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.anchor(recipe("first", latent_cache=str(tmp_path / "latents")), 1)
+    stages.anchor(recipe("first", latent_cache=str(tmp_path / "latents")), 1)
 
     def refuse(*_: Any) -> None:
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(Latents, "_write", refuse)
-    assert run.anchor(recipe("second", latent_cache=str(tmp_path / "latents")), 1).step == 1
+    assert stages.anchor(recipe("second", latent_cache=str(tmp_path / "latents")), 1).step == 1

@@ -9,13 +9,13 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
 from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
-from dynamicid_pack.dynamicid_core.training import run
+from dynamicid_pack.dynamicid_core.training import stages
 from dynamicid_pack.dynamicid_core.training.__main__ import main
-from dynamicid_pack.dynamicid_core.training.base import load_base
-from dynamicid_pack.dynamicid_core.training.loop import Training, new_accelerator
-from dynamicid_pack.dynamicid_core.training.recipe import ReconfigurationRecipe, read_recipe
+from dynamicid_pack.dynamicid_core.training.base_model import load_base_model
+from dynamicid_pack.dynamicid_core.training.config import ReconfigurationConfig, read_config
 from dynamicid_pack.dynamicid_core.training.reconfiguration import Reconfiguration, contrastive
 from dynamicid_pack.dynamicid_core.training.shards import Shards
+from dynamicid_pack.dynamicid_core.training.trainer import Training, new_accelerator
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def editing(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
     """Writes a reconfiguration recipe after an anchoring of one step: `editing(steps=4, ...)` is its file."""
-    anchored = run.anchor(recipe("anchored", steps=1)).folder / "anchoring.safetensors"
+    anchored = stages.anchor(recipe("anchored", steps=1)).folder / "anchoring.safetensors"
     shared = json.loads(recipe("shared").read_text())
 
     def write(name: str = "edit", **changed: Any) -> Path:
@@ -41,8 +41,8 @@ def editing(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
 
 
 def stage_of(config: Path, processes: int = 1) -> Reconfiguration:
-    recipe = read_recipe(config, ReconfigurationRecipe)
-    return Reconfiguration(recipe, load_base(recipe.base), Shards(recipe.data), processes)
+    recipe = read_config(config, ReconfigurationConfig)
+    return Reconfiguration(recipe, load_base_model(recipe.base), Shards(recipe.data), processes)
 
 
 def training_of(config: Path) -> Training:
@@ -109,9 +109,9 @@ def test_frozen_parts_stay_and_edited_ones_move(editing: Callable[..., Path]) ->
 
 @pytest.mark.parametrize("killed_at", [1, 3])
 def test_going_on_after_a_kill_gives_the_same_weights(editing: Callable[..., Path], killed_at: int) -> None:
-    whole = run.reconfigure(editing("whole"))
-    run.reconfigure(editing("parts"), killed_at)
-    resumed = run.reconfigure(editing("parts"))
+    whole = stages.reconfigure(editing("whole"))
+    stages.reconfigure(editing("parts"), killed_at)
+    resumed = stages.reconfigure(editing("parts"))
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(resumed)[name], tensor), name
     name = "reconfiguration.safetensors"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.training.anchoring import Anchoring
-from dynamicid_pack.dynamicid_core.training.base import load_base
-from dynamicid_pack.dynamicid_core.training.recipe import AnchoringRecipe, read_recipe
+from dynamicid_pack.dynamicid_core.training.base_model import load_base_model
+from dynamicid_pack.dynamicid_core.training.config import AnchoringConfig, read_config
 from dynamicid_pack.dynamicid_core.training.shards import Shards
 from dynamicid_pack.dynamicid_core.training.weighting import weight_of_times
 
@@ -27,8 +27,8 @@ def test_clear_times_weigh_by_what_noise_they_have() -> None:
 
 
 def test_a_batch_weighs_its_times_as_the_recipe_says(recipe: Callable[..., Path]) -> None:
-    asked = read_recipe(recipe(darkest=10.0, clearest=5.0), AnchoringRecipe)
-    stage = Anchoring(asked, load_base(asked.base), Shards(asked.data))
+    asked = read_config(recipe(darkest=10.0, clearest=5.0), AnchoringConfig)
+    stage = Anchoring(asked, load_base_model(asked.base), Shards(asked.data))
     batch = stage.batch(0, range(4), torch.device("cpu"))
     signal = stage._base.scheduler.alphas_cumprod[batch.times]
     assert torch.allclose(batch.weight.mean((1, 2, 3)), weight_of_times(signal, 10.0, 5.0))

@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Workshop:
+class TrainContext:
     """Where and on what a training runs.
 
     Attributes:
@@ -66,8 +66,8 @@ class Stage(ABC):
     clip: float = 1.0  # gradient norm
     channels_last: bool = True  # kernels are laid out so; convolutions are quicker with it
 
-    def __init__(self, workshop: Workshop):
-        self.workshop = workshop
+    def __init__(self, context: TrainContext):
+        self.context = context
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -155,10 +155,10 @@ class Training:
 
     def __init__(self, stage: Stage, say: Say = print):
         self.stage, self.say = stage, say
-        self.folder = stage.workshop.folder / stage.name
+        self.folder = stage.context.folder / stage.name
         self.folder.mkdir(parents=True, exist_ok=True)
-        device = stage.workshop.device
-        torch.manual_seed(int(generator(stage.workshop.seed, stage.name, -1).initial_seed() % 2**31))
+        device = stage.context.device
+        torch.manual_seed(int(generator(stage.context.seed, stage.name, -1).initial_seed() % 2**31))
         network = stage.network()
         self.network = (placed(network, device) if stage.channels_last else network.to(device)).train()
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -195,7 +195,7 @@ class Training:
         record = read_record(self.folder / RECORD)
         if record is None:
             return
-        stored = self.stage.workshop.stored(self.stage.name)
+        stored = self.stage.context.stored(self.stage.name)
         for network in (self.network, self.averaged):
             self.stage.take(network, stored)
         self.step, self.seconds, self.history = record.step, record.seconds, record.history
@@ -234,10 +234,10 @@ class Training:
 
     def one_step(self) -> dict[str, Tensor]:
         stage = self.stage
-        rng = generator(stage.workshop.seed, stage.name, self.step)
+        rng = generator(stage.context.seed, stage.name, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = stage.learning_rate * rate_at(stage, self.step)
-        with stage.workshop.autocast():
+        with stage.context.autocast():
             losses = stage.losses(self.network, self.step, rng)
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()

@@ -13,7 +13,7 @@ FACE_TEXT = "portrait, cinematic photo, film, professional, 4k, highly detailed"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """What both stages are told. Relative paths are taken from the file's folder.
 
     Attributes:
@@ -65,7 +65,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class AnchoringRecipe(Recipe):
+class AnchoringConfig(TrainingConfig):
     """The anchoring stage: SAA and the face encoder, one person in each picture (DynamicID, section 3.4).
 
     Attributes:
@@ -94,7 +94,7 @@ class AnchoringRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class ReconfigurationRecipe(Recipe):
+class ReconfigurationConfig(TrainingConfig):
     """The reconfiguration stage: IMR and its keypoint encoder on cached tokens (DynamicID, section 3.4).
 
     Attributes:
@@ -130,10 +130,10 @@ class ReconfigurationRecipe(Recipe):
     people: int = 1
 
 
-R = TypeVar("R", bound=Recipe)
+R = TypeVar("R", bound=TrainingConfig)
 
 
-def read_recipe(path: Path, kind: type[R]) -> R:
+def read_config(path: Path, kind: type[R]) -> R:
     """Read a JSON file. Raises ValueError that names what is unknown, missing or of a wrong type."""
     try:
         said = json.loads(path.read_text("utf-8"))

@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .recipe import Recipe
+from .config import TrainingConfig
 from .stage import Say, Stage
 
 
-def new_accelerator(recipe: Recipe) -> Accelerator:
+def new_accelerator(recipe: TrainingConfig) -> Accelerator:
     """accelerate's view of this process; logs go to the recipe's output."""
     return Accelerator(
         mixed_precision=recipe.precision,
@@ -203,7 +203,7 @@ class _Losses:
             self._file.close()
 
 
-def rate_at(recipe: Recipe, step: int) -> float:
+def rate_at(recipe: TrainingConfig, step: int) -> float:
     """The learning rate's factor at a step: up, level, down."""
     up = (step + 1) / recipe.warm_up if recipe.warm_up else 1.0
     falling = recipe.steps * recipe.cool_down

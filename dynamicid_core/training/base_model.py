@@ -23,7 +23,7 @@ _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTin
 
 
 @dataclass(frozen=True, eq=False)
-class Base:
+class BaseNetworks:
     """The networks, frozen, in evaluation mode, on one device.
 
     Attributes:
@@ -114,7 +114,7 @@ class Base:
         return states
 
 
-def load_base(folder: Path, device: torch.device | str = "cpu") -> Base:
+def load_base_model(folder: Path, device: torch.device | str = "cpu") -> BaseNetworks:
     """Read a base model's folder. Raises ValueError naming what is missing in it."""
     parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "image_encoder")
     missing = [part for part in parts if not (folder / part).is_dir()]
@@ -137,7 +137,7 @@ def load_base(folder: Path, device: torch.device | str = "cpu") -> Base:
     assert isinstance(image_encoder, CLIPVisionModelWithProjection)
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions are quicker with it
     mean, std = _normalisation(folder / "image_encoder")
-    return Base(
+    return BaseNetworks(
         unet, vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"), image_encoder,
         DDPMScheduler.from_pretrained(folder / "scheduler"), mean.to(device), std.to(device),
     )  # fmt: skip

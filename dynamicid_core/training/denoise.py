@@ -7,15 +7,15 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from .base import Base
+from .base_model import BaseNetworks
 from .saa import IdentityInput
 from .stage import chance
 
 STEPS, GUIDANCE = 20, 5.0
 
 
-def predicted(
-    base: Base, noisy: Tensor, times: Tensor, text: Tensor, tokens: Tensor | None, gate: bool, threshold: float
+def predict_noise(
+    base: BaseNetworks, noisy: Tensor, times: Tensor, text: Tensor, tokens: Tensor | None, gate: bool, threshold: float
 ) -> Tensor:
     """The UNet's noise (n, 4, h, w); without tokens (n, T, D) nobody is drawn in, and only SAA's LoRA takes part."""
     people: dict[str, Any] = {} if tokens is None else {"identity": IdentityInput(tokens, threshold, gate)}
@@ -24,8 +24,8 @@ def predicted(
 
 
 @torch.no_grad()
-def sampled(
-    base: Base,
+def sample_images(
+    base: BaseNetworks,
     tokens: Tensor,
     nobody: Tensor,
     prompts: Sequence[str],
@@ -47,7 +47,7 @@ def sampled(
     x = torch.randn((len(prompts), *shape), generator=chance(0, -2)).to(device)
     context, people = torch.cat([empty, text]), torch.cat([nobody.expand_as(tokens), tokens])
     for time in scheduler.timesteps:
-        plain, asked = predicted(base, torch.cat([x, x]), time, context, people, gate, threshold).chunk(2)
+        plain, asked = predict_noise(base, torch.cat([x, x]), time, context, people, gate, threshold).chunk(2)
         x = scheduler.step(plain + GUIDANCE * (asked - plain), time, x).prev_sample
     return base.pictures(x)
 
