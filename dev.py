@@ -5,7 +5,9 @@ Needs Python 3.10 to 3.13 with its venv module, and nothing else. Everything is 
 checkouts share (DYNAMICID_DEV_HOME chooses another); no environment of the user's is ever installed into.
 
     python dev.py demo [--json]  draws pictures with ComfyUI and the pack's own miniature, and says where they are
-    python dev.py test [ARGS]    ruff, mypy and all tests. ARGS go to pytest; with any but --full, only it runs;
+    python dev.py check          ruff, the format and mypy
+    python dev.py test [ARGS]    check, then the tests that a change is likely to break (minutes); --fast: those
+                                 without ComfyUI (seconds); --full: all. Other ARGS go to pytest, which runs alone;
                                  --install-browser installs Chromium first, for the tests in a browser
     python dev.py env            make the environment and print {"python": ..., "comfyui": ..., "version": ...}
     python dev.py serve [ARGS]   ComfyUI with the pack, in the browser. ARGS go to ComfyUI's main.py
@@ -443,15 +445,24 @@ def install_browser() -> None:
             raise DevError(f"apt-get {command[0]} failed: run this as root, or install Chromium yourself") from error
 
 
+def check(place: Workplace, arguments: Sequence[str]) -> int:
+    """Check the code; the first failure's exit status."""
+    return next(filter(None, check_code(place)), 0)
+
+
 def test(place: Workplace, arguments: Sequence[str]) -> int:
-    """Check the code and run all tests, or only the tests that `arguments` choose; the first failure's exit status."""
+    """Check the code and run a set of tests, or only the tests that `arguments` choose; the first failure's status."""
     chosen = [argument for argument in arguments if argument != "--install-browser"]
     if len(chosen) < len(arguments):
         install_browser()
-    statuses = check_code(place) if set(chosen) <= {"--full"} else []
     # The command, not `python -m pytest`: that would put the checkout, and so its `nodes` folder, on sys.path.
-    statuses.append(place.run(place.env.command("pytest"), *chosen))
-    return next(filter(None, statuses), 0)
+    pytest = (place.env.command("pytest"), "--durations=25", *chosen)
+    if not set(chosen) <= {"--fast", "--full"}:
+        return place.run(*pytest)
+    workers = os.cpu_count() or 1
+    checked = check(place, ())
+    tested = place.run(*pytest, f"--numprocesses={workers}", "--dist=loadgroup", OMP_NUM_THREADS="1")
+    return checked or tested
 
 
 def env(place: Workplace, arguments: Sequence[str]) -> int:
@@ -495,7 +506,7 @@ def bench(place: Workplace, arguments: Sequence[str]) -> int:
     return place.run(place.env.python, ROOT / "benchmarks" / "run.py", *arguments)
 
 
-COMMANDS = {command.__name__: command for command in (demo, test, env, serve, bench, pictures)}
+COMMANDS = {command.__name__: command for command in (demo, check, test, env, serve, bench, pictures)}
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -507,8 +518,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--host", choices=RELEASES, help=f"a published ComfyUI (default: {DEFAULT_HOST})")
     parser.add_argument("--python", metavar="VERSION", default=THIS_PYTHON, help=f"one of {', '.join(PYTHONS)}")
     options, rest = parser.parse_known_args(argv)
-    if rest and options.command == "env":
-        parser.error(f"env takes no further arguments, but got: {' '.join(rest)}")
+    if rest and options.command in ("check", "env"):
+        parser.error(f"{options.command} takes no further arguments, but got: {' '.join(rest)}")
     return options, rest
 
 

@@ -1,8 +1,9 @@
-"""Shared by all tests: the pack is imported under one name, `dynamicid_pack`, as the host would import its folder."""
+"""Shared by all tests: the pack under one name, `dynamicid_pack`, as the host imports its folder; tiers (tiers.py)."""
 
 import importlib.util
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,44 @@ def _import_pack() -> None:
 _host_first_on_path()
 _import_pack()
 
+from dynamicid_pack.tests import tiers  # noqa: E402
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="also run the tests marked `full` (long)")
+    parser.addoption("--fast", action="store_true", help="run the tier `unit` alone, and import no ComfyUI")
+    parser.addoption("--full", action="store_true", help="also run the tier `full_size` and tests marked `full` (long)")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    for tier, needs in tiers.TIERS.items():
+        config.addinivalue_line("markers", f"{tier}: needs {needs} (told by itself, see tests/tiers.py)")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --fast, folders of other tiers are not even imported."""
+    if not config.getoption("--fast") or not collection_path.is_relative_to(config.rootpath / "tests"):
+        return None
+    return tiers.tier_of_folder(collection_path, config) != "unit" or None
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest's own, which selects by marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--full"):
-        return
-    skip = pytest.mark.skip(reason="long; runs with --full")
+    """Mark each test with its tier, keep what the options choose, and group what shares a worker."""
     for item in items:
-        if item.get_closest_marker("full"):
-            item.add_marker(skip)
+        item.add_marker(tiers.tier_of(item))
+        item.add_marker(pytest.mark.xdist_group(tiers.group_of(item)))
+    kept = [item for item in items if tiers.is_chosen(item, config)]
+    if dropped := [item for item in items if item not in set(kept)]:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a unit test that took too long, or that imported ComfyUI."""
+    report = yield
+    if report.when == "call" and report.passed and (failure := tiers.broken_promise(item, report.duration)):
+        report.outcome, report.longrepr = "failed", failure
+    return report

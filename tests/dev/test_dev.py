@@ -347,6 +347,7 @@ class _Place:
     [
         ([], ["ruff", "ruff", "mypy", "pytest"]),
         (["--full"], ["ruff", "ruff", "mypy", "pytest"]),
+        (["--fast"], ["ruff", "ruff", "mypy", "pytest"]),
         (["-m", "smoke"], ["pytest"]),
         (["--full", "-k", "mask"], ["pytest"]),
     ],
@@ -355,13 +356,20 @@ def test_only_a_whole_run_checks_the_code(tmp_path: Path, arguments: list[str], 
     place = _Place(tmp_path, {})
     assert dev.test(place, arguments) == 0
     assert [command[0] for command in place.ran] == programs
-    assert place.ran[-1][1:] == arguments
+    assert place.ran[-1][1 : 2 + len(arguments)] == ["--durations=25", *arguments]
+    assert ("--dist=loadgroup" in place.ran[-1]) == (len(programs) > 1), "a set of tests runs in parallel"
 
 
 def test_all_is_run_and_the_first_failure_is_the_status(tmp_path: Path) -> None:
     place = _Place(tmp_path, {"mypy": 2, "pytest": 5})
     assert dev.test(place, []) == 2
-    assert place.ran[-1] == ["pytest"]
+    assert place.ran[-1][0] == "pytest"
+
+
+def test_the_code_can_be_checked_alone(tmp_path: Path) -> None:
+    place = _Place(tmp_path, {"ruff": 3})
+    assert dev.check(place, []) == 3
+    assert [command[0] for command in place.ran] == ["ruff", "ruff", "mypy"]
 
 
 @pytest.mark.parametrize(("missing", "arguments", "added"), [(0, [], 0), (1, [], 1), (1, ["--cpu"], 1)])
@@ -406,7 +414,7 @@ def test_our_options_are_taken_and_the_rest_is_passed_on() -> None:
     assert rest == ["-m", "smoke", "tests/core", "--ho"]
 
 
-@pytest.mark.parametrize("argv", [["env", "extra"], ["tset"], [], ["test", "--host", "1.0"]])
+@pytest.mark.parametrize("argv", [["env", "extra"], ["check", "extra"], ["tset"], [], ["test", "--host", "1.0"]])
 def test_wrong_usage_is_told(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         dev.parse(argv)

@@ -5,17 +5,15 @@ from pathlib import Path
 
 import pytest
 
-if os.environ.get("COMFYUI_PATH"):
-    import comfy.cli_args
 
-    comfy.cli_args.args.cpu = True
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def host() -> None:
     """For tests that load a network as the host does."""
     if not os.environ.get("COMFYUI_PATH"):
         pytest.skip("needs a host: run `python dev.py test`, or set COMFYUI_PATH to ComfyUI's folder")
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
 
 
 @pytest.fixture(scope="session")

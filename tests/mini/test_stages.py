@@ -1,7 +1,6 @@
 """Short versions of the judge's, the encoders' and the UNet's stages, and their networks in the host."""
 
 import json
-import os
 from types import MethodType
 
 import numpy as np
@@ -75,10 +74,8 @@ BASE = {
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory):
+def context(tmp_path_factory, host):
     """All stages, trained for two steps in their order."""
-    if not os.environ.get("COMFYUI_PATH"):
-        pytest.skip("needs a host: run `python dev.py test`, or set COMFYUI_PATH to ComfyUI's folder")
     found = TrainContext(tmp_path_factory.mktemp("base"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "SHARD", 8)

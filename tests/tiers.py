@@ -1,0 +1,78 @@
+"""The tiers of the tests: each test belongs to the heaviest of what its folder, its fixtures and its marks need."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TIERS = {  # lightest first
+    "unit": "neither ComfyUI's modules nor long",
+    "host": "ComfyUI in this process",
+    "train": "a training that takes seconds",
+    "server": "a running ComfyUI server, which draws with the miniature",
+    "browser": "a browser on a server's page",
+    "full_size": "generated weights of SD1.5's size (4 GB)",
+}
+"""Tier -> what its tests need."""
+
+FULL = "full"
+"""The mark of what only --full runs, besides the tier full_size."""
+
+UNIT_SECONDS = 5.0
+"""What a unit test may take: the tier must stay quick enough to run after each change."""
+
+FOLDERS = {"host": "host", "browser": "browser"}
+"""Folder of tests -> the tier that all its tests need."""
+
+FIXTURES = {
+    "host": "host",
+    "make_server": "server",
+    "server": "server",
+    "generated": "full_size",
+    "full_size_server": "full_size",
+}
+"""Fixture -> the tier of whatever asks for it, directly or through other fixtures."""
+
+
+def tier_of_folder(path: Path, config: pytest.Config) -> str:
+    """Return what everything under a path of tests needs at least."""
+    parts = path.relative_to(config.rootpath / "tests").parts
+    return FOLDERS.get(parts[0], "unit") if parts else "unit"
+
+
+def tier_of(item: pytest.Item) -> str:
+    """Return the tier that a test belongs to."""
+    return max(_needs(item), key=list(TIERS).index)
+
+
+def _needs(item: pytest.Item) -> Iterator[str]:
+    yield tier_of_folder(item.path, item.config)
+    yield from (FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES)
+    yield from (mark.name for mark in item.iter_markers() if mark.name in TIERS)
+
+
+def is_chosen(item: pytest.Item, config: pytest.Config) -> bool:
+    """Return whether a test runs with these options: what is long, with --full or where -m names why it is."""
+    long = {tier_of(item)} & {"full_size"} | {mark.name for mark in item.iter_markers()} & {FULL}
+    if config.getoption("--fast"):
+        return tier_of(item) == "unit" and not long
+    return bool(not long or config.getoption("--full") or long & set(re.findall(r"\w+", config.getoption("markexpr"))))
+
+
+def broken_promise(item: pytest.Item, seconds: float) -> str | None:
+    """Return what a unit test did that its tier forbids, None where it kept to it."""
+    if tier_of(item) != "unit":
+        return None
+    if seconds > UNIT_SECONDS:
+        return f"a unit test may take {UNIT_SECONDS:.0f} s and took {seconds:.1f} s: see tests/tiers.py"
+    if item.config.getoption("--fast") and "comfy" in sys.modules:
+        return "a unit test imported ComfyUI: ask for the fixture `host`, see tests/tiers.py"
+    return None
+
+
+def group_of(item: pytest.Item) -> str:
+    """Return what runs on one worker: the tests that share a server, else those of one file."""
+    tier = tier_of(item)
+    return tier if tier in ("server", "browser", "full_size") else str(item.path)
