@@ -8,8 +8,8 @@ import comfy.supported_models
 import torch
 from torch import Tensor
 
+from ..dynamicid_core.host.apply import apply_scene
 from ..dynamicid_core.host.blocks import find_sites
-from ..dynamicid_core.host.patch import apply_scene
 from ..dynamicid_core.host.sampling_run import Settings
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.adapter import Adapter, AttentionWeights, LowRank

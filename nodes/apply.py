@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..dynamicid_core.host.apply import apply_scene
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.host.patch import apply_scene
 from ..dynamicid_core.host.sampling_run import Settings
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.scene import Placement, adjusted, arrange

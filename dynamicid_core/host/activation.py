@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from .apply import KEY
 from .blocks import BlockKey, Site
-from .patch import KEY, AppliedScene
-from .sampling_run import RECORDER
+from .sampling_run import RECORDER, AppliedScene
 
 
 class Recorder:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,17 +13,13 @@ from torch import Tensor
 from ..saa.attention import RegionTerms, region_terms
 from ..saa.regions import rasterize
 from ..saa.scene import Placement
+from .blocks import Site
+from .coexistence import NEGATIVE, NO_SIGMA, POSITIVE, warn_if_replaced
 
 # Keys in the host's transformer_options.
 RUN = "dynamicid_run"
 STEP = "dynamicid_step"
 RECORDER = "dynamicid_recorder"
-
-# What packs agree to take for the noise level where none is told: higher than any.
-NO_SIGMA = 999999999.9
-
-# Rows of a batch are drawn with a person's tokens or, in the negative half, with the encoder's tokens of nobody.
-POSITIVE, NEGATIVE = 0, 1
 
 # A run that is given a picture, and starts below the noise level at this part of the schedule, refines it: the layout
 # stands already. Without a picture the level tells nothing, for some schedules of few steps start as low.
@@ -97,6 +94,20 @@ class Step:
     run: Run
 
 
+@dataclass(frozen=True, eq=False)
+class AppliedScene:
+    """What a patched model carries, the same object in all its layers."""
+
+    scene: tuple[Placement, ...]
+    settings: Settings
+    sites: tuple[Site, ...]
+    model_sampling: Any
+
+    def begin_run(self) -> Run:
+        """A run as far as it can be known where no sampler tells of one: no layout phase, chunk 1 is negative."""
+        return begin_run(self.scene, self.settings, self.model_sampling)
+
+
 def begin_run(
     scene: tuple[Placement, ...],
     settings: Settings,
@@ -145,44 +156,6 @@ def grid_terms(step: Step, height: int, width: int) -> RegionTerms:
     return region_terms(rasterize([step.run.scene[i].region for i in step.active], height, width))
 
 
-def batch_roles(step: Step, rows: int, options: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:
-    """The roles of a batch's equal chunks and the rows of each, whatever other packs did to the batch.
-
-    Attention-couple packs repeat every chunk but number 1, once per regional prompt, while `cond_or_uncond` still
-    tells the chunks of before; they tell the chunks of after in a key of their own, or not at all.
-
-    Args:
-        rows: rows of this layer's queries.
-        options: the layer's extra_options.
-    """
-    chunks = list(options.get("cond_or_uncond") or [0])
-    roles = step.run.roles(chunks, options.get("uuids") or ())
-    for key in ("cond_or_uncond_couple", "cond_or_uncond_hook_couple"):
-        coupled = options.get(key)
-        if coupled and rows % len(coupled) == 0:
-            role_of = dict(zip(chunks, roles, strict=True))
-            return tuple(role_of.get(c, NEGATIVE if c == 1 else POSITIVE) for c in coupled), rows // len(coupled)
-    batch = (options.get("original_shape") or [rows])[0]
-    per_chunk = max(batch // len(chunks), 1)
-    if rows != per_chunk * len(chunks):
-        roles = _expanded(roles, chunks, rows // per_chunk)
-    return (roles, per_chunk) if len(roles) * per_chunk == rows else (_row_by_row(roles, rows), 1)
-
-
-def _expanded(roles: tuple[int, ...], chunks: Sequence[int], total: int) -> tuple[int, ...]:
-    """The roles after every chunk but number 1 was repeated equally often, so that there are `total` chunks."""
-    repeated = sum(chunk != 1 for chunk in chunks)
-    times, left = divmod(total - (len(chunks) - repeated), repeated or 1)
-    if left or times < 1:
-        return roles
-    return tuple(role for role, chunk in zip(roles, chunks, strict=True) for _ in range(1 if chunk == 1 else times))
-
-
-def _row_by_row(roles: tuple[int, ...], rows: int) -> tuple[int, ...]:
-    """Spread the roles over rows that don't divide evenly: nothing known fits, and sampling must go on."""
-    return tuple(roles[row * len(roles) // rows] for row in range(rows))
-
-
 def _layout_sigma(
     settings: Settings, model_sampling: Any, sample_sigmas: Tensor | None, pictured: bool
 ) -> float | None:
@@ -204,3 +177,68 @@ def to_device(tensor: Tensor, like: Tensor) -> Tensor:
 def rows_of(tensor: Tensor, roles: Sequence[int], per_chunk: int) -> Tensor:
     """(2, ...) tensors by role to (rows, ...): each chunk's role, once per row of it."""
     return torch.cat([tensor[role : role + 1].expand(per_chunk, *tensor.shape[1:]) for role in roles])
+
+
+def run_wrapper(applied: AppliedScene) -> Callable:
+    def begin(
+        executor: Any,
+        guider: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        options = extra_args["model_options"]["transformer_options"]
+        _tell_copies_apart(guider)
+        run = begin_run(
+            applied.scene,
+            applied.settings,
+            guider.inner_model.model_sampling,
+            options.get("sample_sigmas", sigmas),
+            guider.conds,
+            latent_image,
+        )
+        model_options = {**extra_args["model_options"], "transformer_options": {**options, RUN: run}}
+        extra_args = {**extra_args, "model_options": model_options}
+        return executor(guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs)
+
+    return begin
+
+
+def _tell_copies_apart(guider: Any) -> None:
+    """The host copies an area of one side to the others, its id too; each copy gets an id of its own.
+
+    The conditionings that a guider holds while it samples are copies for this run.
+    """
+    originals = getattr(guider, "original_conds", {})
+    for name, group in guider.conds.items():
+        own = {cond.get("uuid") for cond in originals.get(name) or ()}
+        for cond in group or ():
+            if cond.get("uuid") not in own:
+                cond["uuid"] = uuid.uuid4()
+
+
+def step_wrapper(applied: AppliedScene) -> Callable:
+    def begin(
+        executor: Any,
+        x: Tensor,
+        timesteps: Tensor | None = None,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        options = transformer_options or {}
+        run: Run = options.get(RUN) or applied.begin_run()
+        options = {**options, STEP: begin_step(run, options.get("sigmas"))}
+        out = executor(x, timesteps, context, y, control, options, **kwargs)
+        if "checked" not in run.memory:
+            run.memory["checked"] = True
+            warn_if_replaced(applied, run)
+        return out
+
+    return begin

@@ -49,4 +49,4 @@ def test_direction(file: Path) -> None:
 
 
 def test_the_files_are_found() -> None:
-    assert {"attention.py", "patch.py", "apply.py"} <= {file.name for file in _files()}
+    assert {"attention.py", "identity_attention.py", "apply.py"} <= {file.name for file in _files()}

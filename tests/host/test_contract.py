@@ -11,8 +11,9 @@ import comfy.lora
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.host.activation import activation_maps
+from dynamicid_pack.dynamicid_core.host.apply import KEY
+from dynamicid_pack.dynamicid_core.host.identity_attention import IdentityAttention
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
-from dynamicid_pack.dynamicid_core.host.patch import KEY, IdentityAttention
 from dynamicid_pack.dynamicid_core.host.sampling_run import RUN, STEP
 from dynamicid_pack.dynamicid_core.identity.identity import Identity, load_identity, mix
 from dynamicid_pack.dynamicid_core.saa.regions import Region

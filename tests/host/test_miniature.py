@@ -8,8 +8,8 @@ import comfy.samplers
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, save_checkpoint
+from dynamicid_pack.dynamicid_core.host.apply import apply_scene
 from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
-from dynamicid_pack.dynamicid_core.host.patch import apply_scene
 from dynamicid_pack.dynamicid_core.host.sampling_run import Settings
 from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
 from dynamicid_pack.dynamicid_core.identity.identity import Identity

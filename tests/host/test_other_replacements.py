@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.host.patch import IdentityAttention
+from dynamicid_pack.dynamicid_core.host.identity_attention import IdentityAttention
 from torch import Tensor
 
 from . import fakes, tiny

@@ -5,9 +5,9 @@ from pathlib import Path
 import comfy.cli_args
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.host.apply import apply_scene
 from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
-from dynamicid_pack.dynamicid_core.host.patch import apply_scene
 from dynamicid_pack.dynamicid_core.host.sampling_run import Settings
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights
