@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..dynamicid_core.host.apply import apply_scene
-from ..dynamicid_core.host.blocks import find_sites
-from ..dynamicid_core.host.sampling_run import Settings
+from ..dynamicid_core.host.blocks import find_transformer_blocks
+from ..dynamicid_core.host.sampling_run import AttentionSettings
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.adapter import Adapter, AttentionWeights, LowRank
 from ..dynamicid_core.saa.scene import arrange
@@ -53,9 +53,9 @@ def full_size_model(load_device: torch.device, dtype: torch.dtype) -> Any:
 def random_adapter(model: Any) -> Adapter:
     """An adapter for this model in the release's shapes, without a face encoder."""
     layers = []
-    for site in find_sites(model):
-        layers.append(_attention(site.width, site.width, with_identity=False))
-        layers.append(_attention(site.width, site.context_dim, with_identity=True))
+    for block in find_transformer_blocks(model):
+        layers.append(_attention(block.dim, block.dim, with_identity=False))
+        layers.append(_attention(block.dim, block.context_dim, with_identity=True))
     return Adapter(tuple(layers), encoder_fingerprint="", fingerprint="benchmark", tokens=TOKENS)
 
 
@@ -66,7 +66,7 @@ def with_people(model: Any, adapter: Adapter, count: int) -> Any:
     changes no shape and costs nothing per step: the model with none takes the unpatched model's time.
     """
     people = [Identity(torch.randn(TOKENS, WIDTH), torch.randn(TOKENS, WIDTH)) for _ in range(count)]
-    return apply_scene(model, adapter, arrange(people), Settings())
+    return apply_scene(model, adapter, arrange(people), AttentionSettings())
 
 
 def random_text() -> tuple[Tensor, Tensor]:

@@ -101,7 +101,7 @@ def _dtypes(weights: Mapping[str, Tensor]) -> str:
 def _sizes(part: str, weights: Mapping[str, Tensor], adapter: Adapter | None) -> tuple[str, str, str, str]:
     """Token count, rank, depth and the widths of a part, `-` where it has no such thing."""
     if part == ADAPTER and adapter:
-        widths = " ".join(map(str, sorted(set(adapter.widths))))
+        widths = " ".join(map(str, sorted(set(adapter.dims))))
         tokens = "-" if adapter.tokens is None else str(adapter.tokens)
         shape = f"layers of {widths}, text of {adapter.text_dim}, tokens of {adapter.token_dim}"
         return tokens, str(adapter.rank), str(len(adapter.layers)), shape

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..dynamicid_core.host.apply import apply_scene
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.host.sampling_run import Settings
+from ..dynamicid_core.host.sampling_run import AttentionSettings
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.scene import Placement, adjusted, arrange
 from .notify import warn
@@ -60,7 +60,7 @@ class Apply(io.ComfyNode):
         scene = _present(cls, people, weight, 0.0, 1.0)
         if not scene or weight == 0:
             return io.NodeOutput(model)
-        settings = Settings(layout_steps=dynamicid.layout_steps)
+        settings = AttentionSettings(layout_steps=dynamicid.layout_steps)
         lora_strength = dynamicid.lora_in_groups if len(scene) > 1 else 1.0
         return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, settings, lora_strength))
 
@@ -68,7 +68,7 @@ class Apply(io.ComfyNode):
 class ApplyAdvanced(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        method = Settings()
+        method = AttentionSettings()
         return io.Schema(
             node_id="DynamicIDApplyAdvanced",
             display_name="Apply DynamicID (Advanced)",
@@ -140,7 +140,7 @@ class ApplyAdvanced(io.ComfyNode):
         scene = _present(cls, people, weight, start_at, end_at)
         if not scene:
             return io.NodeOutput(model)
-        settings = Settings(layout_scale, layout_steps, gate_threshold, gate)
+        settings = AttentionSettings(layout_scale, layout_steps, gate_threshold, gate)
         return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, settings, lora_strength))
 
 

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .apply import KEY
-from .blocks import BlockKey, Site
+from .blocks import BlockKey, TransformerBlock
 from .sampling_run import RECORDER, AppliedScene
 
 
@@ -23,17 +23,17 @@ class Recorder:
         self._people = people
         self.maps: dict[BlockKey, Tensor] = {}
 
-    def record(self, site: Site, active: tuple[int, ...], maps: Tensor) -> None:
+    def record(self, block: TransformerBlock, active: tuple[int, ...], maps: Tensor) -> None:
         """Keep a layer's first word: nodes that call the UNet more often run it on changed inputs later.
 
         Args:
             maps: (rows, active people, h, w).
         """
-        if site.block in self.maps:
+        if block.key in self.maps:
             return
         everybody = torch.zeros(self._people, *maps.shape[-2:])
         everybody[list(active)] = maps.mean(dim=0).float().cpu()
-        self.maps[site.block] = everybody
+        self.maps[block.key] = everybody
 
 
 def applied_scene(model: ModelPatcher) -> AppliedScene:
@@ -75,7 +75,7 @@ def activation_maps(
     applied = applied_scene(model)
     if not 0 <= at <= 1:
         raise ValueError(f"`at` must be from 0 (all noise) to 1 (finished picture), got {at:g}.")
-    blocks = [site.block for site in applied.sites]
+    blocks = [block.key for block in applied.blocks]
     if layer is not None and layer not in blocks:
         names = ", ".join(f"{name} {number}" for name, number in blocks)
         raise ValueError(f"This model has no cross-attention layer {layer[0]} {layer[1]}. It has: {names}.")

@@ -13,10 +13,10 @@ from comfy.weight_adapter import LoRAAdapter
 from ..identity.identity import Identity
 from ..saa.adapter import Adapter, AttentionWeights, LowRank
 from ..saa.scene import Placement
-from .blocks import Site, paired_layers
+from .blocks import TransformerBlock, paired_layers
 from .coexistence import fork_patches, patch_block
 from .identity_attention import IdentityAttention, LayerTokens
-from .sampling_run import AppliedScene, Settings, run_wrapper, step_wrapper
+from .sampling_run import AppliedScene, AttentionSettings, run_wrapper, step_wrapper
 
 # The key of our wrappers, callbacks and attachment on a ModelPatcher.
 KEY = "dynamicid"
@@ -26,7 +26,7 @@ def apply_scene(
     model: ModelPatcher,
     adapter: Adapter,
     scene: Sequence[Placement],
-    settings: Settings,
+    settings: AttentionSettings,
     lora_strength: float = 1.0,
 ) -> ModelPatcher:
     """Patch a clone of an SD1.5 model so that it draws the people of a scene; the given model is not changed.
@@ -52,14 +52,14 @@ def apply_scene(
         return model
 
     patched = model.clone()
-    sites = tuple(site for site, _, _ in layers)
-    applied = AppliedScene(drawn, settings, sites, model.get_model_object("model_sampling"))
+    blocks = tuple(block for block, _, _ in layers)
+    applied = AppliedScene(drawn, settings, blocks, model.get_model_object("model_sampling"))
     patched.set_attachments(KEY, applied)
     if lora_strength:
         _merge_lora(patched, adapter, layers, lora_strength)
     if drawn:
-        for site, _, cross in layers:
-            patch_block(patched, IdentityAttention(applied, site, _project(scene, cross)))
+        for block, _, cross in layers:
+            patch_block(patched, IdentityAttention(applied, block, _project(scene, cross)))
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_wrapper(applied))
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, step_wrapper(applied))
         patched.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, fork_patches)
@@ -82,11 +82,11 @@ def _check_identity(identity: Identity, adapter: Adapter) -> None:
 def _merge_lora(
     model: ModelPatcher,
     adapter: Adapter,
-    layers: Iterable[tuple[Site, AttentionWeights, AttentionWeights]],
+    layers: Iterable[tuple[TransformerBlock, AttentionWeights, AttentionWeights]],
     strength: float,
 ) -> None:
     patches = {}
-    for site, own, cross in layers:
+    for block, own, cross in layers:
         for attention, weights in (("attn1", own), ("attn2", cross)):
             for linear, pair in (
                 ("to_q", weights.to_q),
@@ -94,7 +94,7 @@ def _merge_lora(
                 ("to_v", weights.to_v),
                 ("to_out.0", weights.to_out),
             ):
-                patches[f"{site.path}.{attention}.{linear}.weight"] = _host_lora(pair)
+                patches[f"{block.path}.{attention}.{linear}.weight"] = _host_lora(pair)
     before = model.patches_uuid
     missed = patches.keys() - set(model.add_patches(patches, strength))
     if missed:

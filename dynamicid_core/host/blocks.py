@@ -9,23 +9,23 @@ from ..saa.adapter import Adapter, AttentionWeights
 BlockKey = tuple[str, int]
 
 
-class Site(NamedTuple):
+class TransformerBlock(NamedTuple):
     """One transformer block of the UNet: a self-attention (attn1) followed by a cross-attention (attn2).
 
     Attributes:
-        block: the host's name for the place, such as ("input", 4); replacement patches are looked up by it.
+        key: the host's name for the place, such as ("input", 4); replacement patches are looked up by it.
         path: the block's name in the model's state dict.
-        width: channels of the block's queries.
+        dim: channels of the block's queries.
         context_dim: channels of the text context.
     """
 
-    block: BlockKey
+    key: BlockKey
     path: str
-    width: int
+    dim: int
     context_dim: int
 
 
-def find_sites(model: ModelPatcher) -> tuple[Site, ...]:
+def find_transformer_blocks(model: ModelPatcher) -> tuple[TransformerBlock, ...]:
     """All transformer blocks of a UNet with cross-attention in diffusers' processor order: down, up, mid.
 
     Raises:
@@ -34,32 +34,34 @@ def find_sites(model: ModelPatcher) -> tuple[Site, ...]:
     unet = getattr(model.model, "diffusion_model", None)
     if not all(hasattr(unet, part) for part in ("input_blocks", "middle_block", "output_blocks")):
         raise ValueError(_wrong_model(model, "it is not a UNet with cross-attention"))
-    sites: list[Site] = []
+    blocks: list[TransformerBlock] = []
     for part, name in (("input_blocks", "input"), ("output_blocks", "output"), ("middle_block", "middle")):
         for module_name, module in getattr(unet, part).named_modules():
             if getattr(module, "attn2", None) is None:
                 continue
             number = 0 if name == "middle" else int(module_name.split(".")[0])
-            if any(site.block == (name, number) for site in sites):
+            if any(block.key == (name, number) for block in blocks):
                 raise ValueError(_wrong_model(model, f"its block {name} {number} holds several transformer blocks"))
             to_k = module.attn2.to_k.weight
             path = f"diffusion_model.{part}.{module_name}"
-            sites.append(Site((name, number), path, module.attn2.to_q.weight.shape[0], to_k.shape[1]))
-    if not sites:
+            blocks.append(TransformerBlock((name, number), path, module.attn2.to_q.weight.shape[0], to_k.shape[1]))
+    if not blocks:
         raise ValueError(_wrong_model(model, "it has no cross-attention"))
-    return tuple(sites)
+    return tuple(blocks)
 
 
-def paired_layers(model: ModelPatcher, adapter: Adapter) -> tuple[tuple[Site, AttentionWeights, AttentionWeights], ...]:
-    """Each site of the model with the adapter's weights for its self- and its cross-attention.
+def paired_layers(
+    model: ModelPatcher, adapter: Adapter
+) -> tuple[tuple[TransformerBlock, AttentionWeights, AttentionWeights], ...]:
+    """Each block of the model with the adapter's weights for its self- and its cross-attention.
 
     Raises:
         ValueError: number of layers or their widths differ: the adapter is for another base model.
     """
-    sites = find_sites(model)
+    blocks = find_transformer_blocks(model)
     own, cross = adapter.layers[0::2], adapter.layers[1::2]
     expected = [(layer.to_k_ip.shape[0], layer.to_k_ip.shape[1]) for layer in cross if layer.to_k_ip is not None]
-    found = [(site.width, site.context_dim) for site in sites]
+    found = [(block.dim, block.context_dim) for block in blocks]
     if expected != found:
         raise ValueError(
             _wrong_model(
@@ -67,7 +69,7 @@ def paired_layers(model: ModelPatcher, adapter: Adapter) -> tuple[tuple[Site, At
                 f"it has {_described(found)}, while this adapter was made for {_described(expected)}",
             )
         )
-    return tuple(zip(sites, own, cross, strict=True))
+    return tuple(zip(blocks, own, cross, strict=True))
 
 
 def _described(layers: list[tuple[int, int]]) -> str:

@@ -38,7 +38,7 @@ def fork(patch: Any) -> Any:
 
 def patch_block(model: ModelPatcher, patch: IdentityAttention) -> None:
     """Put the patch in place beside whatever another pack has put there before."""
-    block, number = patch.site.block
+    block, number = patch.block.key
     present = _attn2_patches(model.model_options)
     # The host prefers the longer key, so a patch registered under it must be met there.
     index = 0 if (block, number, 0) in present else None
@@ -104,13 +104,13 @@ def _row_by_row(roles: tuple[int, ...], rows: int) -> tuple[int, ...]:
 
 def warn_if_replaced(applied: AppliedScene, run: Run) -> None:
     """After a run's first call of the UNet: another pack may have taken our place instead of wrapping us."""
-    lost = [site.block for site in applied.sites if site.block not in run.reached]
+    lost = [block.key for block in applied.blocks if block.key not in run.called_blocks]
     if lost:
         names = ", ".join(f"{block} {number}" for block, number in lost)
         logger.warning(
             "Another node replaced DynamicID's attention in %d of %d layers (%s): people will be missing or weak. "
             "Place Apply DynamicID after that node.",
             len(lost),
-            len(applied.sites),
+            len(applied.blocks),
             names,
         )

@@ -16,14 +16,14 @@ from ..saa.attention import (
     LayoutTerms,
     activation_gate,
     activation_scores,
-    added,
+    add_gated,
     identity_attention,
     layout_gate,
     layout_terms,
     person_activation,
     split_heads,
 )
-from .blocks import Site
+from .blocks import TransformerBlock
 from .coexistence import batch_roles, fork
 from .sampling_run import RECORDER, RUN, STEP, AppliedScene, Run, Step, begin_step, grid_terms, rows_of, to_device
 
@@ -52,9 +52,9 @@ class IdentityAttention:
     go to the GPU once per sampling run and leave with it.
     """
 
-    def __init__(self, applied: AppliedScene, site: Site, tokens: LayerTokens, base: Any = None) -> None:
+    def __init__(self, applied: AppliedScene, block: TransformerBlock, tokens: LayerTokens, base: Any = None) -> None:
         self.applied = applied
-        self.site = site
+        self.block = block
         self.tokens = tokens
         self.base = base
         self.callback: list[Callable] = []
@@ -80,7 +80,7 @@ class IdentityAttention:
             )
         people = self._people(q, extra_options)
         if people is not None:
-            out = added(out, *people)
+            out = add_gated(out, *people)
         if self.callback:
             sigma = self._step(extra_options).sigma
             for callback, kwargs in zip(self.callback, self.kwargs, strict=True):
@@ -91,12 +91,12 @@ class IdentityAttention:
     def as_callback(self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, extra_options: dict, **_: Any) -> Tensor | int:
         """What the people add, for an attention object of another pack that was there first; 0: nobody is active."""
         people = self._people(q, extra_options)
-        return 0 if people is None else added(None, *people)
+        return 0 if people is None else add_gated(None, *people)
 
     def _people(self, q: Tensor, extra_options: dict[str, Any]) -> tuple[Tensor, Tensor | None] | None:
         """Attention to the active people (rows, queries, channels) and its gate (rows, queries); None: nobody is."""
         step = self._step(extra_options)
-        step.run.reached.add(self.site.block)
+        step.run.called_blocks.add(self.block.key)
         if not step.active:
             return None
         height, width = self._grid(q, extra_options)
@@ -112,7 +112,7 @@ class IdentityAttention:
             shown = torch.ones(q.shape[:2], device=q.device) if gate is None else gate
             activation = person_activation(q, keys, log_share, shown, counts)
             maps = rearrange(activation, "rows people (h w) -> rows people h w", h=height)
-            extra_options[RECORDER].record(self.site, step.active, maps)
+            extra_options[RECORDER].record(self.block, step.active, maps)
         if gate is not None and step.in_layout:
             gate = layout_gate(gate, layout)
         return identity_attention(q, keys, values, log_share), gate
@@ -152,7 +152,7 @@ class IdentityAttention:
         height, width = options["activations_shape"][-2:]
         if height * width != q.shape[1]:
             raise ValueError(
-                f"DynamicID needs the real grid of each layer to place people, but layer {self.site.block} has "
+                f"DynamicID needs the real grid of each layer to place people, but layer {self.block.key} has "
                 f"{q.shape[1]} queries on a grid of {height} x {width}. Another node changes the queries of "
                 "cross-attention; remove it or place it on another model."
             )
@@ -161,7 +161,7 @@ class IdentityAttention:
     def _rows(self, q: Tensor, step: Step, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values by head, and summed keys, of the active people for each row of the batch, as q's kind."""
         roles, per_chunk = batch_roles(step, q.shape[0], options)
-        key = (self.site.block, step.active, roles, per_chunk, q.dtype, q.device)
+        key = (self.block.key, step.active, roles, per_chunk, q.dtype, q.device)
         memory = step.run.memory
         if key not in memory:
             heads = options["n_heads"]

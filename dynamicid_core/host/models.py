@@ -15,7 +15,7 @@ from ..identity.faces import FaceAnalyzer
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from ..saa.adapter import Adapter
 from .managed import Managed
-from .sampling_run import Settings
+from .sampling_run import AttentionSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class DynamicID:
     load_vision: Callable[[], ClipVisionModel] | None = None
     load_faces: Callable[[], FaceAnalyzer] | None = None
     embeds_rgb: bool = True
-    layout_steps: int = Settings().layout_steps
+    layout_steps: int = AttentionSettings().layout_steps
     lora_in_groups: float = 1.0
 
     @cached_property

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..saa.attention import RegionTerms, region_terms
 from ..saa.regions import rasterize
 from ..saa.scene import Placement
-from .blocks import Site
+from .blocks import TransformerBlock
 from .coexistence import NEGATIVE, NO_SIGMA, POSITIVE, warn_if_replaced
 
 # Keys in the host's transformer_options.
@@ -29,7 +29,7 @@ _SIGMA_NOISE = 1e-3
 
 
 @dataclass(frozen=True)
-class Settings:
+class AttentionSettings:
     """How the people are drawn, the same for all of them.
 
     Attributes:
@@ -55,7 +55,7 @@ class Run:
         layout_sigma: the layout phase lasts while sigma is above it; None: no layout phase in this run.
         negative: ids of the conditionings that are the guider's negative ones; None where it names none.
         memory: what layers have prepared for this run, by whatever it depends on; gone with the run.
-        reached: layers that were called so far.
+        called_blocks: layers that were called so far.
     """
 
     scene: tuple[Placement, ...]
@@ -63,7 +63,7 @@ class Run:
     layout_sigma: float | None = None
     negative: frozenset[Any] | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
-    reached: set[Any] = field(default_factory=set)
+    called_blocks: set[Any] = field(default_factory=set)
 
     def roles(self, chunks: Sequence[int], ids: Sequence[Any]) -> tuple[int, ...]:
         """POSITIVE or NEGATIVE for each chunk of a batch.
@@ -99,8 +99,8 @@ class AppliedScene:
     """What a patched model carries, the same object in all its layers."""
 
     scene: tuple[Placement, ...]
-    settings: Settings
-    sites: tuple[Site, ...]
+    settings: AttentionSettings
+    blocks: tuple[TransformerBlock, ...]
     model_sampling: Any
 
     def begin_run(self) -> Run:
@@ -110,7 +110,7 @@ class AppliedScene:
 
 def begin_run(
     scene: tuple[Placement, ...],
-    settings: Settings,
+    settings: AttentionSettings,
     model_sampling: Any,
     sample_sigmas: Tensor | None = None,
     conds: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
@@ -157,7 +157,7 @@ def grid_terms(step: Step, height: int, width: int) -> RegionTerms:
 
 
 def _layout_sigma(
-    settings: Settings, model_sampling: Any, sample_sigmas: Tensor | None, pictured: bool
+    settings: AttentionSettings, model_sampling: Any, sample_sigmas: Tensor | None, pictured: bool
 ) -> float | None:
     if sample_sigmas is None or not settings.gate or settings.layout_scale == 0:
         return None

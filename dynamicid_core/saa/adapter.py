@@ -33,9 +33,9 @@ class AttentionWeights:
     to_v: LowRank
     to_out: LowRank
     to_k_ip: Tensor | None
-    """(layer width, token width); None in self-attention"""
+    """(layer dim, token dim); None in self-attention"""
     to_v_ip: Tensor | None
-    """(layer width, token width); None in self-attention"""
+    """(layer dim, token dim); None in self-attention"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +67,8 @@ class Adapter:
         return self.layers[1].to_k.down.shape[1]
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Width of the hidden states that each layer reads and writes."""
+    def dims(self) -> tuple[int, ...]:
+        """Channels of the hidden states that each layer reads and writes."""
         return tuple(layer.to_q.down.shape[1] for layer in self.layers)
 
     @property

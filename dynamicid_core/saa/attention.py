@@ -124,7 +124,7 @@ def identity_attention(q: Tensor, keys: Tensor, values: Tensor, log_share: Tenso
     return F.scaled_dot_product_attention(q, keys, values, attn_mask=log_share).transpose(1, 2).flatten(2)
 
 
-def added(out: Tensor | None, attended: Tensor, gate: Tensor | None) -> Tensor:
+def add_gated(out: Tensor | None, attended: Tensor, gate: Tensor | None) -> Tensor:
     """`out + gate * attended`: (rows, queries, channels); without `out` the product alone.
 
     Args:

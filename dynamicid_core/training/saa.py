@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ..saa.attention import activation_gate, activation_scores, added, identity_attention, split_heads
+from ..saa.attention import activation_gate, activation_scores, add_gated, identity_attention, split_heads
 
 NAMES = ("to_q", "to_k", "to_v", "to_out")
 
@@ -144,7 +144,7 @@ class SAAProcessor:
         keys, values = self.layer.to_k_ip(tokens), self.layer.to_v_ip(tokens)
         gate = activation_gate(activation_scores(q, keys.mean(1)), identity.threshold) if identity.gate else None
         attended = identity_attention(q, split_heads(keys, heads), split_heads(values, heads), None)
-        return added(out, attended, gate)
+        return add_gated(out, attended, gate)
 
 
 def attentions(unet: UNet2DConditionModel) -> Iterator[tuple[str, Attention]]:

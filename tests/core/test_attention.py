@@ -8,7 +8,7 @@ import torch
 from dynamicid_pack.dynamicid_core.saa.attention import (
     activation_gate,
     activation_scores,
-    added,
+    add_gated,
     identity_attention,
     layout_gate,
     layout_terms,
@@ -62,7 +62,7 @@ def test_equals_the_release(name: str) -> None:
         keys = keys * shares[:, None]
 
     k, v, keys, values = (split_heads(x, HEADS) for x in (k, v, keys, values))
-    out = added(identity_attention(q, k, v, None), identity_attention(q, keys, values, log_share), gate)
+    out = add_gated(identity_attention(q, k, v, None), identity_attention(q, keys, values, log_share), gate)
     assert relative_error(_linear("to_out.0", out), TENSORS[f"{name}.output"]) < 1e-5
 
 

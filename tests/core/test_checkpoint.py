@@ -126,7 +126,7 @@ def test_what_the_adapter_says_of_itself() -> None:
     adapter = adapter_from_weights(SAA)
     assert (len(adapter.layers), adapter.cross_layers) == (4, (1, 3))
     assert (adapter.rank, adapter.token_dim, adapter.text_dim) == (RANK, TOKEN, TEXT)
-    assert adapter.widths == (8, 8, 10, 10)
+    assert adapter.dims == (8, 8, 10, 10)
     assert adapter.layers[0].to_k_ip is None
     assert adapter.layers[3].to_v_ip is SAA["3.to_v_ip.weight"]
     assert adapter.layers[2].to_out.up is SAA["2.to_out_lora.up.weight"]
@@ -154,7 +154,7 @@ def test_the_releases_shapes() -> None:
     adapter = adapter_from_weights({name: torch.zeros(shape, dtype=torch.float16) for name, shape in named.items()})
     assert (len(adapter.layers), adapter.rank, adapter.token_dim, adapter.text_dim) == (32, 128, 768, 768)
     down, up, middle = (320, 320, 640, 640, 1280, 1280), (1280,) * 3 + (640,) * 3 + (320,) * 3, (1280,)
-    assert adapter.widths == tuple(width for width in down + up + middle for _ in range(2))
+    assert adapter.dims == tuple(width for width in down + up + middle for _ in range(2))
 
 
 # ---- fingerprints

@@ -138,7 +138,7 @@ def _contents(patcher: Any) -> Any:
             return {key: numbers(item) for key, item in value.items()}
         if isinstance(value, IdentityAttention):
             return numbers(
-                [value.site, value.callback, value.kwargs, value.tokens.keys, value.tokens.values, value.base]
+                [value.block, value.callback, value.kwargs, value.tokens.keys, value.tokens.values, value.base]
             )
         return id(value)
 

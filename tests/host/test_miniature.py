@@ -10,7 +10,7 @@ import torch
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, save_checkpoint
 from dynamicid_pack.dynamicid_core.host.apply import apply_scene
 from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
-from dynamicid_pack.dynamicid_core.host.sampling_run import Settings
+from dynamicid_pack.dynamicid_core.host.sampling_run import AttentionSettings
 from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights, adapter_weights
@@ -67,7 +67,7 @@ def test_its_dynamicid_has_all_parts_and_draws_other_people_by_other_tokens(mini
     for seed in (1, 2):
         torch.manual_seed(seed)
         person = Identity(torch.randn(4, 128), torch.randn(4, 128), adapter.encoder_fingerprint)
-        patched = apply_scene(miniature.model, adapter, (Placement(person, Region()),), Settings())
+        patched = apply_scene(miniature.model, adapter, (Placement(person, Region()),), AttentionSettings())
         drawn.append(_sampled(patched, miniature))
     assert all((one - other).abs().mean() > 0.05 for i, one in enumerate(drawn) for other in drawn[:i])
 

@@ -8,7 +8,7 @@ import torch
 from dynamicid_pack.dynamicid_core.host.apply import apply_scene
 from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
-from dynamicid_pack.dynamicid_core.host.sampling_run import Settings
+from dynamicid_pack.dynamicid_core.host.sampling_run import AttentionSettings
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights
 from dynamicid_pack.dynamicid_core.saa.regions import Region
@@ -76,7 +76,7 @@ def test_diffusers_and_the_host_predict_the_same_noise(
     saa.install(base.unet)
     adapter = adapter_from_weights({name: tensor.clone() for name, tensor in saa.state_dict().items()})
     person = Identity(torch.randn(4, 128), torch.randn(4, 128))
-    settings = Settings(layout_steps=0, gate_threshold=threshold, gate=gate)
+    settings = AttentionSettings(layout_steps=0, gate_threshold=threshold, gate=gate)
     patched = apply_scene(miniature.model, adapter, (Placement(person, Region()),), settings)
     given: list[tuple[Tensor, Tensor, Tensor, list[int]]] = []
 
@@ -106,7 +106,7 @@ def test_trained_weights_load_and_draw(miniature: Miniature, base: BaseNetworks,
     with torch.no_grad():
         assert apart(tokens, stage.trained["face_encoder"](embedding, states)[0]) < 1e-5
     person = Identity(tokens, torch.randn(4, 128), loaded.adapter.encoder_fingerprint)
-    patched = apply_scene(miniature.model, loaded.adapter, (Placement(person, Region()),), Settings())
+    patched = apply_scene(miniature.model, loaded.adapter, (Placement(person, Region()),), AttentionSettings())
     text, latent = torch.randn(1, 77, 128), torch.zeros(1, 4, 16, 16)
     drawn = [probe.sample(model, text, text, size=(16, 16), steps=2) for model in (patched, miniature.model)]
     assert drawn[0].isfinite().all() and latent.shape == drawn[0].shape and not torch.allclose(*drawn)
