@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..dynamicid_core.host.encode import COMBINATIONS, CROPS, Choice, NoFaceError, encode
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.identity.faces import ORDERS, FaceAnalyzer
+from ..dynamicid_core.identity.analyzer import FaceAnalyzer
+from ..dynamicid_core.identity.faces import ORDERS
 from .notify import warn
 from .preview import faces_preview
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket, IdentitySocket

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.miniature import load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
-from ..dynamicid_core.identity.faces import PROVIDERS, load_analyzer
+from ..dynamicid_core.identity.analyzer import PROVIDERS, load_analyzer
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket
 
 SHIPPED = "shipped"

@@ -5,6 +5,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..dynamicid_core.box import Box
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity.assignment import embedding_of
 from ..dynamicid_core.identity.faces import in_order
@@ -56,15 +57,15 @@ class WhoIsWhoNode(io.ComfyNode):
         wanted = [embedding_of(person, number) for number, person in enumerate(everybody)]
         names = [person.name or f"person {number + 1}" for number, person in enumerate(everybody)]
         reports: list[str] = []
-        found: list[tuple[list[tuple[float, ...]], WhoIsWho]] = []
+        found: list[tuple[list[Box], WhoIsWho]] = []
         pictures = as_pixels(image)
         for picture in pictures:
             faces = in_order(dynamicid.faces.detect(picture), "left to right", picture.shape[:2])
             known = [dynamicid.faces.describe(picture, face).embedding for face in faces]
             who = who_is_who(wanted, [embedding for embedding in known if embedding is not None])
             height, width = picture.shape[:2]
-            middles = [(float(face.centre[0]) / width, float(face.centre[1]) / height) for face in faces]
-            found.append(([tuple(float(edge) for edge in face.box) for face in faces], who))
+            middles = [face.box.to_fractions(width, height).center for face in faces]
+            found.append(([face.box for face in faces], who))
             reports.append(report(names, who, places_of(middles, [placement.region for placement in scene])))
         text = "\n\n".join(
             f"picture {number + 1}\n{said}" if len(reports) > 1 else said for number, said in enumerate(reports)

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..identity.faces import PROVIDERS
+from ..identity.analyzer import PROVIDERS
 from .build import Summary, build
 from .on_ray import hands_on_ray
 from .settings import Job, Settings, fingerprint

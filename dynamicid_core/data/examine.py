@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..box import Box
-from ..identity.faces import FaceAnalyzer, in_order
-from ..image_inputs import Image
+from ..identity.analyzer import FaceAnalyzer
+from ..identity.faces import in_order
+from ..image_inputs import CropBox, Image, crop_box, face_crop
 from .expression import from_name, from_sidecar
-from .picture import DroppedError, Square, cut, moved, read_picture, square_about
+from .picture import DroppedError, read_picture
 from .quality import perceptual_hash, quality, sharpness
 from .settings import Settings
 from .sources import Source, sidecar
@@ -95,17 +96,16 @@ def _examine(source: Source, root: Path, settings: Settings, analyzer: FaceAnaly
     if not faces:
         raise DroppedError("no face")
     found = faces[0]
-    side = float((found.box[2:] - found.box[:2]).max())
+    side = found.box.longer_side
     if side < settings.least_face:
         raise DroppedError("too small", f"a face of {side:.0f} pixels, expected {settings.least_face}")
-    x0, y0, x1, y1 = (float(at) for at in found.box)
-    sharp = sharpness(image, (x0, y0, x1, y1))
+    sharp = sharpness(image, found.box)
     if sharp < settings.least_sharpness:
         raise DroppedError("blurred", f"a sharpness of {sharp:.1f}, expected {settings.least_sharpness:g}")
 
-    square = square_about(found, size, settings.margin)
-    crop = cut(image, square, settings.size)
-    face = analyzer.describe(crop, moved(found, square, settings.size))
+    square = crop_box(found.box, settings.margin, within=size)
+    crop = face_crop(image, square, settings.size)
+    face = analyzer.describe(crop, found.in_crop(square, settings.size))
     assert face.embedding is not None and face.landmarks is not None and face.pose is not None and face.box is not None
     expression, said_by = _expression(source, root, settings, crop, face.box, classify)
     return Seen(
@@ -129,5 +129,5 @@ def _expression(
     return (classify(crop, box), "model") if classify else ("neutral", "nothing")
 
 
-def square_of(seen: Seen) -> Square:
-    return Square(*seen.square)
+def square_of(seen: Seen) -> CropBox:
+    return CropBox(*seen.square)

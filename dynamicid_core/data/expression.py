@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..box import Box
-from ..identity.faces import chosen_providers
+from ..identity.analyzer import select_providers
 from ..image_inputs import CLASSIFIER_SIDE as SIDE
 from ..image_inputs import Image, classifier_input
 from ..imr.motion import EXPRESSIONS
@@ -66,7 +66,7 @@ class Classifier:
     def __init__(self, file: Path, provider: str = "auto"):
         onnxruntime = needed("onnxruntime")
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(file), providers=chosen_providers(provider))
+            self._session: Any = onnxruntime.InferenceSession(str(file), providers=select_providers(provider))
         except Exception as error:  # onnxruntime's own kinds
             raise ValueError(f"{file}: the expression model can't be loaded: {error}. Export it again.") from error
         inputs = self._session.get_inputs()

@@ -6,7 +6,7 @@ import sys
 from functools import cached_property
 from pathlib import Path
 
-from ..identity.faces import FaceAnalyzer, load_analyzer
+from ..identity.analyzer import FaceAnalyzer, load_analyzer
 from .examine import examine, seen_from
 from .expression import Classifier
 from .settings import Job

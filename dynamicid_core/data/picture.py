@@ -1,17 +1,14 @@
-"""A picture read from a file that nobody vouches for, and the square about a face cut out of it."""
+"""Read an image from a file that nobody vouches for."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from ..identity.faces import Detection
 from ..image_inputs import Image
 
 # Decoders of pictures alone: Pillow also knows formats whose reading starts other programs.
@@ -30,15 +27,6 @@ class DroppedError(Exception):
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
-
-
-@dataclass(frozen=True)
-class Square:
-    """A part of a picture, in whole pixels of it."""
-
-    x: int
-    y: int
-    side: int
 
 
 def read_picture(path: Path, most_pixels: int) -> Image:
@@ -83,33 +71,3 @@ def _as_rgb(opened: Pillow.Image) -> Image:
         white = Pillow.new("RGBA", shown.size, (255, 255, 255, 255))
         opened = Pillow.alpha_composite(white, shown)
     return np.array(opened.convert("RGB"), np.uint8)
-
-
-def square_about(found: Detection, size: tuple[int, int], margin: float) -> Square:
-    """The square about a face, moved to lie within the picture, and no larger than it.
-
-    Args:
-        size: (height, width) of the picture.
-        margin: of the box's longer side, on each side of it.
-    """
-    height, width = size
-    longer = float((found.box[2:] - found.box[:2]).max())
-    side = max(1, min(round(longer * (1 + 2 * margin)), height, width))
-    x, y = (float(middle) - side / 2 for middle in found.centre)
-    return Square(min(max(0, round(x)), width - side), min(max(0, round(y)), height - side), side)
-
-
-def cut(image: Image, square: Square, size: int) -> Image:
-    """(size, size, 3): what a square of a picture shows."""
-    x, y, side = square.x, square.y, square.side
-    part = Pillow.fromarray(np.ascontiguousarray(image[y : y + side, x : x + side]))
-    return np.array(part.resize((size, size), Pillow.Resampling.LANCZOS), np.uint8)
-
-
-def moved(found: Detection, square: Square, size: int) -> Detection:
-    """Where a face of the picture is in the cut."""
-    scale = size / square.side
-    corner = np.array([square.x, square.y], np.float32)
-    box = ((found.box.reshape(2, 2) - corner) * scale).reshape(4)
-    keypoints: NDArray[np.float32] = (found.keypoints - corner) * scale
-    return Detection(box.astype(np.float32), keypoints.astype(np.float32), found.score)

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from ..image_inputs import Image
+from ..image_inputs import Image, face_crop
 from ..imr.landmarks import keypoint_picture
 from ..imr.motion import face_prompt
 from .choose import duplicates, likeness, spread, yaw_bin
 from .examine import Dropped, Seen, square_of
 from .expression import sidecar_text
-from .picture import DroppedError, cut, read_picture
+from .picture import DroppedError, read_picture
 from .settings import Settings
 from .sources import sidecar
 
@@ -141,7 +141,7 @@ def _files(
 def _crop(seen: Seen, root: Path, settings: Settings) -> Image:
     """The same cut as the first stage made: keeping that of every picture would take ten times the room."""
     try:
-        return cut(read_picture(root / seen.source, settings.most_pixels), square_of(seen), settings.size)
+        return face_crop(read_picture(root / seen.source, settings.most_pixels), square_of(seen), settings.size)
     except DroppedError as error:
         raise ValueError(f"{shown(seen.source)}: it changed while the set was built ({error}). Build again.") from error
 

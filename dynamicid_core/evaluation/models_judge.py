@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 
 from ..box import Box
-from ..identity.faces import FaceAnalyzer, load_analyzer
+from ..identity.analyzer import FaceAnalyzer, load_analyzer
 from ..image_inputs import Image, classifier_input
 from .fingerprints import files_fingerprint
 

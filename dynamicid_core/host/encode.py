@@ -11,9 +11,11 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
-from ..identity.faces import Detection, Face, FaceAnalyzer, in_order
+from ..identity.analyzer import FaceAnalyzer
+from ..identity.faces import Detection, Face, in_order
 from ..identity.identity import Identity
-from ..image_inputs import as_pixels
+from ..image_inputs import as_pixels, crop_box
+from ..image_inputs import crop as cut
 from ..imr.motion import own_motion
 from . import vision
 from .lru_cache import LRUCache
@@ -127,12 +129,10 @@ def _read(
     chosen = _chosen(picture, choice, analyzer)
     face = analyzer.describe(picture, chosen)
     assert face.embedding is not None
-    shown = torch.from_numpy(picture).float().div(255)[None]
-    if crop == "face":
-        shown = _around(shown, chosen, MARGIN)
-    states = vision.states(model, shown)
+    shown = cut(picture, crop_box(chosen.box, MARGIN)) if crop == "face" else picture
+    states = vision.states(model, torch.from_numpy(shown).float().div(255)[None])
     tokens = dynamicid.face_encoder(face.embedding[None], states)[0]
-    thumbnail = _around(torch.from_numpy(picture).float()[None], chosen, 0.3)
+    thumbnail = torch.from_numpy(cut(picture, crop_box(chosen.box, 0.3))).float()[None]
     thumbnail = torch.nn.functional.interpolate(
         thumbnail.permute(0, 3, 1, 2), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True, align_corners=False
     )
@@ -152,16 +152,6 @@ def _chosen(picture: np.ndarray, choice: Choice, analyzer: FaceAnalyzer) -> Dete
     if choice.index >= len(found):
         raise NoFaceError(f"face number {choice.index} was asked for, and there are {len(found)} (counted from 0).")
     return found[choice.index]
-
-
-def _around(image: Tensor, found: Detection, margin: float) -> Tensor:
-    """The square about a face in (1, H, W, C), its outermost pixels repeated where it leads out of the picture."""
-    height, width = image.shape[1:3]
-    side = max(1, round(float((found.box[2:] - found.box[:2]).max()) * (1 + 2 * margin)))
-    x, y = (round(float(c) - side / 2) for c in found.centre)
-    rows = torch.arange(y, y + side).clamp(0, height - 1)
-    columns = torch.arange(x, x + side).clamp(0, width - 1)
-    return image[:, rows][:, :, columns]
 
 
 def _strangers(references: Mapping[int, Reference]) -> list[int]:

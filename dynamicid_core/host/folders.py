@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..identity.faces import find_packs
+from ..identity.analyzer import find_packs
 
 FOLDER = "dynamicid"
 INSIGHTFACE = "insightface"

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...mini import networks
 from ...mini.quantize import widen
 from ..checkpoint import load_checkpoint
-from ..identity.faces import load_analyzer
+from ..identity.analyzer import load_analyzer
 from ..tensor_file import read_tensors
 from .models import DynamicID, load_dynamicid
 

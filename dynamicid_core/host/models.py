@@ -10,8 +10,8 @@ from pathlib import Path
 from comfy.clip_vision import ClipVisionModel
 
 from ..checkpoint import Checkpoint, load_checkpoint
+from ..identity.analyzer import FaceAnalyzer
 from ..identity.encoder import FaceEncoder
-from ..identity.faces import FaceAnalyzer
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from ..saa.adapter import Adapter
 from .managed import Managed

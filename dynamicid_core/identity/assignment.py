@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..image_inputs import Image
 from ..saa.regions import Region
-from .faces import Detection, FaceAnalyzer, in_order
+from .analyzer import FaceAnalyzer
+from .faces import Detection, in_order
 from .identity import Identity
 from .who import who_is_who
 
@@ -57,7 +58,7 @@ def regions_about(faces: Sequence[Detection | None], height: int, width: int, re
     Args:
         reach: how far a region goes beyond its face on each side, in faces; neighbours meet in the middle between.
     """
-    boxes = {n: face.box / np.array([width, height, width, height]) for n, face in enumerate(faces) if face is not None}
+    boxes = {n: np.array(face.box.to_fractions(width, height)) for n, face in enumerate(faces) if face is not None}
     reached = {number: _grown(box, reach) for number, box in boxes.items()}
     for one, other in combinations(boxes, 2):
         _part(boxes[one], boxes[other], reached[one], reached[other])

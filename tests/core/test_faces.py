@@ -5,14 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from dynamicid_pack.dynamicid_core.identity.faces import (
-    ORDERS,
-    Detection,
-    FaceAnalyzer,
-    find_packs,
-    in_order,
-    load_analyzer,
-)
+from dynamicid_pack.dynamicid_core.box import Box
+from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer, find_packs, load_analyzer
+from dynamicid_pack.dynamicid_core.identity.faces import ORDERS, Detection, in_order
 from dynamicid_pack.mini.world.world import World
 
 
@@ -21,7 +16,7 @@ def test_the_right_face_comes_first_in_every_order(order: str) -> None:
     """On the true boxes of rendered groups, handed over in another order."""
     for number in range(12):
         faces = World(seed=9, held_out_people=True).sample(number, 2 + number % 2).picture().faces
-        found = [Detection(face.box, face.keypoints, 0.9) for face in faces][::-1]
+        found = [Detection(Box.of(face.box), face.keypoints, 0.9) for face in faces][::-1]
         size = (128, 256)
         measures = [
             {

@@ -10,6 +10,7 @@ import torch
 from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.data.expression import Classifier
 from dynamicid_pack.dynamicid_core.evaluation.models_judge import ModelsJudge
+from dynamicid_pack.dynamicid_core.identity.faces import Detection
 from dynamicid_pack.dynamicid_core.image_inputs import (
     CropBox,
     classifier_input,
@@ -19,7 +20,6 @@ from dynamicid_pack.dynamicid_core.image_inputs import (
     crop_box,
     face_crop,
     negative_clip_input,
-    to_crop_coords,
 )
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (100, 160, 3), np.uint8)
@@ -77,12 +77,13 @@ def test_a_square_leads_out_of_the_image_or_is_moved_into_it() -> None:
     assert (leading_out[:30, :12] == IMAGE[70:, :1]).all() and (leading_out[30:, 12:] == IMAGE[99:, :38]).all()
 
 
-def test_a_point_is_found_again_in_the_crop() -> None:
+def test_a_face_is_found_again_in_its_crop() -> None:
     image = np.zeros((100, 160, 3), np.uint8)
     image[50:60, 90:110] = 255
     shown = face_crop(image, CropBox(80, 40, 40), 120)
-    corners = to_crop_coords(np.array([[90, 50], [110, 60]], np.float32), CropBox(80, 40, 40), 120)
-    assert corners.tolist() == [[30, 30], [90, 60]] and corners.dtype == np.float32
+    detection = Detection(Box(90, 50, 110, 60), np.array([[90, 50]] * 5, np.float32), 0.9)
+    moved = detection.in_crop(CropBox(80, 40, 40), 120)
+    assert moved.box == (30, 30, 90, 60) and moved.keypoints[0].tolist() == [30, 30] and moved.score == 0.9
     assert shown[33:57, 33:87].min() > 220 and shown[:25].max() < 30 and shown[66:].max() < 30
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from dynamicid_pack.dynamicid_core.data.picture import DroppedError, Square, cut, moved, read_picture, square_about
+from dynamicid_pack.dynamicid_core.box import Box
+from dynamicid_pack.dynamicid_core.data.picture import DroppedError, read_picture
 from dynamicid_pack.dynamicid_core.data.quality import bits_apart, perceptual_hash, quality, sharpness
-from dynamicid_pack.dynamicid_core.identity.faces import Detection
+from dynamicid_pack.dynamicid_core.image_inputs import crop_box
 from dynamicid_pack.tests.data.drawn import bomb, portrait
 from PIL import Image, ImageFile
 
@@ -89,24 +90,13 @@ def test_a_picture_that_says_it_is_huge_is_not_decoded(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("box", [(40, 40, 80, 90), (0, 0, 30, 30), (-10, 100, 60, 170), (0, 0, 200, 128)])
 def test_the_square_holds_the_face_and_lies_within_the_picture(box: tuple) -> None:
     height, width = 128, 200
-    found = Detection(np.array(box, np.float32), np.zeros((5, 2), np.float32), 0.9)
-    square = square_about(found, (height, width), 0.5)
+    square = crop_box(Box(*box), 0.5, within=(height, width))
     assert 0 <= square.x <= width - square.side and 0 <= square.y <= height - square.side
     longer = max(box[2] - box[0], box[3] - box[1])
     assert square.side == min(2 * longer, height)
     if 2 * longer <= height:
         assert square.x <= max(0, box[0]) and square.x + square.side >= min(width, box[2])
         assert square.y <= max(0, box[1]) and square.y + square.side >= min(height, box[3])
-
-
-def test_a_face_is_found_again_where_the_cut_shows_it() -> None:
-    image = np.zeros((100, 160, 3), np.uint8)
-    image[50:60, 90:110] = 255
-    found = Detection(np.array([90, 50, 110, 60], np.float32), np.array([[90, 50]] * 5, np.float32), 0.9)
-    square = Square(80, 40, 40)
-    shown, there = cut(image, square, 120), moved(found, square, 120)
-    assert there.box.tolist() == [30, 30, 90, 60] and there.keypoints[0].tolist() == [30, 30]
-    assert shown[33:57, 33:87].min() > 220 and shown[:25].max() < 30 and shown[66:].max() < 30
 
 
 def test_sharpness_is_the_variance_of_the_laplacian_and_falls_with_blur() -> None:

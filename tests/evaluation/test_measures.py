@@ -9,7 +9,7 @@ from dynamicid_pack.dynamicid_core.evaluation.config import Person, Sample
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, SeenFace
 from dynamicid_pack.dynamicid_core.evaluation.matching import in_regions, outside
 from dynamicid_pack.dynamicid_core.evaluation.measuring import Eyes, Seen, picture_values
-from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyzer
+from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer
 from dynamicid_pack.dynamicid_core.identity.who import best_assignment
 from dynamicid_pack.dynamicid_core.saa.regions import strips
 from dynamicid_pack.mini.world.head import EXPRESSIONS

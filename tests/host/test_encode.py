@@ -12,7 +12,7 @@ from dynamicid_pack.dynamicid_core.host import encode as encoding
 from dynamicid_pack.dynamicid_core.host.edit import edit_motion
 from dynamicid_pack.dynamicid_core.host.encode import COMBINATIONS, Choice, NoFaceError, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
-from dynamicid_pack.dynamicid_core.identity.faces import FaceAnalyzer
+from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.imr.motion import own_motion, wanted_motion
 from dynamicid_pack.mini.world.render import Picture

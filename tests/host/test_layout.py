@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.identity.assignment import regions_about
@@ -68,8 +69,8 @@ def test_regions_cover_their_faces_and_no_others(miniature: Miniature, count: in
 
 
 def test_faces_one_above_the_other_are_parted_between_them() -> None:
-    high, low = (Detection(np.array(box, np.float32), np.zeros((5, 2), np.float32), 0.9)
-                 for box in ([40, 10, 60, 30], [44, 50, 64, 70]))  # fmt: skip
+    high, low = (Detection(box, np.zeros((5, 2), np.float32), 0.9)
+                 for box in (Box(40, 10, 60, 30), Box(44, 50, 64, 70)))  # fmt: skip
     first, second = (region.box for region in regions_about([high, low], 100, 100, 1.0))
     assert first == pytest.approx((0.2, 0.0, 0.8, 0.4)) and second == pytest.approx((0.24, 0.4, 0.84, 0.9))
 
