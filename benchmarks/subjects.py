@@ -12,7 +12,7 @@ from ..dynamicid_core.host.apply import apply_scene
 from ..dynamicid_core.host.blocks import find_transformer_blocks
 from ..dynamicid_core.host.sampling_run import AttentionSettings
 from ..dynamicid_core.identity.identity import Identity
-from ..dynamicid_core.saa.adapter import Adapter, AttentionWeights, LowRank
+from ..dynamicid_core.saa.adapter import LINEARS, Adapter
 from ..dynamicid_core.saa.scene import arrange
 
 RANK, TOKENS, WIDTH = 128, 4, 768  # the release's adapter
@@ -52,11 +52,16 @@ def full_size_model(load_device: torch.device, dtype: torch.dtype) -> Any:
 
 def random_adapter(model: Any) -> Adapter:
     """An adapter for this model in the release's shapes, without a face encoder."""
-    layers = []
-    for block in find_transformer_blocks(model):
-        layers.append(_attention(block.dim, block.dim, with_identity=False))
-        layers.append(_attention(block.dim, block.context_dim, with_identity=True))
-    return Adapter(tuple(layers), encoder_fingerprint="", fingerprint="benchmark", tokens=TOKENS)
+    weights: dict[str, Tensor] = {}
+    for number, block in enumerate(find_transformer_blocks(model)):
+        for layer, source in ((2 * number, block.dim), (2 * number + 1, block.context_dim)):
+            for name in LINEARS:
+                inside = source if name in ("to_k", "to_v") else block.dim
+                weights[f"{layer}.{name}_lora.down.weight"] = _random(RANK, inside)
+                weights[f"{layer}.{name}_lora.up.weight"] = _random(block.dim, RANK)
+        for name in ("to_k_ip", "to_v_ip"):
+            weights[f"{2 * number + 1}.{name}.weight"] = _random(block.dim, block.context_dim)
+    return Adapter(weights, encoder_fingerprint="", fingerprint="benchmark", tokens=TOKENS)
 
 
 def with_people(model: Any, adapter: Adapter, count: int) -> Any:
@@ -78,14 +83,6 @@ def latent_size(picture: Sequence[int]) -> tuple[int, int]:
     """(height, width) of the latent of a picture of (width, height) pixels."""
     width, height = picture
     return height // 8, width // 8
-
-
-def _attention(width: int, source: int, with_identity: bool) -> AttentionWeights:
-    def pair(before: int) -> LowRank:
-        return LowRank(_random(RANK, before), _random(width, RANK))
-
-    to_ip = [_random(width, source) for _ in range(2)] if with_identity else [None, None]
-    return AttentionWeights(pair(width), pair(source), pair(source), pair(width), *to_ip)
 
 
 def _random(rows: int, columns: int) -> Tensor:

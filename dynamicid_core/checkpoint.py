@@ -16,11 +16,11 @@ from torch import Tensor
 
 from .identity.encoder import FaceEncoder
 from .imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
-from .saa.adapter import Adapter, AttentionWeights, LowRank, adapter_from_weights, adapter_weights, check_adapter
+from .saa.adapter import Adapter, adapter_from_weights, check_adapter
 from .state_dict import Weights, fingerprint, listed
 from .tensor_file import read_tensors
 
-__all__ = ["Adapter", "AttentionWeights", "Checkpoint", "LowRank", "load_checkpoint", "parts_of", "save_checkpoint"]
+__all__ = ["Adapter", "Checkpoint", "load_checkpoint", "parts_of", "save_checkpoint"]
 
 FORMAT = "dynamicid-1"
 ADAPTER, FACE_ENCODER, IMR, KEYPOINT_ENCODER = "SAA_module", "proj_module", "imr", "keypoint_encoder"
@@ -134,7 +134,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
 def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
     """The state dicts of the parts that are there, by the prefix that their tensors have in a file."""
     found: dict[str, Mapping[str, Tensor] | None] = {
-        ADAPTER: adapter_weights(checkpoint.adapter) if checkpoint.adapter else None,
+        ADAPTER: checkpoint.adapter.weights if checkpoint.adapter else None,
         FACE_ENCODER: checkpoint.face_encoder,
         IMR: checkpoint.imr,
         KEYPOINT_ENCODER: checkpoint.keypoint_encoder,

@@ -104,7 +104,7 @@ def _sizes(part: str, weights: Mapping[str, Tensor], adapter: Adapter | None) ->
         widths = " ".join(map(str, sorted(set(adapter.dims))))
         tokens = "-" if adapter.tokens is None else str(adapter.tokens)
         shape = f"layers of {widths}, text of {adapter.text_dim}, tokens of {adapter.token_dim}"
-        return tokens, str(adapter.rank), str(len(adapter.layers)), shape
+        return tokens, str(adapter.rank), str(len(adapter.dims)), shape
     if part == FACE_ENCODER:
         encoder = FaceEncoder.shaped_like(weights)
         shape = f"embedding of {encoder.embedding_width}, CLIP of {encoder.clip_dim}, tokens of {encoder.width}"

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .apply import KEY
-from .blocks import BlockKey, TransformerBlock
+from .blocks import BlockKey
 from .sampling_run import RECORDER, AppliedScene
 
 
@@ -23,17 +23,17 @@ class Recorder:
         self._people = people
         self.maps: dict[BlockKey, Tensor] = {}
 
-    def record(self, block: TransformerBlock, active: tuple[int, ...], maps: Tensor) -> None:
+    def record(self, key: BlockKey, active: tuple[int, ...], maps: Tensor) -> None:
         """Keep a layer's first word: nodes that call the UNet more often run it on changed inputs later.
 
         Args:
             maps: (rows, active people, h, w).
         """
-        if block.key in self.maps:
+        if key in self.maps:
             return
         everybody = torch.zeros(self._people, *maps.shape[-2:])
         everybody[list(active)] = maps.mean(dim=0).float().cpu()
-        self.maps[block.key] = everybody
+        self.maps[key] = everybody
 
 
 def applied_scene(model: ModelPatcher) -> AppliedScene:
@@ -42,7 +42,7 @@ def applied_scene(model: ModelPatcher) -> AppliedScene:
     Raises:
         ValueError: it was not.
     """
-    applied = model.get_attachment(KEY)
+    applied: AppliedScene | None = model.get_attachment(KEY)
     if applied is None or not applied.scene:
         raise ValueError(
             "Activation Map needs a model that draws people, but this one has no DynamicID applied to it, or only its "
@@ -57,7 +57,6 @@ def activation_maps(
     latent: dict[str, Any],
     at: float,
     layer: BlockKey | None = None,
-    seed: int = 0,
 ) -> Tensor:
     """Noise a latent to one point of the schedule, call the UNet once and return (people, h, w) in [0, 1].
 
@@ -67,7 +66,6 @@ def activation_maps(
         latent: the host's latent, {"samples": (batch, 4, h, w)}.
         at: 0 (all noise) to 1 (none left).
         layer: a cross-attention, such as ("output", 5); None averages all.
-        seed: of the noise.
 
     Raises:
         ValueError: the model is not patched, has no such layer, or `at` is outside 0..1.
@@ -89,7 +87,7 @@ def activation_maps(
 
     guider = comfy.samplers.CFGGuider(probe)
     guider.inner_set_conds({"positive": positive})
-    noise = comfy.sample.prepare_noise(samples, seed)
+    noise = comfy.sample.prepare_noise(samples, 0)
     guider.sample(noise, samples, comfy.samplers.KSAMPLER(_call_once), torch.tensor([sigma, 0.0]))
 
     size = samples.shape[-2:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -11,11 +11,11 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy.weight_adapter import LoRAAdapter
 
 from ..identity.identity import Identity
-from ..saa.adapter import Adapter, AttentionWeights, LowRank
+from ..saa.adapter import LINEARS, Adapter
 from ..saa.scene import Placement
-from .blocks import TransformerBlock, paired_layers
-from .coexistence import fork_patches, patch_block
-from .identity_attention import IdentityAttention, LayerTokens
+from .blocks import TransformerBlock, matching_blocks
+from .coexistence import fork_patches, replace_attention
+from .identity_attention import IdentityAttention, PersonTokens
 from .sampling_run import AppliedScene, AttentionSettings, run_wrapper, step_wrapper
 
 # The key of our wrappers, callbacks and attachment on a ModelPatcher.
@@ -44,7 +44,7 @@ def apply_scene(
             "DynamicID is applied to this model already. Connect all people to one Apply DynamicID node: only people "
             "who share one node keep out of each other's regions."
         )
-    layers = paired_layers(model, adapter)
+    blocks = matching_blocks(model, adapter)
     for person in scene:
         _check_identity(person.identity, adapter)
     drawn = tuple(scene) if any(person.weight for person in scene) else ()
@@ -52,14 +52,14 @@ def apply_scene(
         return model
 
     patched = model.clone()
-    blocks = tuple(block for block, _, _ in layers)
     applied = AppliedScene(drawn, settings, blocks, model.get_model_object("model_sampling"))
     patched.set_attachments(KEY, applied)
     if lora_strength:
-        _merge_lora(patched, adapter, layers, lora_strength)
+        _merge_lora(patched, adapter, blocks, lora_strength)
     if drawn:
-        for block, _, cross in layers:
-            patch_block(patched, IdentityAttention(applied, block, _project(scene, cross)))
+        for number, block in enumerate(blocks):
+            tokens = _project(drawn, adapter, cross_attention=2 * number + 1)
+            replace_attention(patched, block.key, IdentityAttention(applied, block.key, tokens))
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_wrapper(applied))
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, step_wrapper(applied))
         patched.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, fork_patches)
@@ -79,22 +79,16 @@ def _check_identity(identity: Identity, adapter: Adapter) -> None:
         )
 
 
-def _merge_lora(
-    model: ModelPatcher,
-    adapter: Adapter,
-    layers: Iterable[tuple[TransformerBlock, AttentionWeights, AttentionWeights]],
-    strength: float,
-) -> None:
+def _merge_lora(model: ModelPatcher, adapter: Adapter, blocks: Sequence[TransformerBlock], strength: float) -> None:
+    """Hand the LoRA of every attention layer to the host as weight patches, which it merges into the model."""
     patches = {}
-    for block, own, cross in layers:
-        for attention, weights in (("attn1", own), ("attn2", cross)):
-            for linear, pair in (
-                ("to_q", weights.to_q),
-                ("to_k", weights.to_k),
-                ("to_v", weights.to_v),
-                ("to_out.0", weights.to_out),
-            ):
-                patches[f"{block.path}.{attention}.{linear}.weight"] = _host_lora(pair)
+    for number, block in enumerate(blocks):
+        for attention, layer in (("attn1", 2 * number), ("attn2", 2 * number + 1)):
+            for linear in LINEARS:
+                up, down = (adapter.weights[f"{layer}.{linear}_lora.{side}.weight"] for side in ("up", "down"))
+                path = f"{block.path}.{attention}.{'to_out.0' if linear == 'to_out' else linear}.weight"
+                # The first None is alpha: a number would be divided by the rank.
+                patches[path] = LoRAAdapter(set(), (up, down, None, None, None, None))
     before = model.patches_uuid
     missed = patches.keys() - set(model.add_patches(patches, strength))
     if missed:
@@ -104,21 +98,13 @@ def _merge_lora(
     model.patches_uuid = uuid.uuid5(before, f"{KEY}:{adapter.fingerprint}:{strength!r}")
 
 
-def _host_lora(pair: LowRank) -> LoRAAdapter:
-    # alpha None: a number would be divided by the rank.
-    return LoRAAdapter(set(), (pair.up, pair.down, None, None, None, None))
-
-
-def _project(scene: Sequence[Placement], layer: AttentionWeights) -> LayerTokens:
-    """k_id and v_id of everybody for one layer; they don't change during sampling."""
-    if layer.to_k_ip is None or layer.to_v_ip is None:
-        raise ValueError("A cross-attention layer of the adapter has no to_k_ip and to_v_ip weights.")
-    to_k, to_v = layer.to_k_ip.float(), layer.to_v_ip.float()
-    keys, values, gate_keys = [], [], []
+def _project(scene: Sequence[Placement], adapter: Adapter, cross_attention: int) -> tuple[PersonTokens, ...]:
+    """Return everybody's k_id and v_id for one layer, by its number; they don't change during sampling."""
+    to_k, to_v = (adapter.weights[f"{cross_attention}.{name}.weight"].float() for name in ("to_k_ip", "to_v_ip"))
+    projected = []
     for person in scene:
-        tokens = torch.stack([person.identity.tokens, person.identity.negative_tokens])
-        key = tokens @ to_k.T
-        keys.append(key * person.identity.token_shares[:, None])
-        values.append(tokens @ to_v.T * person.weight)
-        gate_keys.append(key.sum(dim=1))
-    return LayerTokens(tuple(keys), tuple(values), torch.stack(gate_keys, dim=1))
+        tokens = torch.stack([person.identity.tokens, person.identity.negative_tokens])  # (2, t, token dim)
+        keys = tokens @ to_k.T  # (2, t, c)
+        shared = keys * person.identity.token_shares[:, None]
+        projected.append(PersonTokens(shared, tokens @ to_v.T * person.weight, keys.sum(dim=1)))
+    return tuple(projected)

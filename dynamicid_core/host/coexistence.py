@@ -1,31 +1,102 @@
-"""Living with other packs: sharing an attention with theirs, the batches they expand, what they replaced."""
+"""Living with other packs: one attention shared with theirs, the batches that they expand, what they replaced."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
+from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from .identity_attention import IdentityAttention
-    from .sampling_run import AppliedScene, Run, Step
+from .blocks import BlockKey
 
 logger = logging.getLogger("DynamicID")
+
+Patch = TypeVar("Patch")
 
 # What packs agree to take for the noise level where none is told: higher than any.
 NO_SIGMA = 999999999.9
 
-_ALWAYS = {"sigma_start": NO_SIGMA, "sigma_end": 0.0}
-
-# Rows of a batch are drawn with a person's tokens or, in the negative half, with the encoder's tokens of nobody.
+# Each row of a batch is drawn with a person's tokens (POSITIVE) or with the face encoder's negative tokens.
 POSITIVE, NEGATIVE = 0, 1
 
 
-def fork(patch: Any) -> Any:
-    """A copy of an attention object that others may add to without changing the original."""
+class SharedAttention(ABC):
+    """The replacement of one cross-attention that other packs may add to.
+
+    It computes what was there before (or the text attention), adds our own part, then every callback's. Packs that
+    share a place (IP-Adapter, InstantID, PuLID) find this object and call `add`; a callback is then run with
+    `(out, q, k, v, extra_options, **kwargs)` while sigma_start >= sigma >= sigma_end, and its result is added.
+    Nothing in it changes after it is built but these two lists, which every clone of the model gets copies of.
+    """
+
+    def __init__(self) -> None:
+        self.base: Any = None  # the replacement that was there before; None: the host's own attention
+        self.callback: list[Callable[..., Any]] = []
+        self.kwargs: list[dict[str, Any]] = []
+
+    @abstractmethod
+    def draw(self, out: Tensor | None, q: Tensor, extra_options: dict[str, Any]) -> Tensor | None:
+        """Return `out` (b, n, c) with our own part added, or that part alone without `out`; None where we have none."""
+
+    @abstractmethod
+    def sigma(self, extra_options: dict[str, Any]) -> float:
+        """Return the noise level of this call of the UNet."""
+
+    def add(self, callback: Callable[..., Any], **kwargs: Any) -> None:
+        """Add another pack's attention; see the class."""
+        self.callback.append(callback)
+        self.kwargs.append(kwargs)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
+        """Return the attention of the queries to all there is: (b, n, c) in q's dtype."""
+        if self.base is not None:
+            out: Tensor = self.base(q, k, v, extra_options)
+        else:
+            heads, precision = extra_options["n_heads"], extra_options.get("attn_precision")
+            out = optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
+        drawn = self.draw(out, q, extra_options)
+        out = out if drawn is None else drawn
+        if self.callback:
+            sigma = self.sigma(extra_options)
+            for callback, kwargs in zip(self.callback, self.kwargs, strict=True):
+                if kwargs.get("sigma_start", sigma) >= sigma >= kwargs.get("sigma_end", sigma):
+                    out = out + callback(out, q, k, v, extra_options, **kwargs)
+        return out.to(q.dtype)
+
+    def as_callback(self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, extra_options: Any, **_: Any) -> Tensor | int:
+        """Return what we add to an attention object of another pack that was there first; 0 for nothing."""
+        drawn = self.draw(None, q, extra_options)
+        return 0 if drawn is None else drawn
+
+    def to(self, *args: Any, **kwargs: Any) -> SharedAttention:
+        """Return this with `base` on another device or dtype; our own tensors move with each run by themselves."""
+        base = self.base.to(*args, **kwargs) if hasattr(self.base, "to") else self.base
+        if base is self.base:
+            return self
+        moved = fork(self)
+        moved.base = base
+        return moved
+
+    def models(self) -> list[ModelPatcher]:
+        """Return the models that the host must load for `base`."""
+        return self.base.models() if hasattr(self.base, "models") else []
+
+    def cleanup(self) -> None:
+        """Clean `base` up after a run, when the host asks for it."""
+        if hasattr(self.base, "cleanup"):
+            self.base.cleanup()
+
+    def __deepcopy__(self, memo: Any) -> SharedAttention:
+        return fork(self)
+
+
+def fork(patch: Patch) -> Patch:
+    """Return a copy of an attention object that others may add to without changing the original."""
     copied = copy.copy(patch)
     for name, value in vars(patch).items():
         if isinstance(value, list):
@@ -36,81 +107,89 @@ def fork(patch: Any) -> Any:
     return copied
 
 
-def patch_block(model: ModelPatcher, patch: IdentityAttention) -> None:
-    """Put the patch in place beside whatever another pack has put there before."""
-    block, number = patch.block.key
-    present = _attn2_patches(model.model_options)
-    # The host prefers the longer key, so a patch registered under it must be met there.
-    index = 0 if (block, number, 0) in present else None
-    there = present.get((block, number, 0)) if index == 0 else present.get((block, number))
-    if there is not None and hasattr(there, "add"):
-        shared = fork(there)
-        shared.add(patch.as_callback, **_ALWAYS)
-        model.set_model_attn2_replace(shared, block, number, index)
-    else:
-        patch.base = there
-        model.set_model_attn2_replace(patch, block, number, index)
-
-
-def _attn2_patches(model_options: dict[str, Any]) -> dict[Any, Any]:
-    return model_options.get("transformer_options", {}).get("patches_replace", {}).get("attn2", {})
-
-
 def fork_patches(_: ModelPatcher, clone: ModelPatcher) -> None:
     """Give a clone of a patched model its own attention objects: packs add to the ones they find."""
-    patches = _attn2_patches(clone.model_options)
+    patches = _attn2_patches(clone)
     for key, patch in patches.items():
         if hasattr(patch, "add"):
             patches[key] = fork(patch)
 
 
-def batch_roles(step: Step, rows: int, options: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:
-    """The roles of a batch's equal chunks and the rows of each, whatever other packs did to the batch.
+def replace_attention(model: ModelPatcher, key: BlockKey, patch: SharedAttention) -> None:
+    """Put our attention in place beside whatever another pack has put there before."""
+    patches = _attn2_patches(model)
+    # The host prefers the longer key, so a patch registered under it must be met there.
+    index = 0 if (*key, 0) in patches else None
+    there = patches.get(key if index is None else (*key, 0))
+    if hasattr(there, "add"):
+        shared: Any = fork(there)
+        shared.add(patch.as_callback, sigma_start=NO_SIGMA, sigma_end=0.0)
+    else:
+        patch.base, shared = there, patch
+    model.set_model_attn2_replace(shared, *key, index)
+
+
+def warn_if_replaced(keys: Sequence[BlockKey], called: Collection[BlockKey]) -> None:
+    """Warn of our attentions that were not called: another pack has taken their place instead of wrapping them."""
+    lost = [key for key in keys if key not in called]
+    if lost:
+        logger.warning(
+            "Another node replaced DynamicID's attention in %d of %d layers (%s): people will be missing or weak. "
+            "Place Apply DynamicID after that node.",
+            len(lost),
+            len(keys),
+            ", ".join(f"{block} {number}" for block, number in lost),
+        )
+
+
+def row_roles(rows: int, negative: Collection[Any] | None, options: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return POSITIVE or NEGATIVE for each row of a batch, whatever other packs did to the batch.
+
+    A batch is made of equal chunks. A chunk is negative when the guider lists its conditioning among its negative
+    ones; everything else ("positive", "middle") counts as positive. Where the guider names none, number 1 is negative:
+    its place in the plain CFG guider's list.
 
     Attention-couple packs repeat every chunk but number 1, once per regional prompt, while `cond_or_uncond` still
     tells the chunks of before; they tell the chunks of after in a key of their own, or not at all.
 
     Args:
-        rows: rows of this layer's queries.
+        rows: b, of this layer's queries.
+        negative: ids of the guider's negative conditionings; None where it names none.
         options: the layer's extra_options.
     """
     chunks = list(options.get("cond_or_uncond") or [0])
-    roles = step.run.roles(chunks, options.get("uuids") or ())
+    ids = options.get("uuids") or ()
+    if negative is None or len(ids) != len(chunks):
+        roles = [_by_number(chunk) for chunk in chunks]
+    else:
+        roles = [NEGATIVE if uid in negative else POSITIVE for uid in ids]
     for key in ("cond_or_uncond_couple", "cond_or_uncond_hook_couple"):
         coupled = options.get(key)
         if coupled and rows % len(coupled) == 0:
             role_of = dict(zip(chunks, roles, strict=True))
-            return tuple(role_of.get(c, NEGATIVE if c == 1 else POSITIVE) for c in coupled), rows // len(coupled)
-    batch = (options.get("original_shape") or [rows])[0]
-    per_chunk = max(batch // len(chunks), 1)
-    if rows != per_chunk * len(chunks):
-        roles = _expanded(roles, chunks, rows // per_chunk)
-    return (roles, per_chunk) if len(roles) * per_chunk == rows else (_row_by_row(roles, rows), 1)
+            roles = [role_of.get(chunk, _by_number(chunk)) for chunk in coupled]
+            break
+    else:
+        per_chunk = max((options.get("original_shape") or [rows])[0] // len(chunks), 1)
+        if rows != per_chunk * len(chunks):
+            roles = _expanded(roles, chunks, rows // per_chunk)
+    # Rows that don't divide evenly are spread all the same: nothing known fits, and sampling must go on.
+    return tuple(roles[row * len(roles) // rows] for row in range(rows))
 
 
-def _expanded(roles: tuple[int, ...], chunks: Sequence[int], total: int) -> tuple[int, ...]:
-    """The roles after every chunk but number 1 was repeated equally often, so that there are `total` chunks."""
+def _by_number(chunk: int) -> int:
+    return NEGATIVE if chunk == 1 else POSITIVE
+
+
+def _expanded(roles: list[int], chunks: Sequence[int], total: int) -> list[int]:
+    """Return the roles after every chunk but number 1 was repeated equally often, so that there are `total` chunks."""
     repeated = sum(chunk != 1 for chunk in chunks)
     times, left = divmod(total - (len(chunks) - repeated), repeated or 1)
     if left or times < 1:
         return roles
-    return tuple(role for role, chunk in zip(roles, chunks, strict=True) for _ in range(1 if chunk == 1 else times))
+    return [role for role, chunk in zip(roles, chunks, strict=True) for _ in range(1 if chunk == 1 else times)]
 
 
-def _row_by_row(roles: tuple[int, ...], rows: int) -> tuple[int, ...]:
-    """Spread the roles over rows that don't divide evenly: nothing known fits, and sampling must go on."""
-    return tuple(roles[row * len(roles) // rows] for row in range(rows))
-
-
-def warn_if_replaced(applied: AppliedScene, run: Run) -> None:
-    """After a run's first call of the UNet: another pack may have taken our place instead of wrapping us."""
-    lost = [block.key for block in applied.blocks if block.key not in run.called_blocks]
-    if lost:
-        names = ", ".join(f"{block} {number}" for block, number in lost)
-        logger.warning(
-            "Another node replaced DynamicID's attention in %d of %d layers (%s): people will be missing or weak. "
-            "Place Apply DynamicID after that node.",
-            len(lost),
-            len(applied.blocks),
-            names,
-        )
+def _attn2_patches(model: ModelPatcher) -> dict[Any, Any]:
+    patches: dict[Any, Any] = model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+    return patches

@@ -31,4 +31,5 @@ class Managed(Generic[Network]):
                 return value.to(device, torch.float32)
             return tuple(map(placed, value)) if isinstance(value, tuple) else value
 
-        return self.network(*map(placed, inputs)).cpu()
+        result: Tensor = self.network(*map(placed, inputs))
+        return result.cpu()

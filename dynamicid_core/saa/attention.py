@@ -1,76 +1,82 @@
-"""Semantic-Activated Attention (DynamicID, section 3.2) in one cross-attention layer: pure functions of tensors.
+"""Semantic-Activated Attention (SAA) in one cross-attention layer: DynamicID, arXiv 2503.06505, section 3.2.
 
-The layer's own text attention is not computed here; these functions give what is added to it before `to_out`:
+    S   = q k_id^T / sqrt(d)                                                 (1) scores of the identity tokens
+    w   = Norm(Q K^T J), and 0 below the threshold                           (2) the gate
+    w   = w (inside + (1 - inside) / (1 + L)) + L inside                     (3) the gate in the layout phase
+    out = softmax(q k^T / sqrt(d)) v  +  w softmax(S + log share) v_id       (4) before the layer's `to_out`
 
-    out = text_attention + gate * softmax(S + log(share)) V_id
+The numbers are this file's. Q and K are q and k_id with all heads flattened, J is all ones: the gate says how much a
+query has to do with faces at all. `share` is each person's claim on a query, `inside` how far it lies in any region.
 
-with S the scores of the identity tokens, `share` each person's claim on a query, and `gate` in [0, 1] telling how
-much a query has to do with faces at all (above 1 inside a region during the layout phase).
+Axes: b rows of the batch, n queries (y * x cells of the layer's grid), h heads, d channels of a head, c = h * d,
+t identity tokens of all people, p people.
 """
 
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 
 class RegionTerms(NamedTuple):
-    """What the people's regions mean on one grid of h*w queries.
+    """What the people's regions mean on one grid.
 
-    log_share:  (queries, people) log of each person's share of a query, -inf where that person is excluded;
-                None when every share is the same everywhere, so that it would change nothing.
-    inside:     (queries,) in [0, 1], how far a query lies inside any region.
+    log_share:  (n, p) log of each person's share of a query, -inf where that person is excluded; None when all
+                shares are equal everywhere, so that they would change nothing.
+    inside:     (n,) in [0, 1], how far a query lies inside any region.
     """
 
     log_share: Tensor | None
     inside: Tensor
 
 
-def region_terms(masks: Tensor) -> RegionTerms:
-    """Turn the regions of n people on one grid into attention terms.
+class LayoutTerms(NamedTuple):
+    """Equation 3 on one grid: gate * scale + shift; both (n,)."""
 
-    One formula serves boxes, soft masks and overlaps: inside a region only those who have a part in it compete,
-    outside all regions everybody does alike.
-
-    Args:
-        masks: (people, h, w) in [0, 1].
-    """
-    flat = rearrange(masks.float(), "people h w -> (h w) people")
-    people = flat.shape[1]
-    inside = flat.amax(dim=1)
-    outside = 1 - inside
-    share = (flat + outside[:, None] / people) / (flat.sum(dim=1) + outside)[:, None]
-    if torch.equal(share, share[:, :1].expand_as(share)):
-        return RegionTerms(None, inside)
-    return RegionTerms(share.log(), inside)
+    scale: Tensor
+    shift: Tensor
 
 
-def activation_scores(q: Tensor, mean_key: Tensor) -> Tensor:
-    """Sum of the scores of a query over all heads and identity tokens, up to a positive factor: (rows, queries).
-
-    The sum over heads and tokens of q k^T is one dot product of the flattened query with the summed keys
-    (the paper's `Q K^T J`, J all ones), so no score tensor is needed.
+def saa(
+    out: Tensor | None,
+    q: Tensor,
+    k_id: Tensor,
+    v_id: Tensor,
+    mean_key: Tensor,
+    log_share: Tensor | None,
+    threshold: float | None,
+    layout: LayoutTerms | None = None,
+) -> Tensor:
+    """Return the layer's text attention with the people added: (b, n, c).
 
     Args:
-        q: (rows, queries, channels) of the layer, heads flattened.
-        mean_key: (rows, channels) identity keys summed over tokens (any positive factor will do: the gate is scaled
-            by its own range; a mean keeps half precision from overflowing).
+        out: (b, n, c) text attention, the first term of equation 4; None: return what the people add, alone.
+        q: (b, n, c) queries, heads flattened.
+        k_id, v_id: (b, h, t, d) keys and values of the identity tokens, see `split_heads`.
+        mean_key: (b, c) mean over t of the keys that the gate listens to; any positive factor changes nothing.
+        log_share: (n, t) log of the share of the person whose token it is, in q's dtype; None adds nothing.
+        threshold: gate values below it become 0; None: gate off, w = 1 (plain decoupled attention).
+        layout: equation 3's terms during the layout phase, else None. The gate must be on.
     """
-    return torch.bmm(q, mean_key.unsqueeze(-1)).squeeze(-1).float()
+    gate = None
+    if threshold is not None:
+        gate = activation_gate(q, mean_key, threshold)  # (2)
+        if layout is not None:
+            gate = layout_gate(gate, layout)  # (3)
+    return add_gated(out, attention(q, k_id, v_id, log_share), gate)  # (1), (4)
 
 
-def activation_gate(scores: Tensor, threshold: float) -> Tensor:
-    """Scale the scores of each row to [0, 1] over its queries and cut what lies below the threshold to 0.
+def activation_gate(q: Tensor, mean_key: Tensor, threshold: float) -> Tensor:
+    """Return the gate w of equation 2: (b, n) float32 in [0, 1]; 0 in a row whose queries are all alike.
 
-    Args:
-        scores: (rows, queries) from `activation_scores`.
-        threshold: 0..1; the paper's release cuts at 0.3.
-
-    Returns:
-        (rows, queries) in [0, 1]; 0 everywhere in a row whose queries are all alike.
+    Args: see `saa`; the paper's release cuts at threshold 0.3.
     """
+    # Q K^T J: the sum of S over heads and tokens is one dot product with the summed keys. Their mean is used, which
+    # keeps half precision from overflowing.
+    scores = torch.bmm(q, mean_key.unsqueeze(-1)).squeeze(-1).float()  # (b, n)
+    # Norm: from minimum to maximum over the queries of each row
     if scores.requires_grad:  # in training: aminmax has no derivative, and that of 0/0 would be NaN
         low, high = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
         gate = (scores - low) / (high - low).clamp(min=1e-12)
@@ -81,77 +87,81 @@ def activation_gate(scores: Tensor, threshold: float) -> Tensor:
     return torch.where(gate >= threshold, gate, 0.0)
 
 
-class LayoutTerms(NamedTuple):
-    """What the layout phase does to the gate of each query: gate * scale + shift; both (queries,)."""
+def layout_gate(gate: Tensor, layout: LayoutTerms) -> Tensor:
+    """Return equation 3's gate, which presses people into their regions: (b, n), above 1 inside."""
+    return torch.addcmul(layout.shift, gate, layout.scale)
 
-    scale: Tensor
-    shift: Tensor
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return softmax(q k^T / sqrt(d) + mask) v with all heads flattened: (b, n, c).
+
+    Args:
+        q: (b, n, c).
+        k, v: (b, h, t, d).
+        mask: added to the scores, broadcast to (b, h, n, t).
+    """
+    q = split_heads(q, k.shape[1])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)  # (b, h, n, d)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Return (b, n, h * d) as (b, h, n, d), without einops: this runs in every layer of every step."""
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)  # (b, n, h, d) -> (b, h, n, d)
+
+
+def add_gated(out: Tensor | None, attended: Tensor, gate: Tensor | None) -> Tensor:
+    """Return `out + gate * attended`: (b, n, c). No `out` counts as 0, no `gate` (b, n) as 1."""
+    if gate is None:
+        return attended if out is None else out + attended
+    column = gate.to(attended.dtype).unsqueeze(-1)  # (b, n, 1)
+    return attended * column if out is None else torch.addcmul(out, attended, column)
+
+
+def region_terms(masks: Tensor) -> RegionTerms:
+    """Turn the regions of p people on one grid into attention terms.
+
+    One formula serves boxes, soft masks and overlaps: inside a region only those who have a part in it compete,
+    outside all regions everybody does alike.
+
+    Args:
+        masks: (p, y, x) in [0, 1].
+    """
+    flat = rearrange(masks.float(), "p y x -> (y x) p")
+    people = flat.shape[1]
+    inside = flat.amax(dim=1)
+    outside = 1 - inside
+    # share_i = (m_i + (1 - inside) / p) / (sum of m + 1 - inside)
+    share = (flat + outside[:, None] / people) / (flat.sum(dim=1) + outside)[:, None]
+    if torch.equal(share, share[:, :1].expand_as(share)):
+        return RegionTerms(None, inside)
+    return RegionTerms(share.log(), inside)
 
 
 def layout_terms(inside: Tensor, layout_scale: float) -> LayoutTerms:
-    """The layout phase on one grid: w + L inside all regions, w / (1 + L) outside them, in between by degree.
+    """Return equation 3's terms: w + L inside all regions, w / (1 + L) outside them, in between by degree.
 
     Args:
-        inside: (queries,) in [0, 1] from `region_terms`.
+        inside: (n,) in [0, 1] from `region_terms`.
         layout_scale: L, 0 or more; the paper's release uses 4.
     """
     return LayoutTerms(inside + (1 - inside) / (1 + layout_scale), layout_scale * inside)
 
 
-def layout_gate(gate: Tensor, terms: LayoutTerms) -> Tensor:
-    """Press people into their regions during the first steps: (rows, queries), above 1 inside.
-
-    Args:
-        gate: (rows, queries) from `activation_gate`.
-    """
-    return torch.addcmul(terms.shift, gate, terms.scale)
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(rows, n, heads * d) to (rows, heads, n, d), without einops: this runs in every layer of every step."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def identity_attention(q: Tensor, keys: Tensor, values: Tensor, log_share: Tensor | None) -> Tensor:
-    """Attention of the queries to the identity tokens alone: (rows, queries, channels).
-
-    Args:
-        q: (rows, queries, channels), heads flattened in channels.
-        keys, values: (rows, heads, tokens, channels / heads), see `split_heads`.
-        log_share: (queries, tokens) added to the scores, -inf excludes; None adds nothing. Same dtype as q.
-    """
-    q = split_heads(q, keys.shape[1])
-    return F.scaled_dot_product_attention(q, keys, values, attn_mask=log_share).transpose(1, 2).flatten(2)
-
-
-def add_gated(out: Tensor | None, attended: Tensor, gate: Tensor | None) -> Tensor:
-    """`out + gate * attended`: (rows, queries, channels); without `out` the product alone.
-
-    Args:
-        gate: (rows, queries); None means 1 everywhere (gate off: plain decoupled attention).
-    """
-    if gate is None:
-        return attended if out is None else out + attended
-    column = gate.to(attended.dtype).unsqueeze(-1)
-    return attended * column if out is None else torch.addcmul(out, attended, column)
-
-
 def person_activation(
-    q: Tensor, keys: Tensor, log_share: Tensor | None, gate: Tensor, token_counts: tuple[int, ...]
+    q: Tensor, k_id: Tensor, mean_key: Tensor, log_share: Tensor | None, threshold: float | None, counts: list[int]
 ) -> Tensor:
-    """How strongly each person is drawn at each query, for display: (rows, people, queries) in [0, 1].
+    """Return how strongly each person is drawn at each query, for display: (b, p, n) in [0, 1].
 
-    The gate times the person's share of the identity attention (averaged over heads, summed over the person's tokens).
+    It is the gate (before any layout phase) times the person's part of softmax(S + log share), averaged over heads.
 
     Args:
-        gate: (rows, queries) in [0, 1], before any layout phase.
-        token_counts: number of tokens of each person, in the order of the keys.
-        Others: see `identity_attention`.
+        counts: number of tokens of each person, in the order of the keys.
+        Others: see `saa`.
     """
-    q = split_heads(q, keys.shape[1]).float()
-    scores = torch.einsum("bhnd,bhtd->bhnt", q, keys.float()) / q.shape[-1] ** 0.5
+    heads = split_heads(q, k_id.shape[1]).float()
+    scores = torch.einsum("bhnd,bhtd->bhnt", heads, k_id.float()) / heads.shape[-1] ** 0.5  # (1)
     if log_share is not None:
         scores = scores + log_share.float()
-    attention = scores.softmax(dim=-1).mean(dim=1)
-    per_person = torch.stack([part.sum(dim=-1) for part in attention.split(token_counts, dim=-1)], dim=1)
-    return per_person * repeat(gate, "b n -> b 1 n")
+    weights = scores.softmax(dim=-1).mean(dim=1)  # (b, n, t)
+    parts = torch.stack([part.sum(dim=-1) for part in weights.split(counts, dim=-1)], dim=1)  # (b, p, n)
+    return parts if threshold is None else parts * activation_gate(q, mean_key, threshold).unsqueeze(1)

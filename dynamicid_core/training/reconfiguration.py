@@ -19,7 +19,6 @@ from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..identity.encoder import FaceEncoder
 from ..imr.landmarks import keypoint_picture
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
-from ..saa.adapter import adapter_weights
 from .base_model import BaseNetworks
 from .config import ReconfigurationConfig
 from .denoise import predict_noise, sample_images, side_by_side
@@ -129,7 +128,7 @@ class Reconfiguration(Stage):
         self.rows = recipe.people
         device, adapter = base.unet.device, self._frozen.adapter
         saa = SAA.of(base.unet, adapter.rank, adapter.token_dim)
-        saa.load_state_dict({name: tensor.float() for name, tensor in adapter_weights(adapter).items()})
+        saa.load_state_dict({name: tensor.float() for name, tensor in adapter.weights.items()})
         saa.to(device).requires_grad_(False).install(base.unet)
         torch.manual_seed(chance(recipe.seed, -1).initial_seed() % 2**31)
         encoder = KeypointEncoder(recipe.keypoint_widths, recipe.keypoint_depths, recipe.keypoint_output)

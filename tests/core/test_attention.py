@@ -7,13 +7,12 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.saa.attention import (
     activation_gate,
-    activation_scores,
-    add_gated,
-    identity_attention,
+    attention,
     layout_gate,
     layout_terms,
     person_activation,
     region_terms,
+    saa,
     split_heads,
 )
 from dynamicid_pack.dynamicid_core.saa.regions import Region, rasterize
@@ -48,22 +47,27 @@ def test_equals_the_release(name: str) -> None:
     values = tokens @ TENSORS["saa.to_v_ip.weight"].T * case["id_scale"]
 
     regions = [Region(box=(x0, y0, x1, y1)) for y0, x0, y1, x1 in case["boxes_y0x0y1x1"]]
-    people = len(regions)
     log_share, inside = region_terms(rasterize(regions, case["height"], case["width"]))
     if log_share is not None:
-        log_share = log_share.repeat_interleave(tokens.shape[1] // people, dim=1)
-    gate = None
-    if case["gate"]:
-        gate = activation_gate(activation_scores(q, keys.sum(dim=1)), THRESHOLD)
-        if case["layout_scale"]:
-            gate = layout_gate(gate, layout_terms(inside, case["layout_scale"]))
+        log_share = log_share.repeat_interleave(tokens.shape[1] // len(regions), dim=1)
+    mean_key = keys.sum(dim=1)
     if case["mix"] is not None:
         shares = torch.tensor([case["mix"], 1 - case["mix"]]).repeat_interleave(TOKENS)
         keys = keys * shares[:, None]
 
-    k, v, keys, values = (split_heads(x, HEADS) for x in (k, v, keys, values))
-    out = add_gated(identity_attention(q, k, v, None), identity_attention(q, keys, values, log_share), gate)
+    k, v, k_id, v_id = (split_heads(x, HEADS) for x in (k, v, keys, values))
+    threshold = THRESHOLD if case["gate"] else None
+    layout = layout_terms(inside, case["layout_scale"]) if case["layout_scale"] else None
+    out = saa(attention(q, k, v), q, k_id, v_id, mean_key, log_share, threshold, layout)
     assert relative_error(_linear("to_out.0", out), TENSORS[f"{name}.output"]) < 1e-5
+    # In place of another pack's callback: what the people add, alone.
+    delta = saa(None, q, k_id, v_id, mean_key, log_share, threshold, layout)
+    assert relative_error(attention(q, k, v) + delta, out) < 1e-6
+
+
+def _gate(scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    """The gate of queries of one channel, whose scores are then the queries themselves."""
+    return activation_gate(scores[..., None], torch.ones(len(scores), 1), threshold)
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -80,7 +84,7 @@ def test_overlapping_regions_are_shared_and_finite() -> None:
     assert torch.allclose(share[0, 4], torch.tensor([0.5, 0.5]))
     assert torch.equal(inside, torch.ones(32))
     q, keys, values = _random(1, 32, 16), _random(1, 2, 16, seed=1), _random(1, 2, 16, seed=2)
-    assert torch.isfinite(identity_attention(q, split_heads(keys, 2), split_heads(values, 2), log_share)).all()
+    assert torch.isfinite(attention(q, split_heads(keys, 2), split_heads(values, 2), log_share)).all()
 
 
 def test_shares_change_continuously_from_box_to_outside() -> None:
@@ -103,25 +107,25 @@ def test_alone_inside_a_box_draws_only_that_person() -> None:
     masks = rasterize([Region(box=(0, 0, 0.5, 1)), Region(box=(0.5, 0, 1, 1))], 4, 4)
     log_share, _ = region_terms(masks)
     q, keys, values = _random(1, 16, 8), _random(1, 2, 8, seed=1), _random(1, 2, 8, seed=2)
-    out = identity_attention(q, split_heads(keys, 2), split_heads(values, 2), log_share).reshape(4, 4, 8)
+    out = attention(q, split_heads(keys, 2), split_heads(values, 2), log_share).reshape(4, 4, 8)
     assert torch.allclose(out[:, :2], values[0, 0].expand(4, 2, 8))
     assert torch.allclose(out[:, 2:], values[0, 1].expand(4, 2, 8))
 
 
 def test_gate_is_zero_where_all_queries_are_alike() -> None:
-    assert torch.equal(activation_gate(torch.full((2, 9), 3.7), THRESHOLD), torch.zeros(2, 9))
+    assert torch.equal(_gate(torch.full((2, 9), 3.7), THRESHOLD), torch.zeros(2, 9))
 
 
 def test_gate_spans_zero_to_one_in_each_row_and_cuts_below_the_threshold() -> None:
-    gate = activation_gate(_random(3, 64), THRESHOLD)
+    gate = _gate(_random(3, 64), THRESHOLD)
     assert torch.equal(gate.amin(dim=1), torch.zeros(3)) and torch.equal(gate.amax(dim=1), torch.ones(3))
     assert not ((gate > 0) & (gate < THRESHOLD)).any()
-    assert ((activation_gate(_random(3, 64), 0.0) > 0).sum(dim=1) == 63).all()
+    assert ((_gate(_random(3, 64), 0.0) > 0).sum(dim=1) == 63).all()
 
 
 def test_a_value_at_the_threshold_stays() -> None:
     scores = torch.tensor([[0.0, 0.25, 0.249999, 1.0]])
-    assert activation_gate(scores, 0.25).tolist() == [[0.0, 0.25, 0.0, 1.0]]
+    assert _gate(scores, 0.25).tolist() == [[0.0, 0.25, 0.0, 1.0]]
 
 
 def test_layout_gate_inside_outside_and_between() -> None:
@@ -130,22 +134,32 @@ def test_layout_gate_inside_outside_and_between() -> None:
     assert torch.allclose(out, torch.tensor([[4.5, 0.1, 0.5 * (0.5 + 0.1) + 2.0]]))
 
 
-def test_scores_equal_the_sum_over_heads_and_tokens() -> None:
+def test_gate_equals_that_of_the_sum_over_heads_and_tokens() -> None:
     q, keys = _random(2, 16, 12), _random(2, 8, 12, seed=1)
     per_head = torch.einsum("bnhd,bthd->bhnt", q.unflatten(-1, (3, 4)), keys.unflatten(-1, (3, 4)))
-    assert relative_error(activation_scores(q, keys.sum(dim=1)), per_head.sum(dim=(1, 3))) < 1e-6
+    expected = _gate(per_head.sum(dim=(1, 3)), 0.0)
+    for factor in (1.0, 1 / 8, 7.0):  # any positive one
+        assert relative_error(activation_gate(q, factor * keys.sum(dim=1), 0.0), expected) < 1e-5
 
 
 def test_half_precision_gate_does_not_overflow() -> None:
     q, keys = 30 * _random(1, 64, 1280), 30 * _random(1, 1280, seed=1)
-    gate = activation_gate(activation_scores(q.bfloat16(), keys.bfloat16()), THRESHOLD)
+    gate = activation_gate(q.bfloat16(), keys.bfloat16(), THRESHOLD)
     assert torch.isfinite(gate).all()
 
 
 def test_person_activation_adds_up_to_the_gate() -> None:
     q, keys = _random(2, 16, 8), _random(2, 6, 8, seed=1)
-    gate = torch.rand(2, 16)
-    maps = person_activation(q, split_heads(keys, 2), None, gate, (4, 2))
-    assert maps.shape == (2, 2, 16)
-    assert torch.allclose(maps.sum(dim=1), gate)
-    assert math.isclose(float(maps.amin()), 0, abs_tol=1) and (maps >= 0).all()
+    for threshold in (THRESHOLD, None):
+        gate = torch.ones(2, 16) if threshold is None else activation_gate(q, keys.mean(dim=1), threshold)
+        maps = person_activation(q, split_heads(keys, 2), keys.mean(dim=1), None, threshold, [4, 2])
+        assert maps.shape == (2, 2, 16)
+        assert torch.allclose(maps.sum(dim=1), gate)
+        assert math.isclose(float(maps.amin()), 0, abs_tol=1) and (maps >= 0).all()
+
+
+def test_gradients_are_finite_where_all_queries_are_alike() -> None:
+    q, keys = torch.ones(1, 4, 8, requires_grad=True), _random(1, 2, 8).requires_grad_()
+    k_id = split_heads(keys, 2)
+    saa(None, q, k_id, k_id, keys.mean(dim=1), None, THRESHOLD).sum().backward()
+    assert q.grad is not None and torch.isfinite(q.grad).all() and keys.grad is not None and keys.grad.isfinite().all()

@@ -17,7 +17,7 @@ from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, load_checkpoint
 from dynamicid_pack.dynamicid_core.checkpoint_cli import main
 from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
 from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
-from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights, adapter_weights
+from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights
 from dynamicid_pack.dynamicid_core.state_dict import fingerprint, shapes
 from dynamicid_pack.tests.support import GOLDEN, ROOT, generated_weights
 from safetensors import safe_open
@@ -100,7 +100,7 @@ def test_parameters_are_read_as_tensors(tmp_path: Path) -> None:
     torch.save({"SAA_module": torch.load(tmp_path / "plain", weights_only=True)}, tmp_path / "SAA.bin")
     adapter = load_checkpoint(tmp_path / "SAA.bin").adapter
     assert adapter is not None
-    assert not adapter.layers[0].to_q.down.requires_grad
+    assert not adapter.weights["0.to_q_lora.down.weight"].requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -124,14 +124,11 @@ def test_written_and_read_again(tmp_path: Path, dtype: torch.dtype) -> None:
 
 def test_what_the_adapter_says_of_itself() -> None:
     adapter = adapter_from_weights(SAA)
-    assert (len(adapter.layers), adapter.cross_layers) == (4, (1, 3))
     assert (adapter.rank, adapter.token_dim, adapter.text_dim) == (RANK, TOKEN, TEXT)
     assert adapter.dims == (8, 8, 10, 10)
-    assert adapter.layers[0].to_k_ip is None
-    assert adapter.layers[3].to_v_ip is SAA["3.to_v_ip.weight"]
-    assert adapter.layers[2].to_out.up is SAA["2.to_out_lora.up.weight"]
+    assert all(adapter.weights[name] is tensor for name, tensor in SAA.items())
     assert (adapter.encoder_fingerprint, adapter.tokens) == ("", None)
-    assert _equal(adapter_weights(adapter), SAA)
+    assert _equal(adapter.weights, SAA)
 
 
 def test_the_encoder_is_known_whichever_file_it_came_in(tmp_path: Path) -> None:
@@ -152,7 +149,7 @@ def test_the_releases_shapes() -> None:
     with safe_open(GOLDEN / "unet_sd15.safetensors", framework="pt") as file:
         named = json.loads(file.metadata()["saa_keys"])
     adapter = adapter_from_weights({name: torch.zeros(shape, dtype=torch.float16) for name, shape in named.items()})
-    assert (len(adapter.layers), adapter.rank, adapter.token_dim, adapter.text_dim) == (32, 128, 768, 768)
+    assert (len(adapter.dims), adapter.rank, adapter.token_dim, adapter.text_dim) == (32, 128, 768, 768)
     down, up, middle = (320, 320, 640, 640, 1280, 1280), (1280,) * 3 + (640,) * 3 + (320,) * 3, (1280,)
     assert adapter.dims == tuple(width for width in down + up + middle for _ in range(2))
 

@@ -137,9 +137,7 @@ def _contents(patcher: Any) -> Any:
         if isinstance(value, dict):
             return {key: numbers(item) for key, item in value.items()}
         if isinstance(value, IdentityAttention):
-            return numbers(
-                [value.block, value.callback, value.kwargs, value.tokens.keys, value.tokens.values, value.base]
-            )
+            return numbers([value.key, value.callback, value.kwargs, value.tokens, value.base])
         return id(value)
 
     return copy.deepcopy(numbers(patcher.model_options)), patcher.patches_uuid, sorted(map(str, patcher.patches))

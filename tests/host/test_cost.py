@@ -13,7 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from dynamicid_pack.benchmarks.counting import FLOPS, VIEWS, Tally, computing, counted_calls, counted_flops
 from dynamicid_pack.benchmarks.steps import step_on_meta
 from dynamicid_pack.benchmarks.subjects import full_size_model, random_adapter, with_people
-from dynamicid_pack.dynamicid_core.host import sampling_run as run
+from dynamicid_pack.dynamicid_core.host import identity_attention
 from dynamicid_pack.dynamicid_core.host.models import DynamicID, load_dynamicid
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.saa.regions import Region, columns
@@ -93,7 +93,7 @@ def test_nothing_is_read_back_inside_a_layer(tiny_model: Any, dynamicid: Dynamic
 
 def test_identities_are_projected_once(tiny_model: Any, dynamicid: DynamicID) -> None:
     """When the node runs, not while sampling."""
-    weights = [w for layer in dynamicid.adapter.layers for w in (layer.to_k_ip, layer.to_v_ip) if w is not None]
+    weights = [tensor for name, tensor in dynamicid.adapter.weights.items() if name.endswith("_ip.weight")]
     with uses_of(weights) as uses:
         patched = apply(tiny_model, dynamicid, SCENES["two people in columns"])
     assert len(weights) == 2 * LAYERS
@@ -107,13 +107,13 @@ def test_regions_are_rasterised_once_per_run_and_grid(
     tiny_model: Any, dynamicid: DynamicID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grids: list[tuple[int, int]] = []
-    original = run.rasterize
+    original = identity_attention.rasterize
 
     def counted(regions: Sequence[Region], height: int, width: int) -> torch.Tensor:
         grids.append((height, width))
         return original(regions, height, width)
 
-    monkeypatch.setattr(run, "rasterize", counted)
+    monkeypatch.setattr(identity_attention, "rasterize", counted)
     patched = apply(tiny_model, dynamicid, SCENES["two people in columns"])
     sample(patched)
     assert len(grids) == len(set(grids)) == GRIDS

@@ -13,7 +13,7 @@ from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, loa
 from dynamicid_pack.dynamicid_core.host.sampling_run import AttentionSettings
 from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
-from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights, adapter_weights
+from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights
 from dynamicid_pack.dynamicid_core.saa.regions import Region
 from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.dynamicid_core.state_dict import fingerprint
@@ -85,7 +85,7 @@ def test_several_people_are_drawn_with_half_of_the_lora(miniature: Miniature, pe
 def test_a_dynamicid_that_was_trained_for_it_takes_the_place_of_the_shipped_one(
     miniature: Miniature, tmp_path: Path
 ) -> None:
-    trained = dict(adapter_weights(miniature.dynamicid.adapter))
+    trained = dict(miniature.dynamicid.adapter.weights)
     trained["1.to_v_ip.weight"] = torch.randn(trained["1.to_v_ip.weight"].shape)
     encoder = miniature.dynamicid.checkpoint.face_encoder
     assert encoder is not None
@@ -97,7 +97,7 @@ def test_a_dynamicid_that_was_trained_for_it_takes_the_place_of_the_shipped_one(
     shutil.copytree(WEIGHTS, tmp_path / "weights")
     keep_dynamicid(tmp_path / "trained.safetensors", tmp_path / "weights")
     shipped = load_miniature(tmp_path / "weights").dynamicid
-    values = shipped.adapter.layers[1].to_v_ip
+    values = shipped.adapter.weights["1.to_v_ip.weight"]
     assert values is not None and torch.allclose(values, trained["1.to_v_ip.weight"], atol=0.03)
     FaceEncoder.from_weights(shipped.checkpoint.face_encoder or {})
 
