@@ -8,14 +8,15 @@ from comfy.sd import CLIP
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..dynamicid_core.box import Box
 from ..dynamicid_core.host.boxes import descriptions, regions_from_boxes
 from ..dynamicid_core.host.edit import edit_motion
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.identity.assignment import CASTINGS, cast, regions_about
+from ..dynamicid_core.identity.assignment import RULES, detect_and_assign
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.image_inputs import as_pixels
 from ..dynamicid_core.imr.motion import described_motion, own_motion
-from ..dynamicid_core.saa.regions import Region, columns, grown
+from ..dynamicid_core.saa.regions import Region, columns, grown, regions_about
 from ..dynamicid_core.saa.scene import Placement
 from .notify import warn
 from .preview import CANVAS, canvas_size, scene_preview
@@ -77,7 +78,7 @@ class PlaceIdentity(io.ComfyNode):
         mask: Tensor | None = None,
         placements: Sequence[Placement] = (),
     ) -> io.NodeOutput:
-        region = Region(box=(x, y, x + width, y + height)) if mask is None else Region(mask=mask)
+        region = Region(box=Box.from_xywh(x, y, width, height)) if mask is None else Region(mask=mask)
         # None: Encode Identity was told to skip this person
         person = () if identity is None else (Placement(identity, region, weight, start_at, end_at),)
         scene = (*placements, *person)
@@ -128,7 +129,7 @@ class AutoLayout(io.ComfyNode):
             DynamicIDSocket.Input("dynamicid", tooltip=_DYNAMICID),
             io.Combo.Input(
                 "order",
-                options=list(CASTINGS),
+                options=list(RULES),
                 tooltip="Who gets which face: from the left, the largest first, or whoever resembles it most.",
             ),
             io.Float.Input(
@@ -199,8 +200,9 @@ class AutoLayout(io.ComfyNode):
             backdrop = layout["picture"][0, ..., :3].expand(-1, -1, 3).cpu()
             picture = as_pixels(layout["picture"][:1])[0]
             height, width = picture.shape[:2]
-            found, spare = cast(list(people.values()), picture, layout["order"], layout["dynamicid"].faces)
-            regions = regions_about(found, height, width, layout["reach"])
+            faces, spare = detect_and_assign(list(people.values()), picture, layout["order"], layout["dynamicid"].faces)
+            boxes = [None if face is None else face.box.to_fractions(width, height) for face in faces]
+            regions = regions_about(boxes, layout["reach"])
             if spare:
                 warn(cls, f"{spare} of the picture's faces are nobody's: there are {len(people)} people.")
             size = canvas_size(width, height)

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..dynamicid_core.box import Box
+from ..dynamicid_core.identity.assignment import FaceAssignment
 from ..dynamicid_core.identity.faces import Face
-from ..dynamicid_core.identity.who import WhoIsWho
 from ..dynamicid_core.image_inputs import Image as Picture
 from ..dynamicid_core.imr.motion import FacialMotion
 from ..dynamicid_core.saa.scene import Placement
@@ -106,7 +107,7 @@ def faces_preview(images: Tensor, faces: Sequence[Face | None]) -> Tensor:
 
 
 def who_preview(
-    pictures: Sequence[Picture], found: Sequence[tuple[Sequence[tuple[float, ...]], WhoIsWho]], names: Sequence[str]
+    pictures: Sequence[Picture], found: Sequence[tuple[Sequence[Box], FaceAssignment]], names: Sequence[str]
 ) -> Tensor:
     """Each picture with its faces' boxes, whose each is, and how like them: (n, H, W, 3) in [0, 1]."""
     shown = []

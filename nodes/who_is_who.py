@@ -7,9 +7,15 @@ from torch import Tensor
 
 from ..dynamicid_core.box import Box
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.identity.assignment import embedding_of
+from ..dynamicid_core.identity.assignment import (
+    NO_MATCH,
+    FaceAssignment,
+    assign_faces,
+    reference_embedding,
+    regions_of,
+    report,
+)
 from ..dynamicid_core.identity.faces import in_order
-from ..dynamicid_core.identity.who import NOBODY, WhoIsWho, places_of, report, who_is_who
 from ..dynamicid_core.image_inputs import as_pixels
 from ..dynamicid_core.saa.scene import arrange
 from .preview import who_preview
@@ -54,22 +60,22 @@ class WhoIsWhoNode(io.ComfyNode):
         if not scene:
             raise ValueError("Who Is Who needs at least one person: connect an identity or placements to people.")
         everybody = [placement.identity for placement in scene]
-        wanted = [embedding_of(person, number) for number, person in enumerate(everybody)]
+        wanted = [reference_embedding(person, number) for number, person in enumerate(everybody)]
         names = [person.name or f"person {number + 1}" for number, person in enumerate(everybody)]
         reports: list[str] = []
-        found: list[tuple[list[Box], WhoIsWho]] = []
+        found: list[tuple[list[Box], FaceAssignment]] = []
         pictures = as_pixels(image)
         for picture in pictures:
             faces = in_order(dynamicid.faces.detect(picture), "left to right", picture.shape[:2])
             known = [dynamicid.faces.describe(picture, face).embedding for face in faces]
-            who = who_is_who(wanted, [embedding for embedding in known if embedding is not None])
+            who = assign_faces(wanted, [embedding for embedding in known if embedding is not None])
             height, width = picture.shape[:2]
             middles = [face.box.to_fractions(width, height).center for face in faces]
             found.append(([face.box for face in faces], who))
-            reports.append(report(names, who, places_of(middles, [placement.region for placement in scene])))
+            reports.append(report(names, who, regions_of(middles, [placement.region for placement in scene])))
         text = "\n\n".join(
             f"picture {number + 1}\n{said}" if len(reports) > 1 else said for number, said in enumerate(reports)
         )
-        worst = min((who.worst for _, who in found), default=NOBODY)
+        worst = min((who.worst for _, who in found), default=NO_MATCH)
         annotated = who_preview(pictures, found, names)
         return io.NodeOutput(text, annotated, worst, ui=ui.PreviewText(text))

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ..box import Box
 from ..imr.motion import EXPRESSIONS
 from .config import (
     SWITCHES,
@@ -145,7 +146,7 @@ def _person(said: Any, folder: Path, where: str) -> Person:
             raise ValueError(
                 f"{where}.region: expected x0 < x1 and y0 < y1 in [0, 1] as [x0, y0, x1, y1], got {region}."
             )
-        given["region"] = region
+        given["region"] = Box.of(region)
     return Person(**given)
 
 

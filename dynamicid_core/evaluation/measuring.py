@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from ..box import Box
-from ..identity.who import best_assignment
+from ..identity.assignment import best_assignment
 from ..image_inputs import Image
 from ..saa.regions import strips
 from . import measures
@@ -73,7 +72,7 @@ class Eyes:
         faces = self.seen(reference).faces
         if not faces:
             raise ValueError(f"The judge finds no face in the reference {reference.name}. Take another picture.")
-        return max(faces, key=lambda face: _area(face.box)).embedding
+        return max(faces, key=lambda face: face.box.area).embedding
 
     def others(self, reference: Path) -> list[NDArray[np.floating]]:
         """Embeddings of the gallery's people but for the one of this picture."""
@@ -188,7 +187,7 @@ def _placed(seen: Seen, people: Sequence[Person]) -> list[int | None]:
     """Each person's face by place: in the region given, else in the person's column; of one person the largest."""
     height, width = seen.size
     given = [person.region for person in people if person.region is not None]
-    boxes = [_scaled(face.box, 1 / width, 1 / height) for face in seen.faces]
+    boxes = [face.box.to_fractions(width, height) for face in seen.faces]
     return in_regions(boxes, given or strips(len(people)))
 
 
@@ -208,14 +207,6 @@ def _motion(people: Sequence[Person], faces: Sequence[SeenFace | None]) -> Value
         off = [measures.pose_error(pose, face) for pose, face in zip(wanted, poses, strict=True) if face is not None]
         values["Pose error"] = Value(float(np.mean(off)) if off else None, None in poses)
     return values
-
-
-def _scaled(box: Box, x: float, y: float) -> Box:
-    return box[0] * x, box[1] * y, box[2] * x, box[3] * y
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def as_json(values: dict[str, dict[str, Row]]) -> dict[str, Any]:

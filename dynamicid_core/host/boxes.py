@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..box import Box
 from ..saa.regions import Region, box_from_pixels
 
 # The canvas writes an element's box as [ymin, xmin, ymax, xmax] in thousandths of the picture.
@@ -54,8 +55,8 @@ def _region(box: Any, width: int, height: int) -> Region:
     try:
         if "bbox" in box:
             y0, x0, y1, x1 = (float(edge) / _ELEMENT_UNITS for edge in box["bbox"])
-            return Region(box=(x0, y0, x1, y1))
-        x, y, box_width, box_height = (float(box[key]) for key in ("x", "y", "width", "height"))
+            return Region(box=Box(x0, y0, x1, y1))
+        pixels = Box.from_xywh(*(float(box[key]) for key in ("x", "y", "width", "height")))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{_EXPECTED}, got {box!r}.") from error
-    return Region(box=box_from_pixels(x, y, box_width, box_height, width, height))
+    return Region(box=box_from_pixels(pixels, width, height))

@@ -1,94 +1,165 @@
-"""Who is which of a picture's faces."""
+"""Face assignment: which face of an image is whose, by likeness, by place, or by an order of the faces."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..image_inputs import Image
-from ..saa.regions import Region
+from ..saa.regions import Region, rasterize
 from .analyzer import FaceAnalyzer
 from .faces import Detection, in_order
 from .identity import Identity
-from .who import who_is_who
 
-Box = NDArray[np.floating]
-"""(4,) x0, y0, x1, y1"""
+RULES = ("left to right", "largest first", "most similar")
+NO_MATCH = -1.0
+"""A person's similarity where no face is left for them: the least that there is."""
 
-CASTINGS = ("left to right", "largest first", "most similar")
+_GRID = 256  # cells a side, on which regions are looked up
 
 
-def cast(
-    people: Sequence[Identity | None], image: Image, how: str, analyzer: FaceAnalyzer
-) -> tuple[list[Detection | None], int]:
-    """The face that each person is to have, of a picture (H, W, 3) RGB, and how many faces are nobody's.
+@dataclass(frozen=True, eq=False)
+class FaceAssignment:
+    """People and faces of one image, assigned so that the sum of their similarities is largest.
+
+    Attributes:
+        similarity: (people, faces) cosines of ArcFace embeddings, -1..1.
+        face_of: the face of each person; None where there are too few faces.
+    """
+
+    similarity: NDArray[np.float64]
+    face_of: tuple[int | None, ...]
+
+    def match(self, person: int) -> float:
+        """Return a person's similarity to their face: a cosine, or NO_MATCH."""
+        face = self.face_of[person]
+        return NO_MATCH if face is None else float(self.similarity[person, face])
+
+    def bleed(self, person: int) -> float | None:
+        """Return the similarity of a person's face to the nearest other person; None without a face, or for one alone.
+
+        The face of someone else's likeness tells that identities have run into one another.
+        """
+        face = self.face_of[person]
+        others = [self.similarity[other, face] for other in range(len(self.face_of)) if other != person]
+        return None if face is None or not others else float(max(others))
+
+    @property
+    def worst(self) -> float:
+        """The least match of all people."""
+        return min(self.match(person) for person in range(len(self.face_of)))
+
+
+def assign_faces(people: Sequence[Tensor], faces: Sequence[Tensor]) -> FaceAssignment:
+    """Assign faces to people by their embeddings (512,), both L2-normalized."""
+    cosines = [[float(person @ face) for face in faces] for person in people]
+    similarity = np.array(cosines, np.float64).reshape(len(people), len(faces))
+    return FaceAssignment(similarity, tuple(best_assignment(similarity)))
+
+
+def best_assignment(similarity: NDArray[np.floating]) -> list[int | None]:
+    """Return each person's face such that the sum of similarities is largest; None for those left without one.
 
     Args:
-        people: None is someone who was skipped; in an order they have a face all the same, so that the others keep
+        similarity: (people, faces).
+    """
+    faces = dict(zip(*linear_sum_assignment(similarity, maximize=True), strict=True))
+    return [int(faces[person]) if person in faces else None for person in range(len(similarity))]
+
+
+def detect_and_assign(
+    people: Sequence[Identity | None], image: Image, rule: str, analyzer: FaceAnalyzer
+) -> tuple[list[Detection | None], int]:
+    """Return the face of an image that each person is to have, and how many faces are left over.
+
+    Args:
+        people: None is someone who was skipped. An order gives them a face all the same, so that the others keep
             theirs.
-        how: one of CASTINGS. Most similar: the assignment under which people and faces are most alike in all.
+        rule: one of RULES.
 
     Returns:
         A face or, where there are too few, None for each person.
 
     Raises:
-        ValueError: someone of whom no face is known is to be compared.
+        ValueError: another rule, or someone without a known face is to be compared.
     """
-    found = analyzer.detect(image)
-    size, spare = (image.shape[0], image.shape[1]), max(0, len(found) - len(people))
-    chosen: list[Detection | None]
-    if how in ("left to right", "largest first"):
-        largest = in_order(found, "largest", size)[: len(people)]
-        chosen = [*(in_order(largest, "left to right", size) if how == "left to right" else largest)]
-        return chosen + [None] * (len(people) - len(chosen)), spare
-    if how != "most similar":
-        raise ValueError(f"Faces can be given to people by {', '.join(CASTINGS)}, got {how!r}.")
-    wanted = {number: embedding_of(person, number) for number, person in enumerate(people) if person is not None}
-    shown = [embedding for face in found if (embedding := analyzer.describe(image, face).embedding) is not None]
-    faces = dict(zip(wanted, who_is_who(list(wanted.values()), shown).face_of, strict=True))
-    chosen = [None if (face := faces.get(number)) is None else found[face] for number in range(len(people))]
-    return chosen, len(found) - sum(face is not None for face in chosen)
+    detections = analyzer.detect(image)
+    size = (image.shape[0], image.shape[1])
+    faces: list[Detection | None]
+    if rule in ("left to right", "largest first"):
+        largest = in_order(detections, "largest", size)[: len(people)]
+        faces = [*(in_order(largest, "left to right", size) if rule == "left to right" else largest)]
+        return faces + [None] * (len(people) - len(faces)), max(0, len(detections) - len(people))
+    if rule != "most similar":
+        raise ValueError(f"Faces can be given to people by {', '.join(RULES)}, got {rule!r}.")
+    references = {i: reference_embedding(person, i) for i, person in enumerate(people) if person is not None}
+    described = [analyzer.describe(image, detection).embedding for detection in detections]
+    embeddings = [embedding for embedding in described if embedding is not None]
+    face_of = dict(zip(references, assign_faces([*references.values()], embeddings).face_of, strict=True))
+    faces = [None if (face := face_of.get(i)) is None else detections[face] for i in range(len(people))]
+    return faces, len(detections) - sum(face is not None for face in faces)
 
 
-def regions_about(faces: Sequence[Detection | None], height: int, width: int, reach: float) -> list[Region]:
-    """A region about each face of a height x width picture, none in another's; an empty one where there is no face.
+def reference_embedding(person: Identity, index: int) -> Tensor:
+    """Return the embedding (512,) of a person's reference. Raises ValueError where the identity holds none.
 
     Args:
-        reach: how far a region goes beyond its face on each side, in faces; neighbours meet in the middle between.
+        index: of the person among all, for the message.
     """
-    boxes = {n: np.array(face.box.to_fractions(width, height)) for n, face in enumerate(faces) if face is not None}
-    reached = {number: _grown(box, reach) for number, box in boxes.items()}
-    for one, other in combinations(boxes, 2):
-        _part(boxes[one], boxes[other], reached[one], reached[other])
-    nowhere = np.zeros(4)
-    return [Region(box=tuple(reached.get(number, nowhere).clip(0, 1).tolist())) for number in range(len(faces))]
-
-
-def _grown(box: Box, reach: float) -> Box:
-    side = np.tile(box[2:] - box[:2], 2)
-    return box + side * reach * np.array([-1, -1, 1, 1])
-
-
-def _part(one: Box, other: Box, reached: Box, others: Box) -> None:
-    """Cut two faces' grown boxes where they meet: across the axis along which the faces lie further apart."""
-    gaps = np.maximum(one[:2], other[:2]) - np.minimum(one[2:], other[2:])
-    axis = int(np.argmax(gaps))
-    first, second = (
-        (reached, others) if one[axis] + one[axis + 2] <= other[axis] + other[axis + 2] else (others, reached)
-    )
-    near, far = (one, other) if first is reached else (other, one)
-    middle = (near[axis + 2] + far[axis]) / 2
-    first[axis + 2], second[axis] = min(first[axis + 2], middle), max(second[axis], middle)
-
-
-def embedding_of(person: Identity, number: int) -> Tensor:
-    """(512,) of a person's reference. Raises ValueError, naming the `number`th, when they remember none."""
     embedding = None if person.face is None else person.face.embedding
     if embedding is None:
         raise ValueError(
-            f"Person {number + 1} ({person.name or 'without a name'}) remembers no face to compare with. Encode them "
+            f"Person {index + 1} ({person.name or 'without a name'}) remembers no face to compare with. Encode them "
             "again from a photograph."
         )
     return embedding
+
+
+def regions_of(centers: Sequence[tuple[float, float]], regions: Sequence[Region]) -> list[int | None]:
+    """Return the index of the region that each face lies in, or None outside all regions.
+
+    Args:
+        centers: (x, y) of the faces, in fractions of the image.
+    """
+    masks = rasterize(regions, _GRID, _GRID)
+    indices: list[int | None] = []
+    for x, y in centers:
+        covers = masks[:, min(int(y * _GRID), _GRID - 1), min(int(x * _GRID), _GRID - 1)]
+        indices.append(int(covers.argmax()) if float(covers.max()) > 0 else None)
+    return indices
+
+
+def report(names: Sequence[str], assignment: FaceAssignment, region_of: Sequence[int | None] = ()) -> str:
+    """Return the comparison as text: a row for each person, a column for each face; [ ] marks whose face it is.
+
+    Args:
+        region_of: the region of each face, where that is known; the text then tells who stands in another's place.
+    """
+    similarity, face_of = assignment.similarity, assignment.face_of
+    if not similarity.shape[1]:
+        return "No face was found."
+    width = max(len(name) for name in (*names, "bleed"))
+    columns = [f"face {number + 1}" for number in range(similarity.shape[1])]
+    lines = ["  ".join([" " * width, *(f"{column:>8}" for column in columns), f"{'bleed':>8}"])]
+    for person, name in enumerate(names):
+        cells = [
+            f"[{value:.2f}]" if face_of[person] == face else f"{value:.2f} "
+            for face, value in enumerate(similarity[person])
+        ]
+        bleed = assignment.bleed(person)
+        cells.append("" if bleed is None else f"{bleed:.2f}")
+        lines.append("  ".join([f"{name:<{width}}", *(f"{cell:>8}" for cell in cells)]).rstrip())
+    missing = [name for person, name in enumerate(names) if face_of[person] is None]
+    if missing:
+        lines.append(f"no face is left for {', '.join(missing)}")
+    for person, face in enumerate(face_of):
+        region = region_of[face] if face is not None and face < len(region_of) else None
+        if region is not None and region != person:
+            lines.append(f"{names[person]} stands in {names[region]}'s place")
+    lines.append(f"worst match {assignment.worst:.2f}")
+    return "\n".join(lines)

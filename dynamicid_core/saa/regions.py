@@ -3,12 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..box import Box
+
+WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
 # A box edge that falls on a cell border may be off by float noise (0.29 * 100 = 28.999...).
 _EDGE_TOLERANCE = 1e-6
@@ -16,11 +20,11 @@ _EDGE_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A part of the picture: a box, or a mask, or (neither given) the whole picture.
+    """A part of the image: a box, or a mask, or (neither given) the whole image.
 
     Attributes:
         box: (x0, y0, x1, y1) in fractions of width and height, 0 <= x0 <= x1 <= 1.
-        mask: (H, W) float32 in [0, 1], any size; stretched over the whole picture.
+        mask: (H, W) float32 in [0, 1], any size; stretched over the whole image.
     """
 
     box: Box | None = None
@@ -36,16 +40,13 @@ class Region:
 
     @property
     def is_empty(self) -> bool:
-        """A box without area or a mask that is zero everywhere: nobody can be drawn in it."""
+        """Whether nobody can be drawn in it: a box without area or a mask that is zero everywhere."""
         if self.mask is not None:
             return not bool((self.mask > 0).any())
-        if self.box is not None:
-            x0, y0, x1, y1 = self.box
-            return x1 <= x0 or y1 <= y0
-        return False
+        return self.box is not None and (self.box.width <= 0 or self.box.height <= 0)
 
     def rasterize(self, height: int, width: int) -> Tensor:
-        """The region's part of each cell of a grid: (height, width) float32 in [0, 1].
+        """Return the region's part of each cell of a grid: (height, width) float32 in [0, 1].
 
         A region that is not empty keeps at least one full cell, however coarse the grid.
         """
@@ -53,58 +54,79 @@ class Region:
             return torch.zeros(height, width)
         if self.mask is not None:
             return _rasterize_mask(self.mask, height, width)
-        x0, y0, x1, y1 = self.box or (0.0, 0.0, 1.0, 1.0)
+        x0, y0, x1, y1 = self.box or WHOLE
         grid = torch.zeros(height, width)
         grid[_cells(y0, y1, height), _cells(x0, x1, width)] = 1
         return grid
 
 
 def columns(count: int) -> tuple[Region, ...]:
-    """Equal vertical strips from left to right, the paper's layout when no boxes are given; one person has all."""
+    """Return equal vertical strips from left to right, the paper's layout without boxes; one person has all."""
     if count == 1:
         return (Region(),)
     return tuple(Region(box=strip) for strip in strips(count))
 
 
 def strips(count: int) -> list[Box]:
-    """The boxes of equal vertical strips, from left to right."""
-    return [(i / count, 0.0, (i + 1) / count, 1.0) for i in range(count)]
+    """Return the boxes of equal vertical strips, from left to right."""
+    return [Box(i / count, 0.0, (i + 1) / count, 1.0) for i in range(count)]
+
+
+def regions_about(faces: Sequence[Box | None], reach: float) -> list[Region]:
+    """Return a region about each face, none in another's; an empty one where there is no face.
+
+    Args:
+        faces: boxes in fractions of the image.
+        reach: how far a region goes beyond its face on each side, in faces. Neighbors meet in the middle between them.
+    """
+    places = [place for place, box in enumerate(faces) if box is not None]
+    boxes = np.array([box for box in faces if box is not None]).reshape(-1, 2, 2)  # (face, start or end, x or y)
+    sides = boxes[:, 1] - boxes[:, 0]
+    grown = boxes + reach * np.stack([-sides, sides], axis=1)
+    for i, j in combinations(range(len(boxes)), 2):
+        # neighbors are parted across the axis along which they lie further apart
+        axis = np.argmax(np.maximum(boxes[i, 0], boxes[j, 0]) - np.minimum(boxes[i, 1], boxes[j, 1]))
+        near, far = sorted((i, j), key=lambda face: float(boxes[face, :, axis].sum()))
+        middle = (boxes[near, 1, axis] + boxes[far, 0, axis]) / 2
+        grown[near, 1, axis] = min(grown[near, 1, axis], middle)
+        grown[far, 0, axis] = max(grown[far, 0, axis], middle)
+    regions = [Region(box=Box(0.0, 0.0, 0.0, 0.0))] * len(faces)
+    for place, box in zip(places, grown, strict=True):
+        regions[place] = Region(box=Box.of(box.ravel()).clamped())
+    return regions
 
 
 def grown(region: Region, margin: float) -> Region:
-    """A box grown on each side by a part of its own size, as far as the picture goes; other regions as they are."""
+    """Return a box grown on each side by a part of its own size, within the image; other regions as they are."""
     if region.box is None or margin == 0:
         return region
-    x0, y0, x1, y1 = region.box
-    dx, dy = margin * (x1 - x0), margin * (y1 - y0)
-    return Region(box=(max(x0 - dx, 0.0), max(y0 - dy, 0.0), min(x1 + dx, 1.0), min(y1 + dy, 1.0)))
+    return Region(box=region.box.grown(margin * region.box.width, margin * region.box.height).clamped())
 
 
 def rasterize(regions: Sequence[Region], height: int, width: int) -> Tensor:
-    """All regions on one grid: (people, height, width) float32 in [0, 1]."""
+    """Return all regions on one grid: (people, height, width) float32 in [0, 1]."""
     return torch.stack([region.rasterize(height, width) for region in regions])
 
 
-def box_from_pixels(x: float, y: float, box_width: float, box_height: float, width: int, height: int) -> Box:
-    """A box in pixels of a width x height picture as fractions; what hangs over the picture's edge is cut off.
+def box_from_pixels(box: Box, width: int, height: int) -> Box:
+    """Return a box in pixels of a width x height image in fractions of it; what hangs over its edge is cut off.
 
     Raises:
-        ValueError: the picture has no area, or the box lies wholly outside it.
+        ValueError: the image has no area, or the box lies wholly outside it.
     """
     if width <= 0 or height <= 0:
         raise ValueError(f"The picture's size must be positive to place a box in it, got {width} x {height} pixels.")
-    x0, x1 = (min(max(edge / width, 0.0), 1.0) for edge in (x, x + box_width))
-    y0, y1 = (min(max(edge / height, 0.0), 1.0) for edge in (y, y + box_height))
-    if box_width > 0 and box_height > 0 and (x1 <= x0 or y1 <= y0):
+    inside = box.to_fractions(width, height).clamped()
+    if box.width > 0 and box.height > 0 and (inside.width <= 0 or inside.height <= 0):
         raise ValueError(
-            f"The box at ({x:g}, {y:g}) of {box_width:g} x {box_height:g} pixels lies outside the "
+            f"The box at ({box.x0:g}, {box.y0:g}) of {box.width:g} x {box.height:g} pixels lies outside the "
             f"{width} x {height} picture. Give the size of the picture that the boxes were drawn for."
         )
-    return (x0, y0, x1, y1)
+    return inside
 
 
 def _cells(start: float, end: float, count: int) -> slice:
-    """The cells from int(start * count) up to, not including, int(end * count); the middle one where that is none."""
+    """Return the cells int(start * count) to int(end * count), the end excluded; the middle one where that is none."""
     first, last = (math.floor(edge * count + _EDGE_TOLERANCE) for edge in (start, end))
     if last > first:
         return slice(first, last)
@@ -113,7 +135,7 @@ def _cells(start: float, end: float, count: int) -> slice:
 
 
 def _rasterize_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """Mean of the mask over each cell; the fullest cell takes the mask's peak, so that thin masks don't fade away."""
+    """Return the mask's mean over each cell; the fullest cell takes the mask's peak, so that thin masks don't fade."""
     grid = F.interpolate(mask[None, None], size=(height, width), mode="area")[0, 0]
     return torch.where(grid >= grid.max(), mask.max(), grid)
 
@@ -123,14 +145,14 @@ def _checked_box(box: Sequence[float]) -> Box:
     if len(box) != 4:
         raise ValueError(f"{expected}, got {len(box)} numbers: {tuple(box)}.")
     x0, y0, x1, y1 = (float(edge) for edge in box)
-    # A width added to a start may pass 1 by float noise.
+    # a width added to a start may pass 1 by float noise
     x1, y1 = (min(edge, 1.0) if edge < 1 + _EDGE_TOLERANCE else edge for edge in (x1, y1))
     if not (0 <= x0 <= x1 <= 1 and 0 <= y0 <= y1 <= 1):
         raise ValueError(
             f"{expected}, got x {x0:g} to {x1:g} and y {y0:g} to {y1:g}. "
             "Make the box smaller or move it so that it lies within the picture."
         )
-    return (x0, y0, x1, y1)
+    return Box(x0, y0, x1, y1)
 
 
 def _checked_mask(mask: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...dynamicid_core.box import Box
 from . import encoders
 from . import judge as judges
 from .autoencoder import as_input
@@ -38,7 +39,7 @@ class Shipped(TrainContext):
 class Seen:
     """A face: box in pixels of the picture, (pitch, yaw, roll) in degrees, embedding (96,), name of the expression."""
 
-    box: tuple[float, float, float, float]
+    box: Box
     pose: tuple[float, float, float]
     embedding: NDArray[np.float32]
     expression: str
@@ -64,10 +65,9 @@ class MiniatureJudge:
         scale = np.tile([image.shape[1] / shown.shape[1], image.shape[0] / shown.shape[0]], 2)
         seen = []
         for i, box in enumerate(boxes.float().numpy() * scale):
-            x0, y0, x1, y1 = (float(side) for side in box)
             pitch, yaw, roll = (float(angle) for angle in verdict.pose[i])
             name = NAMES[verdict.kinds["expression"][i]]
-            seen.append(Seen((x0, y0, x1, y1), (pitch, yaw, roll), verdict.embedding[i], name))
+            seen.append(Seen(Box.of(box), (pitch, yaw, roll), verdict.embedding[i], name))
         return seen
 
     def image_vector(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.saa.regions import Region, box_from_pixels, columns, grown, rasterize
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (3, 5), (8, 8), (8, 12), (17, 25), (64, 96)]
@@ -69,10 +70,10 @@ def test_growing_stops_at_the_edge() -> None:
 
 
 def test_pixels_to_fractions() -> None:
-    assert box_from_pixels(128, 0, 256, 512, 512, 512) == (0.25, 0, 0.75, 1)
-    assert box_from_pixels(400, -10, 200, 522, 512, 512) == (0.78125, 0, 1, 1)
+    assert box_from_pixels(Box.from_xywh(128, 0, 256, 512), 512, 512) == (0.25, 0, 0.75, 1)
+    assert box_from_pixels(Box.from_xywh(400, -10, 200, 522), 512, 512) == (0.78125, 0, 1, 1)
     with pytest.raises(ValueError, match="outside the 512 x 512 picture"):
-        box_from_pixels(600, 0, 100, 100, 512, 512)
+        box_from_pixels(Box.from_xywh(600, 0, 100, 100), 512, 512)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.evaluation import measures
 from dynamicid_pack.dynamicid_core.evaluation.config import Person, Sample
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, SeenFace
 from dynamicid_pack.dynamicid_core.evaluation.matching import in_regions, outside
 from dynamicid_pack.dynamicid_core.evaluation.measuring import Eyes, Seen, picture_values
 from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer
-from dynamicid_pack.dynamicid_core.identity.who import best_assignment
+from dynamicid_pack.dynamicid_core.identity.assignment import best_assignment
 from dynamicid_pack.dynamicid_core.saa.regions import strips
 from dynamicid_pack.mini.world.head import EXPRESSIONS
 from dynamicid_pack.mini.world.render import Picture
@@ -130,7 +131,7 @@ def test_people_in_place_are_assigned_right_and_exchanged_people_wrong(count: in
         picture = draw(order, shown, 3)
         height, width, _ = picture.image.shape
         faces = judge.faces(picture.image)
-        boxes = [tuple(np.array(face.box) / [width, height, width, height]) for face in faces]
+        boxes = [face.box.to_fractions(width, height) for face in faces]
         placed = in_regions(boxes, strips(count))
         assert None not in placed
         similarity = np.array([[measures.face_similarity(r, faces[i].embedding) for r in references] for i in placed])
@@ -159,8 +160,8 @@ def test_faces_are_counted_whoever_they_are(shown: int, judge: Judge) -> None:
 
 
 def test_faces_stand_in_the_region_that_holds_their_middle() -> None:
-    regions = [(0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.2, 0.0, 0.8, 1.0)]
-    small, large, between = (0.1, 0.1, 0.2, 0.2), (0.05, 0.3, 0.35, 0.6), (0.4, 0.4, 0.55, 0.6)
+    regions = [Box(0.0, 0.0, 0.5, 1.0), Box(0.5, 0.0, 1.0, 1.0), Box(0.2, 0.0, 0.8, 1.0)]
+    small, large, between = Box(0.1, 0.1, 0.2, 0.2), Box(0.05, 0.3, 0.35, 0.6), Box(0.4, 0.4, 0.55, 0.6)
     assert in_regions([small, large, between], regions) == [1, None, 2]
     assert in_regions([], regions[:2]) == [None, None]
     assert strips(2) == regions[:2]

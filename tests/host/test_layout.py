@@ -8,9 +8,9 @@ import torch
 from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
-from dynamicid_pack.dynamicid_core.identity.assignment import regions_about
-from dynamicid_pack.dynamicid_core.identity.faces import Detection, Face
+from dynamicid_pack.dynamicid_core.identity.faces import Face
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
+from dynamicid_pack.dynamicid_core.saa.regions import regions_about
 from dynamicid_pack.mini.world.world import World
 from dynamicid_pack.nodes.place import FACES, AutoLayout
 from torch import Tensor
@@ -69,9 +69,9 @@ def test_regions_cover_their_faces_and_no_others(miniature: Miniature, count: in
 
 
 def test_faces_one_above_the_other_are_parted_between_them() -> None:
-    high, low = (Detection(box, np.zeros((5, 2), np.float32), 0.9)
-                 for box in (Box(40, 10, 60, 30), Box(44, 50, 64, 70)))  # fmt: skip
-    first, second = (region.box for region in regions_about([high, low], 100, 100, 1.0))
+    faces = [Box(0.40, 0.10, 0.60, 0.30), None, Box(0.44, 0.50, 0.64, 0.70)]
+    first, none, second = (region.box for region in regions_about(faces, 1.0))
+    assert none == (0, 0, 0, 0)
     assert first == pytest.approx((0.2, 0.0, 0.8, 0.4)) and second == pytest.approx((0.24, 0.4, 0.84, 0.9))
 
 
