@@ -5,7 +5,8 @@ pydantic belongs to the extra `training`; nothing that the nodes import may impo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -38,10 +39,21 @@ def read_config(path: Path, kind: type[Config], renamed: Mapping[str, str] | Non
     Raises:
         ValueError: one line for each option that is unknown (with its new name), missing, or of a wrong value.
     """
-    try:
+    with plain_errors(f"{path}: ", renamed):
         return kind.model_validate_json(path.read_bytes(), strict=True, context={"folder": path.parent})
+
+
+@contextmanager
+def plain_errors(prefix: str = "", renamed: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turn pydantic's errors into a ValueError of one line for each option, see `read_config`.
+
+    Args:
+        prefix: what each line begins with.
+    """
+    try:
+        yield
     except ValidationError as error:
-        raise ValueError("\n".join(f"{path}: {line}" for line in _lines(error, renamed or {}))) from error
+        raise ValueError("\n".join(prefix + line for line in _lines(error, renamed or {}))) from error
 
 
 def _lines(error: ValidationError, renamed: Mapping[str, str]) -> list[str]:

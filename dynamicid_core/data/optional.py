@@ -1,11 +1,11 @@
-"""Packages that only the making of data needs, imported where they are used."""
+"""Packages that only the building of data needs, imported where they are used."""
 
 from importlib import import_module
 from typing import Any
 
 
-def needed(module: str, extra: str = "training") -> Any:
-    """The module of this name.
+def require(module: str, extra: str = "training") -> Any:
+    """Import a module.
 
     Raises ModuleNotFoundError, naming the extra of pyproject.toml that brings it, where it isn't installed.
     """

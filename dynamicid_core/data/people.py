@@ -1,60 +1,60 @@
-"""Whom the pictures show: as the folders say, or as the faces do."""
+"""Whom the images show: as the folders say, or as the faces do."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from .cluster import same_people
-from .examine import Dropped, Seen, from_bytes
+from .analysis import FaceRecord, Rejected, read_analysis
+from .clustering import cluster_faces
 from .sources import Unit
-from .store import Store
 
 logger = logging.getLogger("DynamicID")
 
 
 @dataclass(frozen=True)
 class Person:
-    """A name, and the pictures that may be used."""
+    """A name, and the images that may be used."""
 
     name: str
-    seen: list[Seen]
+    records: list[FaceRecord]
 
 
 class People:
-    """The people of the units whose pictures were examined; what was seen is read from disk when it is asked for.
+    """The people of units whose images were analyzed; analyses are read from disk when they are needed.
 
     Args:
-        names: of the units' outcomes in `store`, in the same order.
-        apart: None where each unit is a person, else the cosine distance between two people.
+        files: of the units' analyses, in the same order.
+        merge_distance: None where each unit is a person, else the cosine distance between two people.
 
     Attributes:
-        dropped: (person, picture), the person "" where unknown: what is left out before people are settled.
+        rejected: (person, image), the person "" where unknown: what the analysis left out.
     """
 
-    def __init__(self, units: Sequence[Unit], store: Store, names: Sequence[str], apart: float | None):
-        self._units, self._store, self._names = units, store, names
-        self.dropped: list[tuple[str, Dropped]] = []
-        embeddings, places, silent = [], [], 0
+    def __init__(self, units: Sequence[Unit], files: Sequence[Path], merge_distance: float | None):
+        self._units, self._files = units, files
+        self.rejected: list[tuple[str, Rejected]] = []
+        embeddings, places, unlabeled = [], [], 0
         for i, unit in enumerate(units):
-            seen, dropped = self._read(i)
-            self.dropped += [("" if apart is not None else unit.name, picture) for picture in dropped]
-            silent += sum(picture.expression_from == "nothing" for picture in seen)
-            if apart is not None:
-                embeddings += [np.array(picture.embedding, np.float32) for picture in seen]
-                places += [(i, place) for place in range(len(seen))]
-        if silent:
+            records, rejected = self._read(i)
+            self.rejected += [("" if merge_distance is not None else unit.name, image) for image in rejected]
+            unlabeled += sum(record.expression_from == "nothing" for record in records)
+            if merge_distance is not None:
+                embeddings += [np.array(record.embedding, np.float32) for record in records]
+                places += [(i, k) for k in range(len(records))]
+        if unlabeled:
             logger.warning(
                 "DynamicID: nothing says which expression %d pictures show; they count as neutral. Give "
-                "--expression-model, sidecars (NAME.txt) or --expression-from name.", silent,
+                "--expression-model, sidecars (NAME.txt) or --expression-from name.", unlabeled,
             )  # fmt: skip
         self._groups: list[list[tuple[int, int]]] | None = None
-        if apart is not None:
-            groups = same_people(np.array(embeddings, np.float32), apart)
-            self._groups = [[places[face] for face in person] for person in groups]
+        if merge_distance is not None:
+            clusters = cluster_faces(np.array(embeddings, np.float32), merge_distance)
+            self._groups = [[places[face] for face in faces] for faces in clusters]
 
     def __len__(self) -> int:
         return len(self._units if self._groups is None else self._groups)
@@ -64,9 +64,9 @@ class People:
             for i, unit in enumerate(self._units):
                 yield Person(unit.name, self._read(i)[0])
             return
-        seen = [self._read(i)[0] for i in range(len(self._units))]
+        records = [self._read(i)[0] for i in range(len(self._units))]
         for number, group in enumerate(self._groups):
-            yield Person(f"person-{number:06d}", [seen[i][place] for i, place in group])
+            yield Person(f"person-{number:06d}", [records[i][k] for i, k in group])
 
-    def _read(self, unit: int) -> tuple[list[Seen], list[Dropped]]:
-        return from_bytes(self._store.get(self._names[unit]))
+    def _read(self, unit: int) -> tuple[list[FaceRecord], list[Rejected]]:
+        return read_analysis(self._files[unit].read_bytes())

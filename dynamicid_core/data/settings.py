@@ -1,11 +1,18 @@
-"""What decides what a build writes, and where it reads and writes."""
+"""Options that decide what a build writes, and where it reads and writes."""
+
+from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
-REASONS = (  # why a picture of the source is not in the set
+from pydantic import Field
+
+from ..configuration import ConfigModel, plain_errors
+from ..files import sha256_of_file
+
+REASONS = (  # why an image of the source is not in the set
     "unreadable",
     "not a picture",
     "too many pixels",
@@ -17,134 +24,112 @@ REASONS = (  # why a picture of the source is not in the set
     "too few",
     "not chosen",
 )
-VERSION = 1  # of the stages: another one makes other bytes of the same settings
-_WHOLE, _SAMPLE = 2**26, 2**20  # bytes up to which a file is read whole for its fingerprint; of each sample beyond
+VERSION = 2  # of the stages: another version may write other bytes for the same options
+RENAMED = {  # options of earlier versions, and their names now
+    "least_face": "min_face",
+    "least_sharpness": "min_sharpness",
+    "least_alike": "min_similarity",
+    "apart": "merge_distance",
+    "least_pictures": "min_images",
+    "most_pixels": "max_pixels",
+    "names": "expression_from",
+}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """All that the written bytes follow from, beside the pictures.
+class BuildSettings(ConfigModel):
+    """Everything that the written bytes follow from, besides the images.
+
+    The descriptions are the help of the command line's flags of the same names.
 
     Attributes:
-        unsorted: the source is one folder of pictures of unknown people.
-        size: pixels a side of the crops.
-        margin: of the face's longer side, on each side of it in a crop.
-        embeds_rgb: see `faces.FaceAnalyzer`.
-        least_face: pixels of the face's longer side in the source.
-        least_sharpness: see `quality.sharpness`.
-        duplicate_distance: bits of 256 in which two pictures of a person must differ more than this.
-        least_alike: cosine between a face's embedding and its person's median.
-        apart: cosine distance from which on two groups of faces are two people (unsorted).
-        per_person: pictures that are kept of a person, at most.
-        least_pictures: people of whom fewer are left are left out.
-        names: an expression is also taken from the names of files and folders.
-        most_pixels: of a picture, height times width; larger ones are not decoded.
-        per_shard: pictures of a shard; a person is never parted, so a shard may hold fewer.
-        threads: of PyTorch on the CPU: another number may change the last bit of the tokens.
-        face_pack, expression_model, adapter, clip_vision: fingerprints of the files; "" where there is none.
+        embeds_rgb: see `identity.analyzer.FaceAnalyzer`.
+        face_pack, expression_model, adapter, clip_vision: `fingerprint` of each file; "" where there is none.
     """
 
-    unsorted: bool = False
-    size: int = 512
-    margin: float = 0.6
+    unsorted: bool = Field(False, description="SOURCE is one folder of pictures of unknown people")
+    expression_from: Literal["sidecar", "name"] = Field(
+        "sidecar", description="NAME.txt is always read first; name: then the names of the file and its folders"
+    )
+    size: int = Field(512, ge=32, description="pixels a side of the crops")
+    margin: float = Field(
+        0.6, ge=0, allow_inf_nan=False, description="of the face's longer side, on each side of it in the crop"
+    )
     embeds_rgb: bool = True
-    least_face: int = 112
-    least_sharpness: float = 40.0
-    duplicate_distance: int = 16
-    least_alike: float = 0.25
-    apart: float = 0.6
-    per_person: int = 35
-    least_pictures: int = 1
-    names: bool = False
-    most_pixels: int = 64_000_000
-    per_shard: int = 1000
-    threads: int = 1
+    min_face: int = Field(112, ge=1, description="pixels of the face's longer side in the picture")
+    min_sharpness: float = Field(
+        40.0, ge=0, allow_inf_nan=False, description="variance of the Laplacian of the face resized to 128 x 128"
+    )
+    duplicate_distance: int = Field(
+        16, ge=-1, description="bits of 256 in which the hashes of two pictures of a person must differ more than this"
+    )
+    min_similarity: float = Field(
+        0.25, ge=-1, allow_inf_nan=False, description="cosine between a face's embedding and its person's median"
+    )
+    merge_distance: float = Field(
+        0.6, ge=0, allow_inf_nan=False,
+        description="with --unsorted, cosine distance from which on two groups of faces are two people",
+    )  # fmt: skip
+    per_person: int = Field(
+        35, ge=1, description="pictures of a person that are kept at most, spread over expressions and yaws"
+    )
+    min_images: int = Field(1, ge=1, description="people of whom fewer pictures are left are left out")
+    max_pixels: int = Field(64_000_000, ge=1, description="height times width; larger pictures are not decoded")
+    per_shard: int = Field(1000, ge=1, description="pictures of a shard, as near as whole people make it")
+    threads: int = Field(
+        1, ge=1, description="of PyTorch on the CPU; another number may change the last bit of the tokens"
+    )
     face_pack: str = ""
     expression_model: str = ""
     adapter: str = ""
     clip_vision: str = ""
     version: int = VERSION
 
-    def __post_init__(self) -> None:
-        least = {
-            "size": 32, "margin": 0, "least_face": 1, "least_sharpness": 0, "duplicate_distance": -1, "least_alike": -1,
-            "apart": 0, "per_person": 1, "least_pictures": 1, "most_pixels": 1, "per_shard": 1, "threads": 1,
-        }  # fmt: skip
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if not value >= bound:  # NaN is not
-                raise ValueError(f"Expected {_option(name)} of at least {bound}, got {value}.")
-
     @property
     def digest(self) -> str:
-        return sha256(self.text().encode()).hexdigest()
+        """sha256 of all options, in hex."""
+        return sha256(self.model_dump_json().encode()).hexdigest()
 
-    def text(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True)
+    def require_same(self, stored: bytes) -> None:
+        """Compare with the options that a build was begun with, as JSON.
 
-    def refuse_others(self, stored: str) -> None:
-        """Raises ValueError, naming what differs, when a build with other settings was begun."""
+        Raises:
+            ValueError: some differ, which are named, or have names of an earlier version.
+        """
         try:
-            before = json.loads(stored)
-            if not isinstance(before, dict):
-                raise ValueError("not an object")
-        except ValueError:
-            raise ValueError("The stored settings can't be read. Give --rebuild to build anew.") from None
-        differing = [
-            f"{_option(field.name)} was {before.get(field.name)!r} and is {getattr(self, field.name)!r}"
-            for field in fields(self)
-            if before.get(field.name) != getattr(self, field.name)
-        ]
-        if differing:
+            with plain_errors("stored settings: ", RENAMED):
+                before = BuildSettings.model_validate_json(stored).model_dump()
+        except ValueError as error:
+            raise ValueError(f"{error}\nGive --rebuild to build anew.") from error
+        now = self.model_dump()
+        different = [f"{name} was {before[name]!r} and is {now[name]!r}" for name in now if before[name] != now[name]]
+        if different:
             raise ValueError(
-                f"This set was begun with other settings: {'; '.join(differing)}. Build with the same as then, into "
+                f"This set was begun with other settings: {'; '.join(different)}. Build with the same as then, into "
                 "another folder, or give --rebuild to throw away what is there."
             )
 
 
-def _option(name: str) -> str:
-    return name.replace("_", " ")
+class BuildJob(ConfigModel):
+    """Settings, and where on this machine the files are. It goes through JSON to workers on other machines."""
 
-
-@dataclass(frozen=True)
-class Job:
-    """Settings, and where on this machine the things are. Paths are kept as text, so that a job goes through JSON."""
-
-    settings: Settings
-    source: str
-    face_pack: str
-    expression_model: str = ""
-    adapter: str = ""
-    clip_vision: str = ""
+    settings: BuildSettings
+    source: Path
+    face_pack: Path
+    expression_model: Path | None = None
+    adapter: Path | None = None
+    clip_vision: Path | None = None
     provider: str = "auto"
     device: str = "cpu"
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Job":
-        values = json.loads(text)
-        return cls(**values | {"settings": Settings(**values["settings"])})
-
 
 def fingerprint(path: Path, pattern: str = "*") -> str:
-    """sha256 of a file's content, or of the names and contents of a folder's files; of samples where a file is large.
+    """Return the sha256, in hex, of a file, or of the names and contents of a folder's files that match a pattern.
 
-    Raises ValueError when there is nothing.
+    Raises ValueError when there is no such file.
     """
-    files = sorted(file for file in path.glob(pattern) if file.is_file()) if path.is_dir() else [path]
-    if not files or not all(file.is_file() for file in files):
+    if path.is_file():
+        return sha256_of_file(path)
+    files = {file.name: sha256_of_file(file) for file in sorted(path.glob(pattern)) if file.is_file()}
+    if not files:
         raise ValueError(f"{path}: expected a file, or a folder with {pattern} in it, and there is none.")
-    found = sha256()
-    for file in files:
-        size = file.stat().st_size
-        found.update(f"{file.name if path.is_dir() else ''} {size}\n".encode())
-        with file.open("rb") as content:
-            if size <= _WHOLE:
-                found.update(content.read())
-                continue
-            for part in range(8):
-                content.seek((size - _SAMPLE) * part // 7)
-                found.update(content.read(_SAMPLE))
-    return found.hexdigest()
+    return sha256(json.dumps(files).encode()).hexdigest()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.box import Box
-from dynamicid_pack.dynamicid_core.data.expression import Classifier
 from dynamicid_pack.dynamicid_core.evaluation.models_judge import ModelsJudge
+from dynamicid_pack.dynamicid_core.expression_classifier import ExpressionClassifier
 from dynamicid_pack.dynamicid_core.identity.faces import Detection
 from dynamicid_pack.dynamicid_core.image_inputs import (
     CropBox,
@@ -46,7 +46,7 @@ def test_building_and_judging_show_the_classifier_the_same(monkeypatch: pytest.M
     judged = FakeSession()
     ModelsJudge(None, None, None, judged, "").expression(IMAGE, AT_THE_EDGE)  # type: ignore[arg-type]
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
-    built = Classifier(Path("none.onnx"), "CPU")
+    built = ExpressionClassifier(Path("none.onnx"), "CPU")
     built(IMAGE, AT_THE_EDGE)
     np.testing.assert_array_equal(judged.given, built._session.given)
     inside = classifier_input(IMAGE, Box(0, 50, 50, 100))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from dynamicid_pack.dynamicid_core.data.build import Summary
+from dynamicid_pack.dynamicid_core.data.pipeline import Summary
 from dynamicid_pack.mini.world.render import Picture
 from dynamicid_pack.tests.data.drawn import built, draw_defects, draw_person
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from dynamicid_pack.dynamicid_core.data.build import Summary, build
-from dynamicid_pack.dynamicid_core.data.settings import Job, Settings
-from dynamicid_pack.dynamicid_core.data.work import Task, Work, own_hand
+from dynamicid_pack.dynamicid_core.data.executors import Executor, Task, local_executor
+from dynamicid_pack.dynamicid_core.data.pipeline import Summary, build
+from dynamicid_pack.dynamicid_core.data.settings import BuildJob, BuildSettings
 from dynamicid_pack.mini.train.judge import Gallery
 from dynamicid_pack.mini.world.render import Picture, render
 from dynamicid_pack.tests.support import ROOT
@@ -19,9 +19,9 @@ from PIL import Image
 
 FACE_PACK = ROOT / "mini" / "weights" / "face-pack"
 # Drawn faces are some 60 pixels wide; two pictures of one are at 0.84 or nearer, of two people at 0.66 or farther.
-SETTINGS = Settings(
-    size=128, embeds_rgb=False, least_face=40, least_sharpness=95, least_alike=0.75, apart=0.25, names=True,
-    per_shard=8,
+SETTINGS = BuildSettings(
+    size=128, embeds_rgb=False, min_face=40, min_sharpness=95, min_similarity=0.75, merge_distance=0.25,
+    expression_from="name", per_shard=8,
 )  # fmt: skip
 _VIEWS = 12  # pictures of each person that can be asked for
 _GALLERY = Gallery(seed=5, held_out_people=True, views=_VIEWS)
@@ -85,12 +85,17 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def job(source: Path, settings: Settings = SETTINGS, **places: str) -> Job:
-    return Job(settings, str(source), str(FACE_PACK), provider="CPU", **places)
+def changed(**options: object) -> BuildSettings:
+    """Return SETTINGS with other options."""
+    return BuildSettings.model_validate(SETTINGS.model_dump() | options)
 
 
-def built(source: Path, out: Path, settings: Settings = SETTINGS, rebuild: bool = False) -> Summary:
-    return build(job(source, settings), out, own_hand(job(source, settings)), rebuild)
+def job(source: Path, settings: BuildSettings = SETTINGS, **files: Path) -> BuildJob:
+    return BuildJob(settings=settings, source=source, face_pack=FACE_PACK, provider="CPU", **files)
+
+
+def built(source: Path, out: Path, settings: BuildSettings = SETTINGS, rebuild: bool = False) -> Summary:
+    return build(job(source, settings), out, local_executor(job(source, settings)), rebuild)
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -98,11 +103,11 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
-def counted(work: Work, done: list[str]) -> Work:
-    """The same work; the stage of each task that was done is added to a list."""
+def counted(execute: Executor, done: list[str]) -> Executor:
+    """Return the same executor; the stage of each task that it did is added to a list."""
 
     def counting(stage: str, tasks: Iterator[Task]) -> Iterator[tuple[str, bytes]]:
-        for outcome in work(stage, tasks):
+        for outcome in execute(stage, tasks):
             done.append(stage)
             yield outcome
 

@@ -1,25 +1,19 @@
 """Expressions from texts, names and a classifier."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from dynamicid_pack.dynamicid_core.box import Box
-from dynamicid_pack.dynamicid_core.data.examine import from_bytes
-from dynamicid_pack.dynamicid_core.data.expression import (
-    CLASSES,
-    Classifier,
-    from_name,
-    from_prompt,
-    from_sidecar,
-)
-from dynamicid_pack.dynamicid_core.data.hand import Hand
-from dynamicid_pack.dynamicid_core.data.settings import Settings
+from dynamicid_pack.dynamicid_core.data.analysis import read_analysis
+from dynamicid_pack.dynamicid_core.data.expression import from_name, from_prompt, from_sidecar
+from dynamicid_pack.dynamicid_core.data.settings import BuildSettings
+from dynamicid_pack.dynamicid_core.data.worker import Worker
+from dynamicid_pack.dynamicid_core.expression_classifier import CLASSES, ExpressionClassifier
 from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS
-from dynamicid_pack.tests.data.drawn import SETTINGS, draw_person, job
+from dynamicid_pack.tests.data.drawn import SETTINGS, changed, draw_person, job
 
 SIZE = (1, 3, 64, 64)
 
@@ -87,7 +81,7 @@ def classifier_file(path: Path, shape: tuple = SIZE, classes: int = len(CLASSES)
 
 @pytest.mark.parametrize("number", range(len(CLASSES)))
 def test_the_classes_come_in_the_stated_order(tmp_path: Path, number: int) -> None:
-    classify = Classifier(classifier_file(tmp_path / "net.onnx"), "CPU")
+    classify = ExpressionClassifier(classifier_file(tmp_path / "net.onnx"), "CPU")
     grey = round(255 * (0.449 + 0.226 * (number / 2 - 1.5)))
     assert classify(np.full((80, 80, 3), grey, np.uint8), Box(10, 10, 60, 60)) == CLASSES[number]
     expected = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")
@@ -96,16 +90,17 @@ def test_the_classes_come_in_the_stated_order(tmp_path: Path, number: int) -> No
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one input of shape \(n, 3, 64, 64\)"):
-        Classifier(classifier_file(tmp_path / "wide.onnx", (1, 3, 48, 48)), "CPU")
+        ExpressionClassifier(classifier_file(tmp_path / "wide.onnx", (1, 3, 48, 48)), "CPU")
     with pytest.raises(ValueError, match="expected 7 finite scores"):
-        Classifier(classifier_file(tmp_path / "five.onnx", classes=5), "CPU")(
+        ExpressionClassifier(classifier_file(tmp_path / "five.onnx", classes=5), "CPU")(
             np.zeros((80, 80, 3), np.uint8), Box(*SIZE)
         )
     (tmp_path / "text.onnx").write_text("not a network")
     with pytest.raises(ValueError, match=r"text\.onnx: the expression model can't be loaded"):
-        Classifier(tmp_path / "text.onnx", "CPU")
+        ExpressionClassifier(tmp_path / "text.onnx", "CPU")
 
 
+@pytest.mark.train
 def test_the_text_is_asked_first_then_the_name_then_the_classifier(tmp_path: Path) -> None:
     names = list(draw_person(tmp_path / "source" / "happy", 0, 3))
     folder = tmp_path / "source" / "happy"
@@ -113,13 +108,15 @@ def test_the_text_is_asked_first_then_the_name_then_the_classifier(tmp_path: Pat
     (folder / names[2]).rename(folder / "plain.png")
     task = json.dumps({"sources": [{"path": f"happy/{n}", "stamp": ""} for n in (*names[:2], "plain.png")]})
 
-    def said(settings: Settings, model: str = "") -> list[tuple[str, str]]:
-        hand = Hand(job(tmp_path / "source", settings, expression_model=model))
-        return [(seen.expression, seen.expression_from) for seen in from_bytes(hand.work("examine", task))[0]]
+    def expressions(settings: BuildSettings, **model: Path) -> list[tuple[str, str]]:
+        worker = Worker(job(tmp_path / "source", settings, **model))
+        records, _ = read_analysis(worker.run("analyze", task))
+        return [(record.expression, record.expression_from) for record in records]
 
     by_name = names[1][3:-4]
-    assert said(SETTINGS) == [("fear", "sidecar"), (by_name, "name"), ("neutral", "nothing")]
-    model = str(classifier_file(tmp_path / "net.onnx"))
-    classified = said(SETTINGS, model)
+    assert expressions(SETTINGS) == [("fear", "sidecar"), (by_name, "name"), ("neutral", "nothing")]
+    model = classifier_file(tmp_path / "net.onnx")
+    classified = expressions(SETTINGS, expression_model=model)
     assert classified[:2] == [("fear", "sidecar"), (by_name, "name")] and classified[2][1] == "model"
-    assert [by for _, by in said(replace(SETTINGS, names=False), model)] == ["sidecar", "model", "model"]
+    by_text = expressions(changed(expression_from="sidecar"), expression_model=model)
+    assert [by for _, by in by_text] == ["sidecar", "model", "model"]

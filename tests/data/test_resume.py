@@ -6,18 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dynamicid_pack.dynamicid_core.data.build import build
-from dynamicid_pack.dynamicid_core.data.settings import Settings
-from dynamicid_pack.dynamicid_core.data.work import Work, own_hand
+from dynamicid_pack.dynamicid_core.data.executors import Executor, local_executor
+from dynamicid_pack.dynamicid_core.data.pipeline import build
+from dynamicid_pack.dynamicid_core.data.settings import RENAMED, BuildSettings
 from dynamicid_pack.tests.data.conftest import Built
-from dynamicid_pack.tests.data.drawn import FACE_PACK, SETTINGS, built, contents, counted, draw_person, job
+from dynamicid_pack.tests.data.drawn import FACE_PACK, SETTINGS, built, changed, contents, counted, draw_person, job
 from dynamicid_pack.tests.support import ROOT
 from pyarrow import parquet
+
+pytestmark = pytest.mark.train  # a build runs the miniature's networks for seconds
 
 
 class Killed(BaseException):
@@ -25,20 +27,29 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def hand(finished: Built) -> Work:
-    """Its networks are loaded once."""
-    return own_hand(job(finished.source))
+def execute(finished: Built) -> Executor:
+    """An executor whose networks are loaded once."""
+    return local_executor(job(finished.source))
 
 
 def _idle(stage: str, tasks: Iterator) -> Iterator:
     raise AssertionError(f"{stage} was asked for {[task.name for task in tasks]}")
 
 
-@pytest.mark.parametrize("when", ["before the move", "in the middle of a write", "after the move"])
-def test_a_kill_at_any_file_and_another_run_give_the_same_bytes(
-    finished: Built, tmp_path: Path, hand: Work, monkeypatch: pytest.MonkeyPatch, when: str
+WHEN = ("before the move", "in the middle of a write", "after the move")
+FOLDERS = (("analyses", ".json"), ("samples", ".safetensors"))
+
+
+def _build_with_kills(
+    finished: Built, out: Path, execute: Executor, monkeypatch: pytest.MonkeyPatch, when: str, kills: Iterable[int]
 ) -> None:
-    """Run k is killed at the kth file it brings to its place: settings, each person twice, each file of the set."""
+    """Build a set in several runs. Each is killed at a file that it brings to its place, until one is not.
+
+    In order these are the settings, each person's analysis, each person's samples, each file of the set.
+
+    Args:
+        kills: for each run, which of its files it is killed at, counted from 1.
+    """
     moved, allowed, replace_file = 0, 0, os.replace
 
     def fragile(source: Path, target: Path) -> None:
@@ -47,38 +58,56 @@ def test_a_kill_at_any_file_and_another_run_give_the_same_bytes(
         if moved < allowed:
             return replace_file(source, target)
         if when == "in the middle of a write":
-            Path(source).write_bytes(Path(source).read_bytes()[: Path(source).stat().st_size // 2])
+            half = Path(source).read_bytes()[: Path(source).stat().st_size // 2]
+            for part in (source, f"{source}.part"):  # the second stays, as after a kill, which no `finally` follows
+                Path(part).write_bytes(half)
         if when == "after the move":
             replace_file(source, target)
         raise Killed
 
-    out, killed_at = tmp_path / "set", []
+    killed_at = []
     monkeypatch.setattr(os, "replace", fragile)
-    for run in range(1, 40):
-        moved, allowed = 0, run
+    for allowed in kills:  # noqa: B007 (`fragile` reads it)
+        moved = 0
         try:
-            build(job(finished.source), out, hand)
+            build(job(finished.source), out, execute)
             break
         except Killed:
-            done = {folder: len(list((out / ".work" / folder).glob("*"))) for folder in ("seen", "people")}
-            killed_at.append((done["seen"], done["people"], len(contents(out))))
+            done = [len(list((out / ".work" / name).glob(f"*{ending}"))) for name, ending in FOLDERS]
+            killed_at.append((*done, len(contents(out))))
     else:
         pytest.fail("never finished")
     monkeypatch.undo()
     assert contents(out) == contents(finished.out)
-    stages = [("nothing seen", (0, 0)), ("seen in part", (1, 0)), ("all seen", (3, 0)), ("settled", (3, 3))]
-    for stage, (seen, people) in stages:
-        assert any(a >= seen and b >= people for a, b, _ in killed_at), stage
+    stages = [("nothing analyzed", (0, 0)), ("analyzed in part", (1, 0)), ("all analyzed", (3, 0)), ("chosen", (3, 3))]
+    for stage, (analyses, samples) in stages:
+        assert any(a >= analyses and b >= samples for a, b, _ in killed_at), stage
     assert any(0 < files < len(contents(out)) for *_, files in killed_at), "killed while the set was brought out"
     assert not list((out / ".work").rglob("*.part"))
 
 
-@pytest.mark.parametrize("stage", ["examine", "settle"])
-def test_a_kill_in_the_work_loses_only_the_piece_in_hand(
-    finished: Built, tmp_path: Path, hand: Work, stage: str
+def test_a_kill_in_the_middle_of_each_stage_and_another_run_give_the_same_bytes(
+    finished: Built, tmp_path: Path, execute: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second analysis, the second of the samples, and a file of the set are cut short; the fourth run is not."""
+    _build_with_kills(finished, tmp_path / "set", execute, monkeypatch, "in the middle of a write", (3, 4, 5, 99))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("when", WHEN)
+def test_a_kill_at_any_file_and_another_run_give_the_same_bytes(
+    finished: Built, tmp_path: Path, execute: Executor, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Run k is killed at the kth file that it brings to its place."""
+    _build_with_kills(finished, tmp_path / "set", execute, monkeypatch, when, range(1, 40))
+
+
+@pytest.mark.parametrize("stage", ["analyze", "select"])
+def test_a_kill_in_a_stage_loses_only_the_task_in_work(
+    finished: Built, tmp_path: Path, execute: Executor, stage: str
 ) -> None:
     def dying(at: str, tasks: Iterator) -> Iterator:
-        for i, outcome in enumerate(hand(at, tasks)):
+        for i, outcome in enumerate(execute(at, tasks)):
             if at == stage and i == 2:
                 raise Killed
             yield outcome
@@ -86,8 +115,8 @@ def test_a_kill_in_the_work_loses_only_the_piece_in_hand(
     with pytest.raises(Killed):
         build(job(finished.source), tmp_path / "set", dying)
     done: list[str] = []
-    build(job(finished.source), tmp_path / "set", counted(hand, done))
-    assert done == (["examine", "settle", "settle", "settle"] if stage == "examine" else ["settle"])
+    build(job(finished.source), tmp_path / "set", counted(execute, done))
+    assert done == (["analyze", "select", "select", "select"] if stage == "analyze" else ["select"])
     assert contents(tmp_path / "set") == contents(finished.out)
 
 
@@ -95,12 +124,12 @@ def test_a_process_that_is_killed_goes_on_to_the_same_bytes(finished: Built, tmp
     out = tmp_path / "set"
     command = [sys.executable, "-m", "dynamicid_core.data", "build", str(finished.source), str(out), "--bgr"]
     command += ["--face-pack", str(FACE_PACK), "--provider", "CPU", "--expression-from", "name"]
-    for name in ("size", "least_face", "least_sharpness", "least_alike", "apart", "per_shard"):
+    for name in ("size", "min_face", "min_sharpness", "min_similarity", "merge_distance", "per_shard"):
         command += [f"--{name.replace('_', '-')}", str(getattr(SETTINGS, name))]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 120
-        while not list((out / ".work" / "seen").glob("*.json")) and time.monotonic() < end:
+        while not list((out / ".work" / "analyses").glob("*.json")) and time.monotonic() < end:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.01)
     finally:
@@ -128,7 +157,7 @@ def test_what_was_lost_of_a_set_is_written_again_without_the_work(finished: Buil
     (out / "index.parquet").write_bytes(b"cut short")
     (out / "shard-000009.tar").write_bytes(b"of an earlier build")
     done: list[str] = []
-    assert build(job(finished.source), out, counted(own_hand(job(finished.source)), done)).fresh
+    assert build(job(finished.source), out, counted(local_executor(job(finished.source)), done)).fresh
     assert done == [] and contents(out) == contents(finished.out)
 
 
@@ -143,7 +172,7 @@ def test_a_set_that_is_being_replaced_does_not_count_as_finished(
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(Killed):
-        build(job(finished.source), out, own_hand(job(finished.source)))
+        build(job(finished.source), out, local_executor(job(finished.source)))
     assert not (out / ".work" / "done.json").exists()
 
 
@@ -155,29 +184,29 @@ def test_a_new_picture_is_the_only_work(finished: Built, tmp_path: Path) -> None
     before = contents(out)
     hidden = next((source / "bert").glob("02*")).rename(tmp_path / "02 sad.png")
     done: list[str] = []
-    work = counted(own_hand(job(source)), done)
-    assert build(job(source), out, work).pictures == 4
-    assert done == ["examine", "settle"]
+    execute = counted(local_executor(job(source)), done)
+    assert build(job(source), out, execute).pictures == 4
+    assert done == ["analyze", "select"]
     hidden.rename(source / "bert" / "02 sad.png")
-    assert build(job(source), out, work).pictures == 5
+    assert build(job(source), out, execute).pictures == 5
     (source / "bert" / "02 sad.txt").write_text("in a fear expression, in front view")
-    assert build(job(source), out, work).fresh, "a sidecar counts as a change"
-    assert done == ["examine", "settle"] * 3 and contents(out)["index.parquet"] != before["index.parquet"]
+    assert build(job(source), out, execute).fresh, "a sidecar counts as a change"
+    assert done == ["analyze", "select"] * 3 and contents(out)["index.parquet"] != before["index.parquet"]
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("options", "message"),
     [
         ({"margin": 0.8}, "margin was 0.6 and is 0.8"),
-        ({"per_person": 3}, "per person was 35 and is 3"),
+        ({"per_person": 3}, "per_person was 35 and is 3"),
         ({"adapter": "ab12"}, "adapter was '' and is 'ab12'"),
-        ({"version": 2}, "version was 1 and is 2"),
+        ({"version": 3}, "version was 2 and is 3"),
     ],
 )
-def test_other_settings_are_refused(finished: Built, changed: dict, said: str) -> None:
+def test_other_settings_are_refused(finished: Built, options: dict, message: str) -> None:
     before = contents(finished.out)
-    with pytest.raises(ValueError, match=f"other settings: {said}.*--rebuild"):
-        build(job(finished.source, replace(SETTINGS, **changed)), finished.out, _idle)
+    with pytest.raises(ValueError, match=f"other settings: {message}.*--rebuild"):
+        build(job(finished.source, changed(**options)), finished.out, _idle)
     assert contents(finished.out) == before
 
 
@@ -187,7 +216,7 @@ def test_a_rebuild_replaces_a_set_and_touches_nothing_else(tmp_path: Path) -> No
     built(source, out)
     (out / "notes.txt").write_text("mine")
     before = contents(out)
-    fewer = replace(SETTINGS, per_person=1)
+    fewer = changed(per_person=1)
     assert built(source, out, fewer, rebuild=True).pictures == 1
     assert (out / "notes.txt").read_text() == "mine"
     assert built(source, out, SETTINGS, rebuild=True).pictures == 2
@@ -210,7 +239,7 @@ def _a_file(source: Path, out: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "message"),
     [
         (_in_source, "a folder outside of the source"),
         (_without_work, "holds shards .*--rebuild"),
@@ -218,9 +247,9 @@ def _a_file(source: Path, out: Path) -> Path:
     ],
 )
 def test_a_set_is_not_written_where_it_would_do_harm(
-    finished: Built, tmp_path: Path, place: Callable[[Path, Path], Path], said: str
+    finished: Built, tmp_path: Path, place: Callable[[Path, Path], Path], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         build(job(finished.source), place(finished.source, tmp_path / "set"), _idle)
     assert not (finished.source / "set").exists()
 
@@ -228,7 +257,7 @@ def test_a_set_is_not_written_where_it_would_do_harm(
 @pytest.mark.parametrize("unsorted", [False, True])
 def test_a_source_without_pictures_says_so(tmp_path: Path, unsorted: bool) -> None:
     (tmp_path / "source" / "anna").mkdir(parents=True)
-    settings = replace(SETTINGS, unsorted=unsorted)
+    settings = changed(unsorted=unsorted)
     with pytest.raises(ValueError, match=r"expected (one folder of pictures per person|a folder with pictures)"):
         build(job(tmp_path / "source", settings), tmp_path / "set", _idle)
     with pytest.raises(ValueError, match="there is none"):
@@ -246,18 +275,37 @@ def test_a_picture_that_vanishes_while_building_is_told(tmp_path: Path) -> None:
     names = list(draw_person(source / "anna", 0, 2))
 
     def vanishing(stage: str, tasks: Iterator) -> Iterator:
-        if stage == "settle":
+        if stage == "select":
             (source / "anna" / names[1]).unlink()
-        return own_hand(job(source))(stage, tasks)
+        return local_executor(job(source))(stage, tasks)
 
     with pytest.raises(ValueError, match="it changed while the set was built"):
         build(job(source), tmp_path / "set", vanishing)
 
 
-@pytest.mark.parametrize("wrong", [{"size": 8}, {"margin": -1.0}, {"apart": float("nan")}, {"per_person": 0}])
-def test_settings_out_of_range_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=r"Expected .* of at least"):
-        Settings(**wrong)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"size": 8}, "greater than or equal to 32"),
+        ({"margin": -1.0}, "greater than or equal to 0"),
+        ({"merge_distance": float("nan")}, "finite number"),
+        ({"per_person": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BuildSettings(**wrong)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_settings_of_an_earlier_version_name_the_new_options(
+    finished: Built, tmp_path: Path, old: str, new: str
+) -> None:
+    out = tmp_path / "set"
+    (out / ".work").mkdir(parents=True)
+    (out / ".work" / "settings.json").write_text(f'{{"{old}": 1}}')
+    with pytest.raises(ValueError, match=f"(?s)stored settings: {old} is called {new} now.*--rebuild"):
+        build(job(finished.source), out, _idle)
 
 
 def test_names_of_any_bytes_come_through(tmp_path: Path) -> None:

@@ -3,22 +3,23 @@
 import io
 import json
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.data.build import build
-from dynamicid_pack.dynamicid_core.data.tokens import TokenMaker, _config, load_vision
-from dynamicid_pack.dynamicid_core.data.work import own_hand
+from dynamicid_pack.dynamicid_core.data.executors import local_executor
+from dynamicid_pack.dynamicid_core.data.pipeline import build
+from dynamicid_pack.dynamicid_core.data.tokens import TokenMaker, _infer_config, load_vision
 from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
-from dynamicid_pack.tests.data.drawn import SETTINGS, draw_person, job, portrait
+from dynamicid_pack.tests.data.drawn import changed, draw_person, job, portrait
 from dynamicid_pack.tests.support import generated_weights
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+pytestmark = pytest.mark.train  # a build runs the miniature's networks for seconds
 
 WIDTH = 128
 
@@ -84,10 +85,9 @@ def test_a_set_holds_each_pictures_tokens(tmp_path: Path) -> None:
     draw_person(source / "anna", 0, 2)
     _adapter(tmp_path / "adapter.safetensors")
     _vision(tmp_path / "clip")
-    places = {"adapter": str(tmp_path / "adapter.safetensors"), "clip_vision": str(tmp_path / "clip")}
-    settings = replace(SETTINGS, adapter="a", clip_vision="c")
-    order = job(source, settings, **places)
-    build(order, tmp_path / "set", own_hand(order))
+    files = {"adapter": tmp_path / "adapter.safetensors", "clip_vision": tmp_path / "clip"}
+    with_tokens = job(source, changed(adapter="a", clip_vision="c"), **files)
+    build(with_tokens, tmp_path / "set", local_executor(with_tokens))
     maker = TokenMaker(tmp_path / "adapter.safetensors", tmp_path / "clip")
     with tarfile.open(tmp_path / "set" / "shard-000000.tar") as tar:
         files = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
@@ -134,10 +134,10 @@ def test_a_file_of_pickled_code_is_never_run(tmp_path: Path) -> None:
 
 def test_the_pixels_mean_and_deviation_come_from_beside_the_model(tmp_path: Path) -> None:
     _vision(tmp_path / "clip")
-    assert load_vision(tmp_path / "clip")[1][0] == pytest.approx(0.48145466)
+    assert load_vision(tmp_path / "clip")[1].flatten()[0].item() == pytest.approx(0.48145466)
     half = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
     (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(half))
-    assert load_vision(tmp_path / "clip")[1:] == (half["image_mean"], half["image_std"])
+    assert [values.flatten().tolist() for values in load_vision(tmp_path / "clip")[1:]] == list(half.values())
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_known_models_are_told_by_their_shapes(
         "visual_projection.weight": (1024, width),
         **{f"vision_model.encoder.layers.{i}.mlp.fc1.weight": (4 * width, width) for i in range(layers)},
     }
-    assert _config({name: torch.empty(shape, device="meta") for name, shape in shapes.items()}) == {
+    assert _infer_config({name: torch.empty(shape, device="meta") for name, shape in shapes.items()}) == {
         "hidden_size": width, "patch_size": patch, "image_size": side, "num_hidden_layers": layers,
         "num_attention_heads": heads, "intermediate_size": 4 * width, "projection_dim": 1024, "hidden_act": act,
     }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
-from dynamicid_pack.dynamicid_core.data.command import main as build
+from dynamicid_pack.dynamicid_core.data.__main__ import main as build
 from dynamicid_pack.dynamicid_core.training.__main__ import main as train
 from dynamicid_pack.dynamicid_core.training.shards import Shards
 from dynamicid_pack.mini.train.judge import Gallery

@@ -5,8 +5,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from dynamicid_pack.dynamicid_core.data import cluster
-from dynamicid_pack.dynamicid_core.data.choose import YAWS, Cell, duplicates, likeness, spread, yaw_bin
+from dynamicid_pack.dynamicid_core.data import clustering
+from dynamicid_pack.dynamicid_core.data.selection import YAWS, Cell, duplicates, similarity, stratified_select, yaw_bin
 from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS
 
 GRID = [(expression, yaw) for expression in EXPRESSIONS for yaw in YAWS]
@@ -32,9 +32,9 @@ def _many(seed: int, count: int = 200) -> tuple[list[Cell], list[float]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_chosen_are_spread_better_than_the_first_35(seed: int) -> None:
     cells, quality = _many(seed)
-    chosen, first = spread(cells, quality, 35), range(35)
+    chosen, first = stratified_select(cells, quality, 35), range(35)
     assert len(chosen) == len(set(chosen)) == 35 and chosen == sorted(chosen)
-    assert spread(cells, quality, 35) == chosen
+    assert stratified_select(cells, quality, 35) == chosen
     ours, theirs = (Counter(cells[i] for i in picks) for picks in (chosen, first))
     assert len(ours) == len(set(cells)), "every cell that any picture shows"
     assert len(ours) >= len(theirs) + 8
@@ -46,10 +46,10 @@ def test_the_chosen_are_spread_better_than_the_first_35(seed: int) -> None:
 
 def test_a_full_grid_gives_each_cell_once_and_few_places_each_row_and_column() -> None:
     cells, quality = GRID * 3, [0.5] * 35 + [0.9] * 35 + [0.1] * 35
-    assert spread(cells, quality, 35) == list(range(35, 70))
-    seven = [cells[i] for i in spread(cells, quality, 7)]
+    assert stratified_select(cells, quality, 35) == list(range(35, 70))
+    seven = [cells[i] for i in stratified_select(cells, quality, 7)]
     assert len({row for row, _ in seven}) == 7 and len({column for _, column in seven}) == 5
-    assert spread(cells, quality, 1000) == list(range(105)) and spread([], [], 35) == []
+    assert stratified_select(cells, quality, 1000) == list(range(105)) and stratified_select([], [], 35) == []
 
 
 def test_of_the_same_pictures_the_best_is_kept() -> None:
@@ -69,23 +69,23 @@ def _faces(people: int, each: int, noise: float) -> np.ndarray:
 
 def test_a_stranger_is_unlike_the_median_of_the_others() -> None:
     person, other = _faces(2, 8, 0.7).reshape(2, 8, 512)
-    cosines = likeness(np.concatenate([person, other[:3]]))
+    cosines = similarity(np.concatenate([person, other[:3]]))
     assert cosines.shape == (11,) and cosines[:8].min() > 0.7 > 0.4 > cosines[8:].max()
-    assert likeness(np.stack([person[0], other[0]])).tolist() == [1, 1], "of two, nobody can tell"
-    assert likeness(np.zeros((0, 512), np.float32)).shape == (0,)
+    assert similarity(np.stack([person[0], other[0]])).tolist() == [1, 1], "of two, nobody can tell"
+    assert similarity(np.zeros((0, 512), np.float32)).shape == (0,)
 
 
 def test_faces_in_any_order_become_the_true_people(monkeypatch: pytest.MonkeyPatch) -> None:
     faces, order = _faces(5, 6, 0.7), np.random.default_rng(0).permutation(30)
-    people = cluster.same_people(faces[order], 0.6)
+    people = clustering.cluster_faces(faces[order], 0.6)
     assert sorted(len(person) for person in people) == [6] * 5
     assert all(len({order[i] // 6 for i in person}) == 1 for person in people)
     assert [person[0] for person in people] == sorted(person[0] for person in people) and people[0][0] == 0
     bridge = (faces[:6].sum(0) + faces[6:12].sum(0)) / np.linalg.norm(faces[:12].sum(0))
-    bridged = cluster.same_people(np.concatenate([faces[:12], bridge[None]]), 0.6)
+    bridged = clustering.cluster_faces(np.concatenate([faces[:12], bridge[None]]), 0.6)
     assert len(bridged) == 2, "a face between two people makes them no one"
-    assert len(cluster.same_people(faces, 1e-6)) == 30 and len(cluster.same_people(faces, 2.1)) == 1
-    assert cluster.same_people(faces[:1], 0.6) == [[0]] and cluster.same_people(faces[:0], 0.6) == []
-    monkeypatch.setattr(cluster, "MOST", 29)
+    assert len(clustering.cluster_faces(faces, 1e-6)) == 30 and len(clustering.cluster_faces(faces, 2.1)) == 1
+    assert clustering.cluster_faces(faces[:1], 0.6) == [[0]] and clustering.cluster_faces(faces[:0], 0.6) == []
+    monkeypatch.setattr(clustering, "MAX_FACES", 29)
     with pytest.raises(ValueError, match="at most 29 unsorted faces, got 30"):
-        cluster.same_people(faces, 0.6)
+        clustering.cluster_faces(faces, 0.6)

@@ -4,21 +4,22 @@ import csv
 import io
 import tarfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import webdataset
-from dynamicid_pack.dynamicid_core.data.choose import YAWS, yaw_bin
-from dynamicid_pack.dynamicid_core.data.coverage import coverage_picture
+from dynamicid_pack.dynamicid_core.data.coverage import coverage_image
+from dynamicid_pack.dynamicid_core.data.selection import YAWS, yaw_bin
 from dynamicid_pack.dynamicid_core.data.settings import REASONS
 from dynamicid_pack.dynamicid_core.imr.landmarks import FRAME, keypoint_picture
 from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, face_prompt
 from dynamicid_pack.tests.data.conftest import Built
-from dynamicid_pack.tests.data.drawn import SETTINGS, built, draw_person
+from dynamicid_pack.tests.data.drawn import SETTINGS, built, changed, draw_person
 from PIL import Image
 from pyarrow import parquet
+
+pytestmark = pytest.mark.train  # a build runs the miniature's networks for seconds
 
 
 def _index(out: Path) -> list[dict]:
@@ -55,13 +56,13 @@ def test_the_shards_load_and_agree_with_the_index(finished: Built) -> None:
         assert sample["png"].shape == (SETTINGS.size, SETTINGS.size, 3) and sample["png"].dtype == np.uint8
         assert sample["txt"] == row["prompt"] == face_prompt(row["expression"], row["pitch"], row["yaw"])
         assert row["yaw_bin"] == yaw_bin(row["yaw"])
-        told = sample["json"]
-        assert told.keys() == row.keys() - {"shard", "key"}
-        for name, value in told.items():
+        written = sample["json"]
+        assert written.keys() == row.keys() - {"shard", "key"}
+        for name, value in written.items():
             assert row[name] == (value if isinstance(value, str) else pytest.approx(value, abs=1e-3)), name
         assert sample["landmarks.npy"].shape == (106, 2) and sample["landmarks.npy"].dtype == np.float32
-        shown = np.array(Image.open(io.BytesIO(_raw(finished.out, row, "keypoints.png"))))
-        assert np.array_equal(shown, keypoint_picture(sample["landmarks.npy"])) and shown.max() == 255
+        keypoints = np.array(Image.open(io.BytesIO(_raw(finished.out, row, "keypoints.png"))))
+        assert np.array_equal(keypoints, keypoint_picture(sample["landmarks.npy"])) and keypoints.max() == 255
         assert sample["embedding.npy"].dtype == np.float32
         assert np.linalg.norm(sample["embedding.npy"]) == pytest.approx(1, abs=1e-5)
         assert "tokens.npy" not in sample
@@ -77,7 +78,7 @@ def _raw(out: Path, row: dict, ending: str) -> bytes:
 def test_a_person_lies_in_one_shard_and_nothing_tells_of_time_or_user(finished: Built) -> None:
     shards = {row["person"]: {other["shard"] for other in _index(finished.out) if other["person"] == row["person"]}
               for row in _index(finished.out)}  # fmt: skip
-    assert all(len(found) == 1 for found in shards.values())
+    assert all(len(names) == 1 for names in shards.values())
     assert len(set.union(*shards.values())) == 3  # of 8 pictures each: two people of 5 don't fit into one
     for shard in finished.out.glob("shard-*.tar"):
         with tarfile.open(shard) as tar:
@@ -94,10 +95,10 @@ def test_what_is_written_is_true_of_the_drawn_faces(finished: Built) -> None:
         assert 0 <= x <= truth.image.shape[1] - side and 0 <= y <= truth.image.shape[0] - side
         true = (face.landmarks - [x, y]) * FRAME / side
         wide = float(np.ptp(true[:, 0]))
-        apart = np.linalg.norm(samples[row["key"]]["landmarks.npy"] - true, axis=1)
-        assert apart.mean() < 0.06 * wide, (row["source"], apart.mean() / wide)
-        cut = Image.fromarray(truth.image).crop((x, y, x + side, y + side)).resize((128, 128))
-        assert np.abs(np.array(cut, int) - samples[row["key"]]["png"]).mean() < 3
+        errors = np.linalg.norm(samples[row["key"]]["landmarks.npy"] - true, axis=1)
+        assert errors.mean() < 0.06 * wide, (row["source"], errors.mean() / wide)
+        crop = Image.fromarray(truth.image).crop((x, y, x + side, y + side)).resize((128, 128))
+        assert np.abs(np.array(crop, int) - samples[row["key"]]["png"]).mean() < 3
 
 
 def test_embeddings_tell_the_people_apart(finished: Built) -> None:
@@ -109,7 +110,7 @@ def test_embeddings_tell_the_people_apart(finished: Built) -> None:
 
 def test_the_coverage_is_the_index_counted(finished: Built) -> None:
     counts = Counter((row["expression"], row["yaw_bin"]) for row in _index(finished.out))
-    again = coverage_picture(counts, "15 pictures of 3 people")
+    again = coverage_image(counts, "15 pictures of 3 people")
     picture = Image.open(finished.out / "coverage.png").convert("RGB")
     assert picture.tobytes() == again.tobytes()
     filled = [
@@ -131,7 +132,7 @@ def test_unsorted_pictures_are_sorted_into_the_true_people(tmp_path: Path) -> No
             (tmp_path / str(number) / name).rename(mixed / moved)
             true[moved] = number
     (mixed / "letter.png").write_text("no picture")
-    summary = built(mixed, tmp_path / "set", replace(SETTINGS, unsorted=True))
+    summary = built(mixed, tmp_path / "set", changed(unsorted=True))
     assert summary.people == 3 and summary.dropped == {"not a picture": 1}
     index = _index(tmp_path / "set")
     assert {row["source"] for row in index} == set(true)
@@ -144,7 +145,7 @@ def test_of_many_pictures_few_are_kept_and_people_with_too_few_are_left_out(fini
     source = tmp_path / "source"
     draw_person(source / "anna", 0, 6)
     draw_person(source / "bert", 1, 2)
-    summary = built(source, tmp_path / "set", replace(SETTINGS, per_person=4, least_pictures=3))
+    summary = built(source, tmp_path / "set", changed(per_person=4, min_images=3))
     assert summary.dropped == {"too few": 2, "not chosen": 2}
     index = _index(tmp_path / "set")
     assert len(index) == 4 and {row["person"] for row in index} == {"anna"}

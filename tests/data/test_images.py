@@ -1,4 +1,4 @@
-"""Pictures read from files that nobody vouches for, cut, and measured."""
+"""Images read from files that nobody vouches for, and measured."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.box import Box
-from dynamicid_pack.dynamicid_core.data.picture import DroppedError, read_picture
-from dynamicid_pack.dynamicid_core.data.quality import bits_apart, perceptual_hash, quality, sharpness
+from dynamicid_pack.dynamicid_core.data.images import RejectedError, read_image
+from dynamicid_pack.dynamicid_core.data.quality import hamming_distance, perceptual_hash, quality, sharpness
 from dynamicid_pack.dynamicid_core.image_inputs import crop_box
 from dynamicid_pack.tests.data.drawn import bomb, portrait
 from PIL import Image, ImageFile
@@ -16,8 +16,8 @@ MOST = 1_000_000
 
 
 def _reason(path: Path, most: int = MOST) -> str:
-    with pytest.raises(DroppedError) as caught:
-        read_picture(path, most)
+    with pytest.raises(RejectedError) as caught:
+        read_image(path, most)
     return caught.value.reason
 
 
@@ -25,7 +25,7 @@ def _reason(path: Path, most: int = MOST) -> str:
 def test_every_kind_of_picture_is_read(tmp_path: Path, kind: str) -> None:
     image = portrait(0, 0).image
     Image.fromarray(image).save(tmp_path / "a.png", kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}))
-    read = read_picture(tmp_path / "a.png", MOST)
+    read = read_image(tmp_path / "a.png", MOST)
     assert read.shape == image.shape and read.dtype == np.uint8
     assert np.abs(read.astype(int) - image).mean() < 4
 
@@ -35,18 +35,18 @@ def test_a_picture_is_turned_as_the_camera_was_held(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter to the right
     Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(read_picture(tmp_path / "a.png", MOST), np.rot90(image, -1))
+    assert np.array_equal(read_image(tmp_path / "a.png", MOST), np.rot90(image, -1))
 
 
 def test_what_is_transparent_lies_on_white_and_grey_becomes_colour(tmp_path: Path) -> None:
     clear = np.zeros((4, 4, 4), np.uint8)
     clear[:2] = (10, 20, 30, 255)
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert read_picture(tmp_path / "clear.png", MOST)[[0, 3], 0].tolist() == [[10, 20, 30], [255, 255, 255]]
+    assert read_image(tmp_path / "clear.png", MOST)[[0, 3], 0].tolist() == [[10, 20, 30], [255, 255, 255]]
     Image.fromarray(np.full((4, 4), 90, np.uint8)).save(tmp_path / "grey.png")
-    assert read_picture(tmp_path / "grey.png", MOST)[0, 0].tolist() == [90, 90, 90]
+    assert read_image(tmp_path / "grey.png", MOST)[0, 0].tolist() == [90, 90, 90]
     Image.fromarray(np.full((4, 4), 257 * 90, np.uint16)).save(tmp_path / "deep.png")
-    assert read_picture(tmp_path / "deep.png", MOST)[0, 0].tolist() == [90, 90, 90]
+    assert read_image(tmp_path / "deep.png", MOST)[0, 0].tolist() == [90, 90, 90]
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_a_picture_that_says_it_is_huge_is_not_decoded(tmp_path: Path, monkeypat
     assert _reason(tmp_path / "a.png", 200_000_000) == "unreadable", "decoded, there are too few pixels"
     Image.fromarray(portrait(0, 0).image).save(tmp_path / "b.png")
     assert _reason(tmp_path / "b.png", 128 * 128 - 1) == "too many pixels"
-    assert read_picture(tmp_path / "b.png", 128 * 128).shape == (128, 128, 3)
+    assert read_image(tmp_path / "b.png", 128 * 128).shape == (128, 128, 3)
 
 
 @pytest.mark.parametrize("box", [(40, 40, 80, 90), (0, 0, 30, 30), (-10, 100, 60, 170), (0, 0, 200, 128)])
 def test_the_square_holds_the_face_and_lies_within_the_picture(box: tuple) -> None:
     height, width = 128, 200
-    square = crop_box(Box(*box), 0.5, within=(height, width))
+    square = crop_box(Box(*box), 0.5, (height, width))
     assert 0 <= square.x <= width - square.side and 0 <= square.y <= height - square.side
     longer = max(box[2] - box[0], box[3] - box[1])
     assert square.side == min(2 * longer, height)
@@ -104,14 +104,14 @@ def test_sharpness_is_the_variance_of_the_laplacian_and_falls_with_blur() -> Non
     grey = tiles[..., 0].astype(float)
     padded = np.pad(grey, 1, mode="reflect")
     laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * grey
-    assert sharpness(tiles, (0, 0, 128, 128)) == pytest.approx(laplacian.var(), rel=1e-6)
+    assert sharpness(tiles, Box(0, 0, 128, 128)) == pytest.approx(laplacian.var(), rel=1e-6)
     for view in range(6):
         picture = portrait(1, view)
-        x0, y0, x1, y1 = (float(side) for side in picture.faces[0].box)
+        box = Box.of(picture.faces[0].box)
         steps = [cv2.GaussianBlur(picture.image, (0, 0), s) if s else picture.image for s in (0, 1, 2, 4)]
-        values = [sharpness(step, (x0, y0, x1, y1)) for step in steps]
+        values = [sharpness(step, box) for step in steps]
         assert values == sorted(values, reverse=True) and values[0] > 95 > values[2], view
-    assert sharpness(tiles, (200, 200, 300, 300)) == 0 == sharpness(np.full((9, 9, 3), 7, np.uint8), (0, 0, 9, 9))
+    assert sharpness(tiles, Box(200, 200, 300, 300)) == 0 == sharpness(np.full((9, 9, 3), 7, np.uint8), Box(0, 0, 9, 9))
 
 
 def test_saved_again_a_picture_keeps_its_hash_and_others_differ() -> None:
@@ -120,9 +120,9 @@ def test_saved_again_a_picture_keeps_its_hash_and_others_differ() -> None:
     for image, known in zip(images, hashes, strict=True):
         smaller = cv2.resize(cv2.resize(image, (100, 100), interpolation=cv2.INTER_AREA), (128, 128))
         for again in (smaller, cv2.add(image, (12, 12, 12, 0))):
-            assert bits_apart(known, perceptual_hash(again)) <= 16
-    assert min(bits_apart(a, b) for i, a in enumerate(hashes) for b in hashes[:i]) > 32
-    assert bits_apart("f" * 64, "0" * 64) == 256
+            assert hamming_distance(known, perceptual_hash(again)) <= 16
+    assert min(hamming_distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]) > 32
+    assert hamming_distance("f" * 64, "0" * 64) == 256
 
 
 def test_quality_grows_with_what_is_good_and_stays_below_1() -> None:
