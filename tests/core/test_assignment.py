@@ -17,8 +17,6 @@ def test_everybody_finds_their_face() -> None:
     assert assigned.face_of == (2, 0) and assigned.match(0) == pytest.approx(1)
     assert assigned.similarity.shape == (2, 3)
     assert assigned.bleed(1) == pytest.approx(0.2 / np.hypot(0.8, 0.2), abs=1e-6)
-        0.2 / np.hypot(0.8, 0.2), abs=1e-6
-    )
     assert assigned.bleed(0) == pytest.approx(0) and assigned.worst == assigned.match(1) < 1
 
 
