@@ -92,10 +92,10 @@ def load_checkpoint(*paths: str | os.PathLike[str], read: Read = read_tensors) -
         adapter = adapter_from_weights(
             parts[ADAPTER], fingerprint(encoder) if encoder else "", known.tokens if known else None
         )
-        if known and known.width != adapter.token_dim:
+        if known and known.dim != adapter.token_dim:
             raise ValueError(
                 f"{origin[ADAPTER]}: the adapter takes identity tokens of {adapter.token_dim}, the face encoder in "
-                f"{origin[FACE_ENCODER]} makes tokens of {known.width}. Expected two that were trained together."
+                f"{origin[FACE_ENCODER]} makes tokens of {known.dim}. Expected two that were trained together."
             )
     return Checkpoint(adapter, encoder, parts.get(IMR), parts.get(KEYPOINT_ENCODER))
 

@@ -99,21 +99,21 @@ def _dtypes(weights: Mapping[str, Tensor]) -> str:
 
 
 def _sizes(part: str, weights: Mapping[str, Tensor], adapter: Adapter | None) -> tuple[str, str, str, str]:
-    """Token count, rank, depth and the widths of a part, `-` where it has no such thing."""
+    """Token count, rank, depth and the dims of a part, `-` where it has no such thing."""
     if part == ADAPTER and adapter:
-        widths = " ".join(map(str, sorted(set(adapter.dims))))
+        dims = " ".join(map(str, sorted(set(adapter.dims))))
         tokens = "-" if adapter.tokens is None else str(adapter.tokens)
-        shape = f"layers of {widths}, text of {adapter.text_dim}, tokens of {adapter.token_dim}"
+        shape = f"layers of {dims}, text of {adapter.text_dim}, tokens of {adapter.token_dim}"
         return tokens, str(adapter.rank), str(len(adapter.dims)), shape
     if part == FACE_ENCODER:
         encoder = FaceEncoder.shaped_like(weights)
-        shape = f"embedding of {encoder.embedding_width}, CLIP of {encoder.clip_dim}, tokens of {encoder.width}"
+        shape = f"embedding of {encoder.embedding_dim}, CLIP of {encoder.clip_dim}, tokens of {encoder.dim}"
         return str(encoder.tokens), "-", str(len(encoder.perceiver_resampler.layers)), shape
     if part == IMR:
         imr = IdentityMotionReconfigurator.shaped_like(weights)
-        shape = f"motion of {imr.motion_width}, {imr.latents} latents of {imr.norm_out.weight.shape[0]}, "
+        shape = f"motion of {imr.motion_dim}, {imr.latents} latents of {imr.norm_out.weight.shape[0]}, "
         return "-", "-", str(len(imr.disentangleNet)), shape + f"tokens of {imr.token_dim}"
     assert part == KEYPOINT_ENCODER
     keypoints = KeypointEncoder.shaped_like(weights)
-    side = keypoints.picture_side
-    return "-", "-", str(len(keypoints.blocks)), f"{side}x{side} to {keypoints.output_width}"
+    side = keypoints.image_side
+    return "-", "-", str(len(keypoints.blocks)), f"{side}x{side} to {keypoints.output_dim}"

@@ -142,7 +142,7 @@ def _read(
 def _tokens_of_nobody(dynamicid: DynamicID, model: ClipVisionModel) -> Tensor:
     """(T, D): no face, and pixels that are zero after preprocessing."""
     encoder = dynamicid.face_encoder
-    return encoder(torch.zeros(1, encoder.network.embedding_width), vision.blank_states(model))[0]
+    return encoder(torch.zeros(1, encoder.network.embedding_dim), vision.blank_states(model))[0]
 
 
 def _chosen(picture: np.ndarray, choice: Choice, analyzer: FaceAnalyzer) -> Detection:

@@ -16,44 +16,42 @@ class FaceEncoder(nn.Module):
 
     def __init__(
         self,
-        embedding_width: int = 512,
+        embedding_dim: int = 512,
         hidden_dim: int = 1024,
         clip_dim: int = 1280,
-        width: int = 768,
+        dim: int = 768,
         tokens: int = 4,
         depth: int = 4,
         dim_head: int = 64,
     ) -> None:
         super().__init__()
-        self.embedding_width = embedding_width
+        self.embedding_dim = embedding_dim
         self.clip_dim = clip_dim
-        self.width = width
+        self.dim = dim
         self.tokens = tokens
-        self.proj = nn.Sequential(
-            nn.Linear(embedding_width, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, tokens * width)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.perceiver_resampler = Resampler(clip_dim, width, depth, dim_head)
+        self.proj = nn.Sequential(nn.Linear(embedding_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, tokens * dim))
+        self.norm = nn.LayerNorm(dim)
+        self.perceiver_resampler = Resampler(clip_dim, dim, depth, dim_head)
 
     @classmethod
     def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "FaceEncoder":
-        """An encoder on the meta device, every size but the head width read from the shapes in a state dict."""
-        width = size(weights, "norm.weight", 0, axes=1)
-        stacked = size(weights, "proj.2.weight", 0) if "proj.2.weight" in weights else width
+        """An encoder on the meta device, every size but the head dim read from the shapes in a state dict."""
+        dim = size(weights, "norm.weight", 0, axes=1)
+        stacked = size(weights, "proj.2.weight", 0) if "proj.2.weight" in weights else dim
         with torch.device("meta"):
             return cls(
-                embedding_width=size(weights, "proj.0.weight", 1),
+                embedding_dim=size(weights, "proj.0.weight", 1),
                 hidden_dim=size(weights, "proj.0.weight", 0),
                 clip_dim=size(weights, "perceiver_resampler.proj_in.weight", 1),
-                width=width,
-                tokens=parts(stacked, width, "proj.2.weight", "token"),
+                dim=dim,
+                tokens=parts(stacked, dim, "proj.2.weight", "token"),
                 depth=depth(weights, "perceiver_resampler.layers."),
                 dim_head=dim_head,
             )
 
     @classmethod
     def check(cls, weights: Weights) -> None:
-        """Raises ValueError when tensors are missing, not expected or of a wrong shape, whatever the head width."""
+        """Raises ValueError when tensors are missing, not expected or of a wrong shape, whatever the head dim."""
         compare(shapes(cls.shaped_like(weights)), weights)
 
     @classmethod
@@ -69,9 +67,9 @@ class FaceEncoder(nn.Module):
         clip_states: (B, N, 1280), the penultimate hidden states of CLIP ViT-H/14.
         shortcut: when given, the resampler's output, times this, is added to what the embedding alone gives.
         """
-        if embedding.ndim != 2 or embedding.shape[1] != self.embedding_width:
+        if embedding.ndim != 2 or embedding.shape[1] != self.embedding_dim:
             raise ValueError(
-                f"expected face embeddings of shape (people, {self.embedding_width}), got {tuple(embedding.shape)}."
+                f"expected face embeddings of shape (people, {self.embedding_dim}), got {tuple(embedding.shape)}."
             )
         if clip_states.ndim != 3 or clip_states.shape[::2] != (embedding.shape[0], self.clip_dim):
             raise ValueError(
@@ -86,15 +84,15 @@ class FaceEncoder(nn.Module):
 class Resampler(nn.Module):
     """Latents refined against a context by `depth` layers of perceiver attention and feed-forward."""
 
-    def __init__(self, context_dim: int, width: int, depth: int, dim_head: int = 64) -> None:
+    def __init__(self, context_dim: int, dim: int, depth: int, dim_head: int = 64) -> None:
         super().__init__()
-        self.proj_in = nn.Linear(context_dim, width)
-        self.layers = nn.ModuleList(PerceiverLayer(width, dim_head) for _ in range(depth))
-        self.proj_out = nn.Linear(width, width)
-        self.norm_out = nn.LayerNorm(width)
+        self.proj_in = nn.Linear(context_dim, dim)
+        self.layers = nn.ModuleList(PerceiverLayer(dim, dim_head) for _ in range(depth))
+        self.proj_out = nn.Linear(dim, dim)
+        self.norm_out = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x (B, T, width) and context (B, N, context width) to (B, T, width)."""
+        """x (B, T, dim) and context (B, N, context dim) to (B, T, dim)."""
         context = self.proj_in(context)
         for layer in self.layers:
             x = layer(x, context)

@@ -65,8 +65,8 @@ class Identity:
             )
 
     @property
-    def width(self) -> int:
-        """D, the width of the UNet's text context that the tokens were made for."""
+    def dim(self) -> int:
+        """D, the dim of the UNet's text context that the tokens were made for."""
         return self.tokens.shape[1]
 
     @property
@@ -85,7 +85,7 @@ def mix(a: Identity, b: Identity, amount: float) -> Identity:
     """
     if not 0 <= amount <= 1:
         raise ValueError(f"The amount of a mix must be from 0 (only the first) to 1 (only the second), got {amount:g}.")
-    if a.width != b.width or (a.encoder and b.encoder and a.encoder != b.encoder):
+    if a.dim != b.dim or (a.encoder and b.encoder and a.encoder != b.encoder):
         raise ValueError(
             "Only identities of the same face encoder can be mixed, got "
             f"{_encoder_words(a)} and {_encoder_words(b)}. Encode both with the same Load DynamicID."
@@ -213,7 +213,7 @@ def renamed(identity: Identity, name: str) -> Identity:
 def _checked_tokens(tokens: Tensor, field: str) -> Tensor:
     if tokens.ndim != 2 or 0 in tokens.shape:
         raise ValueError(
-            f"An identity's {field} must have shape (tokens, width), such as (4, 768) for SD1.5, "
+            f"An identity's {field} must have shape (tokens, dim), such as (4, 768) for SD1.5, "
             f"got {tuple(tokens.shape)}. Encode the identity again."
         )
     tokens = tokens.detach().to("cpu", torch.float32)
@@ -224,4 +224,4 @@ def _checked_tokens(tokens: Tensor, field: str) -> Tensor:
 
 def _encoder_words(identity: Identity) -> str:
     encoder = f"encoder {identity.encoder[:12]}" if identity.encoder else "an unknown encoder"
-    return f"{identity.name or 'an identity'!r} ({encoder}, width {identity.width})"
+    return f"{identity.name or 'an identity'!r} ({encoder}, dim {identity.dim})"

@@ -32,49 +32,49 @@ class IdentityMotionReconfigurator(nn.Module):
     def __init__(
         self,
         token_dim: int = 768,
-        motion_width: int = 1536,
-        width: int = 1024,
+        motion_dim: int = 1536,
+        dim: int = 1024,
         latents: int = 4,
         depth: int = 1,
         dim_head: int = 64,
     ) -> None:
         super().__init__()
         self.token_dim = token_dim
-        self.motion_width = motion_width
+        self.motion_dim = motion_dim
         self.latents = latents
         self.norm_in = nn.LayerNorm(token_dim)
-        self.proj_in = nn.Linear(token_dim, width)
-        self.disentangleNet = nn.ModuleList(PerceiverLayer(width, dim_head, self_attention=True) for _ in range(depth))
-        self.entangleNet = nn.ModuleList(PerceiverLayer(width, dim_head, self_attention=True) for _ in range(depth))
+        self.proj_in = nn.Linear(token_dim, dim)
+        self.disentangleNet = nn.ModuleList(PerceiverLayer(dim, dim_head, self_attention=True) for _ in range(depth))
+        self.entangleNet = nn.ModuleList(PerceiverLayer(dim, dim_head, self_attention=True) for _ in range(depth))
         self.feature_fusion = nn.Sequential(
-            nn.LayerNorm(motion_width),
-            nn.Linear(motion_width, width),
+            nn.LayerNorm(motion_dim),
+            nn.Linear(motion_dim, dim),
             nn.GELU(),
-            nn.LayerNorm(width),
-            nn.Linear(width, latents * width),
+            nn.LayerNorm(dim),
+            nn.Linear(dim, latents * dim),
             nn.GELU(),
         )
-        self.norm_out = nn.LayerNorm(width)
-        self.proj_out = nn.Linear(width, token_dim)
+        self.norm_out = nn.LayerNorm(dim)
+        self.proj_out = nn.Linear(dim, token_dim)
 
     @classmethod
     def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "IdentityMotionReconfigurator":
-        """A network on the meta device, every size but the head width read from the shapes in a state dict."""
-        width = size(weights, "norm_out.weight", 0, axes=1)
-        stacked = size(weights, "feature_fusion.4.weight", 0) if "feature_fusion.4.weight" in weights else width
+        """A network on the meta device, every size but the head dim read from the shapes in a state dict."""
+        dim = size(weights, "norm_out.weight", 0, axes=1)
+        stacked = size(weights, "feature_fusion.4.weight", 0) if "feature_fusion.4.weight" in weights else dim
         with torch.device("meta"):
             return cls(
                 token_dim=size(weights, "norm_in.weight", 0, axes=1),
-                motion_width=size(weights, "feature_fusion.0.weight", 0, axes=1),
-                width=width,
-                latents=parts(stacked, width, "feature_fusion.4.weight", "latent"),
+                motion_dim=size(weights, "feature_fusion.0.weight", 0, axes=1),
+                dim=dim,
+                latents=parts(stacked, dim, "feature_fusion.4.weight", "latent"),
                 depth=depth(weights, "disentangleNet."),
                 dim_head=dim_head,
             )
 
     @classmethod
     def check(cls, weights: Weights) -> None:
-        """Raises ValueError when tensors are missing, not expected or of a wrong shape, whatever the head width."""
+        """Raises ValueError when tensors are missing, not expected or of a wrong shape, whatever the head dim."""
         compare(shapes(cls.shaped_like(weights)), weights)
 
     @classmethod
@@ -91,7 +91,7 @@ class IdentityMotionReconfigurator(nn.Module):
         return self.entangle(self.disentangle(tokens, source), target)
 
     def disentangle(self, tokens: Tensor, source: tuple[Tensor, Tensor]) -> Tensor:
-        """Identity without motion, (B, T, width), from tokens (B, T, D) and the motions that they show (B rows)."""
+        """Identity without motion, (B, T, dim), from tokens (B, T, D) and the motions that they show (B rows)."""
         if tokens.ndim != 3 or tokens.shape[2] != self.token_dim:
             raise ValueError(
                 f"expected identity tokens of shape (people, tokens, {self.token_dim}), got {tuple(tokens.shape)}."
@@ -104,7 +104,7 @@ class IdentityMotionReconfigurator(nn.Module):
         return _run(self.disentangleNet, self.proj_in(self.norm_in(tokens)), latents)
 
     def entangle(self, identity: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
-        """Tokens (M, T, D) that show the `target` motions (M rows, a multiple of B), from identity (B, T, width)."""
+        """Tokens (M, T, D) that show the `target` motions (M rows, a multiple of B), from identity (B, T, dim)."""
         latents = self.fuse(target)
         each, left = divmod(len(latents), len(identity))
         if left or not each:
@@ -115,7 +115,7 @@ class IdentityMotionReconfigurator(nn.Module):
         return self.proj_out(self.norm_out(x))
 
     def fuse(self, motion: tuple[Tensor, Tensor]) -> Tensor:
-        """Keypoints (B, K) and text (B, P) of motions to latents (B, L, width)."""
+        """Keypoints (B, K) and text (B, P) of motions to latents (B, L, dim)."""
         keypoints, text = motion
         if keypoints.ndim != 2 or text.ndim != 2 or len(keypoints) != len(text):
             raise ValueError(
@@ -123,9 +123,9 @@ class IdentityMotionReconfigurator(nn.Module):
                 f"{tuple(keypoints.shape)} and {tuple(text.shape)}."
             )
         features = torch.cat((keypoints, text), dim=1)
-        if features.shape[1] != self.motion_width:
+        if features.shape[1] != self.motion_dim:
             raise ValueError(
-                f"expected keypoint and text features of {self.motion_width} together, got "
+                f"expected keypoint and text features of {self.motion_dim} together, got "
                 f"{keypoints.shape[1]} + {text.shape[1]}."
             )
         return rearrange(self.feature_fusion(features), "b (l d) -> b l d", l=self.latents)
@@ -139,20 +139,20 @@ class KeypointEncoder(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512),
+        dims: tuple[int, ...] = (16, 32, 64, 128, 256, 512),
         depths: tuple[int, ...] = (1, 3, 4, 3, 3, 2),
-        output_width: int = 768,
+        output_dim: int = 768,
     ) -> None:
-        """`widths` and `depths` (convolutions) of the stages that keep or halve the picture; one more makes it 1x1."""
+        """`dims` and `depths` (convolutions) of the stages that keep or halve the picture; one more makes it 1x1."""
         super().__init__()
-        stages = [[ConvBlock(1, widths[0], kernel=7, padding=3)]]
-        stages += [[ConvBlock(before, after, stride=2)] for before, after in pairwise(widths)]
-        for stage, width, convolutions in zip(stages, widths, depths, strict=True):
-            stage += [ConvBlock(width, width, residual=True) for _ in range(convolutions - 1)]
-        stages.append([ConvBlock(widths[-1], widths[-1], padding=0), ConvBlock(widths[-1], output_width, 1, padding=0)])
+        stages = [[ConvBlock(1, dims[0], kernel=7, padding=3)]]
+        stages += [[ConvBlock(before, after, stride=2)] for before, after in pairwise(dims)]
+        for stage, dim, convolutions in zip(stages, dims, depths, strict=True):
+            stage += [ConvBlock(dim, dim, residual=True) for _ in range(convolutions - 1)]
+        stages.append([ConvBlock(dims[-1], dims[-1], padding=0), ConvBlock(dims[-1], output_dim, 1, padding=0)])
         self.blocks = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
-        self.output_width = output_width
-        self.picture_side = 3 * 2 ** (len(widths) - 1)
+        self.output_dim = output_dim
+        self.image_side = 3 * 2 ** (len(dims) - 1)
 
     @classmethod
     def shaped_like(cls, weights: Weights) -> "KeypointEncoder":
@@ -161,9 +161,9 @@ class KeypointEncoder(nn.Module):
         stages = range(max(1, last))
         with torch.device("meta"):
             return cls(
-                widths=tuple(size(weights, f"blocks.{i}.0.conv_block.0.weight", 0, axes=4) for i in stages),
+                dims=tuple(size(weights, f"blocks.{i}.0.conv_block.0.weight", 0, axes=4) for i in stages),
                 depths=tuple(depth(weights, f"blocks.{i}.") for i in stages),
-                output_width=size(weights, f"blocks.{last}.1.conv_block.0.weight", 0, axes=4),
+                output_dim=size(weights, f"blocks.{last}.1.conv_block.0.weight", 0, axes=4),
             )
 
     @classmethod
@@ -179,7 +179,7 @@ class KeypointEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Keypoint pictures (B, 1, 96, 96) in [-1, 1] (points 1 on -1) to features (B, 768)."""
-        side = self.picture_side
+        side = self.image_side
         if pictures.ndim != 4 or pictures.shape[1:] != (1, side, side):
             shape = tuple(pictures.shape)
             raise ValueError(f"expected keypoint pictures of shape (pictures, 1, {side}, {side}), got {shape}.")
@@ -205,7 +205,7 @@ class ConvBlock(nn.Module):
 
 
 def _run(layers: nn.ModuleList, x: Tensor, latents: Tensor) -> Tensor:
-    """x (B, T, width) changed, layer after layer, by motion latents (B, L, width)."""
+    """x (B, T, dim) changed, layer after layer, by motion latents (B, L, dim)."""
     for layer in layers:
         x = layer(x, latents)
     return x

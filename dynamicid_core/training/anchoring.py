@@ -74,7 +74,7 @@ class Anchoring(Stage):
         saa = SAA.of(base.unet, recipe.rank)
         encoder = FaceEncoder(
             hidden_dim=recipe.hidden_dim, clip_dim=base.image_encoder.config.hidden_size,
-            width=base.text_dim, tokens=recipe.tokens, depth=recipe.depth, dim_head=recipe.dim_head,
+            dim=base.text_dim, tokens=recipe.tokens, depth=recipe.depth, dim_head=recipe.dim_head,
         )  # fmt: skip
         self.recipe, self._base, self._shards = recipe, base, shards
         self._latents = Latents(base, shards, recipe.size, recipe.latent_cache)

@@ -209,7 +209,7 @@ class Reconfiguration(Stage):
         keypoints = trained["keypoint_encoder"].eval()(shown.keypoints)
         edited = imr(shown.tokens[:1], (keypoints[:1], shown.text[:1]), (keypoints, shown.text))
         encoder = FaceEncoder.from_weights(self._frozen.face_encoder, dim_head=recipe.dim_head).to(device)
-        nobody = encoder(torch.zeros(1, encoder.embedding_width, device=device), base.blank_states())
+        nobody = encoder(torch.zeros(1, encoder.embedding_dim, device=device), base.blank_states())
         images = torch.stack([self._shards.picture(number, recipe.size) for number in numbers]).to(device)
         prompts = [recipe.text] * len(numbers)
         drawn = [

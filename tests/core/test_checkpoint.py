@@ -43,12 +43,12 @@ def _saa_shapes(widths: tuple[int, ...] = (8, 10)) -> dict[str, tuple[int, ...]]
 
 SAA = generated_weights(_saa_shapes(), seed=1)
 ENCODER = generated_weights(
-    shapes(FaceEncoder(6, hidden_dim=8, clip_dim=10, width=TOKEN, tokens=2, depth=1, dim_head=8)), seed=2
+    shapes(FaceEncoder(6, hidden_dim=8, clip_dim=10, dim=TOKEN, tokens=2, depth=1, dim_head=8)), seed=2
 )
 IMR = generated_weights(
-    shapes(IdentityMotionReconfigurator(TOKEN, motion_width=7, width=8, latents=3, depth=2, dim_head=8)), seed=3
+    shapes(IdentityMotionReconfigurator(TOKEN, motion_dim=7, dim=8, latents=3, depth=2, dim_head=8)), seed=3
 )
-KEYPOINTS = generated_weights(shapes(KeypointEncoder((2, 4), (1, 2), output_width=5)), seed=4)
+KEYPOINTS = generated_weights(shapes(KeypointEncoder((2, 4), (1, 2), output_dim=5)), seed=4)
 PARTS = {"SAA_module": SAA, "proj_module": ENCODER, "imr": IMR, "keypoint_encoder": KEYPOINTS}
 
 
@@ -378,7 +378,7 @@ def test_a_part_that_comes_twice(tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_another_encoder(tmp_path: Path) -> None:
-    wide = shapes(FaceEncoder(6, hidden_dim=8, clip_dim=10, width=24, tokens=2, depth=1, dim_head=8))
+    wide = shapes(FaceEncoder(6, hidden_dim=8, clip_dim=10, dim=24, tokens=2, depth=1, dim_head=8))
     torch.save({"SAA_module": SAA, "proj_module": generated_weights(wide, seed=5)}, tmp_path / "file")
     _says(tmp_path / "file", f"takes identity tokens of {TOKEN}", "makes tokens of 24")
 

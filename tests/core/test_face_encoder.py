@@ -29,7 +29,7 @@ def test_equals_the_reference(
 
 
 def test_sizes_come_from_the_weights(encoder: FaceEncoder) -> None:
-    sizes = encoder.embedding_width, encoder.clip_dim, encoder.width, encoder.tokens
+    sizes = encoder.embedding_dim, encoder.clip_dim, encoder.dim, encoder.tokens
     assert sizes == (32, 40, 64, 4)
     assert len(encoder.perceiver_resampler.layers) == 4
     assert not encoder.training
@@ -51,7 +51,7 @@ def test_default_sizes_are_the_releases() -> None:
 
 
 def test_every_parameter_can_be_trained() -> None:
-    encoder = FaceEncoder(embedding_width=6, hidden_dim=8, clip_dim=10, width=16, tokens=3, depth=2, dim_head=8)
+    encoder = FaceEncoder(embedding_dim=6, hidden_dim=8, clip_dim=10, dim=16, tokens=3, depth=2, dim_head=8)
     tokens = encoder(torch.randn(2, 6), torch.randn(2, 5, 10))
     assert tokens.shape == (2, 3, 16)
     tokens.square().sum().backward()

@@ -59,7 +59,7 @@ def test_mixing() -> None:
     [
         (lambda: mix(_person(), _person(), 1.5), "from 0"),
         (lambda: mix(_person(encoder="a"), _person(encoder="b"), 0.5), "same face encoder"),
-        (lambda: mix(_person(), _person(width=16), 0.5), "width 16"),
+        (lambda: mix(_person(), _person(width=16), 0.5), "dim 16"),
         (lambda: Identity(torch.zeros(4, 8), torch.zeros(4, 9)), "same shape"),
         (lambda: Identity(torch.zeros(1, 4, 8), torch.zeros(1, 4, 8)), r"got \(1, 4, 8\)"),
         (lambda: Identity(torch.full((4, 8), float("nan")), torch.zeros(4, 8)), "NaN"),

@@ -75,7 +75,7 @@ def test_default_sizes_are_the_releases() -> None:
 
 
 def test_every_parameter_can_be_trained() -> None:
-    imr = IdentityMotionReconfigurator(token_dim=6, motion_width=7, width=16, latents=3, depth=2, dim_head=8)
+    imr = IdentityMotionReconfigurator(token_dim=6, motion_dim=7, dim=16, latents=3, depth=2, dim_head=8)
     imr(
         torch.randn(1, 4, 6), (torch.randn(1, 3), torch.randn(1, 4)), (torch.randn(2, 3), torch.randn(2, 4))
     ).sum().backward()
@@ -130,12 +130,12 @@ def test_keypoint_encoder_equals_the_reference() -> None:
     assert shapes(encoder) == {name: tuple(shape) for name, shape in named.items()}
     with torch.device("meta"):
         assert shapes(KeypointEncoder()) == shapes(encoder)
-    assert encoder.picture_side == 96
+    assert encoder.image_side == 96
     assert relative_error(encoder(image), output.reshape(2, 768)) < 1e-5
 
 
 def test_a_smaller_keypoint_encoder_is_read_and_trained() -> None:
-    encoder = KeypointEncoder(widths=(4, 8), depths=(2, 3), output_width=6)
+    encoder = KeypointEncoder(dims=(4, 8), depths=(2, 3), output_dim=6)
     assert shapes(KeypointEncoder.shaped_like(encoder.state_dict())) == shapes(encoder)
     features = encoder(torch.randn(2, 1, 6, 6))
     assert features.shape == (2, 6)
@@ -145,7 +145,7 @@ def test_a_smaller_keypoint_encoder_is_read_and_trained() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 6, 6), (2, 1, 7, 6), (1, 6, 6)])
 def test_keypoint_pictures_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
-    encoder = KeypointEncoder(widths=(4, 8), depths=(1, 1), output_width=6)
+    encoder = KeypointEncoder(dims=(4, 8), depths=(1, 1), output_dim=6)
     with pytest.raises(ValueError, match=r"expected keypoint pictures of shape \(pictures, 1, 6, 6\)"):
         encoder(torch.zeros(shape))
 
@@ -159,7 +159,7 @@ def test_keypoint_pictures_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
     ],
 )
 def test_keypoint_weights_that_do_not_fit_are_named(change: dict[str, torch.Tensor | None], says: str) -> None:
-    whole = KeypointEncoder(widths=(4, 8), depths=(1, 2), output_width=6).state_dict()
+    whole = KeypointEncoder(dims=(4, 8), depths=(1, 2), output_dim=6).state_dict()
     weights = {name: tensor for name, tensor in (whole | change).items() if tensor is not None}
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         KeypointEncoder.from_weights(weights)

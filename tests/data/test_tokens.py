@@ -25,7 +25,7 @@ WIDTH = 128
 
 
 def _adapter(path: Path, clip_dim: int = WIDTH) -> FaceEncoder:
-    encoder = FaceEncoder(clip_dim=clip_dim, width=64, hidden_dim=32, depth=1)
+    encoder = FaceEncoder(clip_dim=clip_dim, dim=64, hidden_dim=32, depth=1)
     weights = generated_weights({name: tuple(t.shape) for name, t in encoder.state_dict().items()}, 5)
     encoder.load_state_dict(weights)
     save_file({f"proj_module.{name}": tensor for name, tensor in weights.items()}, path)

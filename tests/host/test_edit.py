@@ -35,7 +35,7 @@ def miniature() -> Miniature:
 def dynamicid(miniature: Miniature) -> DynamicID:
     """The miniature's, with an IMR of its widths."""
     torch.manual_seed(3)
-    imr = IdentityMotionReconfigurator(token_dim=WIDTH, motion_width=768 + WIDTH, width=128)
+    imr = IdentityMotionReconfigurator(token_dim=WIDTH, motion_dim=768 + WIDTH, dim=128)
     made = miniature.dynamicid
     parts = (made.checkpoint.face_encoder, imr.state_dict(), KeypointEncoder().state_dict())
     return DynamicID(made.adapter, Checkpoint(made.adapter, *parts))
