@@ -7,8 +7,7 @@ import numpy as np
 
 from .box import Box
 from .identity.analyzer import select_providers
-from .image_inputs import CLASSIFIER_SIDE as SIDE
-from .image_inputs import Image, classifier_input
+from .image_inputs import CLASSIFIER_SIDE, Image, classifier_input
 
 CLASSES = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")
 """ResEmoteNet's, in the order of its outputs."""
@@ -29,16 +28,21 @@ class ExpressionClassifier:
             self._session: Any = onnxruntime.InferenceSession(str(file), providers=select_providers(provider))
         except Exception as error:  # onnxruntime's own kinds
             raise ValueError(f"{file}: the expression model can't be loaded: {error}. Export it again.") from error
+        shape = [3, CLASSIFIER_SIDE, CLASSIFIER_SIDE]
         shapes = [node.shape for node in self._session.get_inputs()]
-        if len(shapes) != 1 or list(shapes[0][1:]) != [3, SIDE, SIDE]:
+        if len(shapes) != 1 or list(shapes[0][1:]) != shape:
             raise ValueError(
-                f"{file}: expected an expression model with one input of shape (n, 3, {SIDE}, {SIDE}), got {shapes}. "
-                "Export it with such an input."
+                f"{file}: expected an expression model with one input of shape (n, {', '.join(map(str, shape))}), got "
+                f"{shapes}. Export it with such an input."
             )
         self._input, self._file = self._session.get_inputs()[0].name, file
+        self(np.zeros(shape[::-1], np.uint8), Box(0, 0, CLASSIFIER_SIDE, CLASSIFIER_SIDE))  # refuses other outputs now
 
     def __call__(self, image: Image, box: Box) -> str:
-        """Return one of CLASSES for the face in a box of an image, in pixels. Raises ValueError for other scores."""
+        """Return one of CLASSES for the face in a box of an image, in pixels.
+
+        Raises ValueError for scores that aren't finite.
+        """
         scores = np.asarray(self._session.run(None, {self._input: classifier_input(image, box)})[0])
         if scores.shape != (1, len(CLASSES)) or not np.isfinite(scores).all():
             raise ValueError(

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 
 from ..box import Box
+from ..expression_classifier import ExpressionClassifier
 from ..identity.analyzer import FaceAnalyzer, load_analyzer
-from ..image_inputs import Image, classifier_input
+from ..image_inputs import Image
 from .fingerprints import files_fingerprint
-
-CLASSES = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")
-"""ResEmoteNet's, in its order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +33,12 @@ class ModelsJudge:
     Args:
         faces: finds and describes faces; its embeddings are taken as it makes them.
         clip, processor: transformers' CLIPModel and CLIPProcessor.
-        classifier: onnxruntime's session of a classifier of CLASSES; it takes `image_inputs.classifier_input`.
+        classifier: names the expression of the face in a box of an image.
     """
 
-    def __init__(self, faces: FaceAnalyzer, clip: Any, processor: Any, classifier: Any, fingerprint: str):
+    def __init__(
+        self, faces: FaceAnalyzer, clip: Any, processor: Any, classifier: ExpressionClassifier, fingerprint: str
+    ):
         self._faces, self._clip, self._processor, self._classifier = faces, clip, processor, classifier
         self._fingerprint = fingerprint
 
@@ -49,7 +49,7 @@ class ModelsJudge:
         Args:
             face_pack: the folder of buffalo_l.
             clip: a folder with a CLIP model as transformers saves it.
-            expressions: an ONNX file, CLASSES from `image_inputs.classifier_input`.
+            expressions: an ONNX file, see `ExpressionClassifier`.
 
         Raises:
             ValueError: a file or folder is missing or does not fit.
@@ -61,19 +61,16 @@ class ModelsJudge:
                 kind = "file" if name == "expressions" else "folder"
                 raise ValueError(f"Expected as {name} a {kind} at {path}. Correct the judge's options.")
         try:
-            import onnxruntime
             from transformers import CLIPModel, CLIPProcessor
+
+            classifier = ExpressionClassifier(paths["expressions"], "CPU")
         except ModuleNotFoundError as error:
             _needs_training(error)
         network = CLIPModel.from_pretrained(clip, local_files_only=True).eval().requires_grad_(False)
         processor = CLIPProcessor.from_pretrained(clip, local_files_only=True)
-        session = onnxruntime.InferenceSession(expressions, providers=["CPUExecutionProvider"])
-        wanted = session.get_outputs()[0].shape[-1]
-        if wanted != len(CLASSES):
-            raise ValueError(f"Expected {len(CLASSES)} classes ({', '.join(CLASSES)}) of {expressions}, got {wanted}.")
         # insightface's own order: embeddings are compared with each other alone
         faces = load_analyzer(paths["face_pack"], provider, embeds_rgb=False)
-        return cls(faces, network, processor, session, files_fingerprint(list(paths.values())))
+        return cls(faces, network, processor, classifier, files_fingerprint(list(paths.values())))
 
     @property
     def fingerprint(self) -> str:
@@ -88,10 +85,8 @@ class ModelsJudge:
         return seen
 
     def expression(self, image: Image, box: Box) -> str:
-        """One of CLASSES, for the face in a box."""
-        name = self._classifier.get_inputs()[0].name
-        (logits, *_) = self._classifier.run(None, {name: classifier_input(image, box)})
-        return CLASSES[int(np.asarray(logits).reshape(-1).argmax())]
+        """Return one of expression_classifier.CLASSES for the face in a box."""
+        return self._classifier(image, box)
 
     def image_vector(self, image: Image) -> NDArray[np.float32]:
         seen = self._processor(images=Pictures.fromarray(image), return_tensors="pt")

@@ -43,14 +43,13 @@ class FakeSession:
 def test_building_and_judging_show_the_classifier_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
-    judged = FakeSession()
-    ModelsJudge(None, None, None, judged, "").expression(IMAGE, AT_THE_EDGE)  # type: ignore[arg-type]
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
-    built = ExpressionClassifier(Path("none.onnx"), "CPU")
-    built(IMAGE, AT_THE_EDGE)
-    np.testing.assert_array_equal(judged.given, built._session.given)
+    judging, building = (ExpressionClassifier(Path("none.onnx"), "CPU") for _ in range(2))
+    ModelsJudge(None, None, None, judging, "").expression(IMAGE, AT_THE_EDGE)  # type: ignore[arg-type]
+    building(IMAGE, AT_THE_EDGE)
+    np.testing.assert_array_equal(judging._session.given, building._session.given)
     inside = classifier_input(IMAGE, Box(0, 50, 50, 100))
-    np.testing.assert_array_equal(judged.given, inside, "the square is moved into the image")
+    np.testing.assert_array_equal(building._session.given, inside, "the square is moved into the image")
 
 
 def test_the_classifier_sees_the_face_in_gray_normalized() -> None:

@@ -92,9 +92,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one input of shape \(n, 3, 64, 64\)"):
         ExpressionClassifier(classifier_file(tmp_path / "wide.onnx", (1, 3, 48, 48)), "CPU")
     with pytest.raises(ValueError, match="expected 7 finite scores"):
-        ExpressionClassifier(classifier_file(tmp_path / "five.onnx", classes=5), "CPU")(
-            np.zeros((80, 80, 3), np.uint8), Box(*SIZE)
-        )
+        ExpressionClassifier(classifier_file(tmp_path / "five.onnx", classes=5), "CPU")
     (tmp_path / "text.onnx").write_text("not a network")
     with pytest.raises(ValueError, match=r"text\.onnx: the expression model can't be loaded"):
         ExpressionClassifier(tmp_path / "text.onnx", "CPU")

@@ -12,7 +12,8 @@ import torch
 from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.evaluation import judge as judges
 from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, load_judge
-from dynamicid_pack.dynamicid_core.evaluation.models_judge import CLASSES, ModelsJudge
+from dynamicid_pack.dynamicid_core.evaluation.models_judge import ModelsJudge
+from dynamicid_pack.dynamicid_core.expression_classifier import CLASSES
 from dynamicid_pack.dynamicid_core.image_inputs import CLASSIFIER_SIDE
 from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS
 from PIL import Image
@@ -140,7 +141,10 @@ def test_files_that_do_not_fit_are_refused(options: dict[str, str], tmp_path: Pa
     for change, message in (
         ({"clip": "nowhere"}, "Expected as clip a folder at nowhere"),
         ({"expressions": options["clip"]}, "Expected as expressions a file at"),
-        ({"expressions": str(tmp_path / "eight.onnx")}, "Expected 7 classes .happy, surprise, .* got 8"),
+        (
+            {"expressions": str(tmp_path / "eight.onnx")},
+            r"expected 7 finite scores .happy, surprise, .* shape \(1, 8\)",
+        ),
         ({"face_pack": str(tmp_path)}, "lacks det_10g.onnx"),
         ({"weights": "x"}, "can't be made with the options .*weights"),
     ):
