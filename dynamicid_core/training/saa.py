@@ -50,8 +50,8 @@ class LayerAdapter(nn.Module):
 
     def project(self, layer: Attention, name: str, x: Tensor) -> Tensor:
         """Return W x + up(down(x)) of one of the layer's linear maps."""
-        projected: Tensor = _linear(layer, name)(x)
         change: Tensor = getattr(self, f"{name}_lora")(x)
+        projected: Tensor = _linear(layer, name)(x)
         return projected + change
 
 
@@ -120,8 +120,8 @@ class SAAProcessor:
         if identity is not None and encoder_hidden_states is not None:
             tokens = identity.tokens.to(q.dtype)
             keys, values = adapter.to_k_ip(tokens), adapter.to_v_ip(tokens)  # (b, t, c)
-            threshold = identity.threshold if identity.gate else None
-            out = saa(out, q, split_heads(keys, heads), split_heads(values, heads), keys.mean(1), None, threshold)
+            mean_key, threshold = keys.mean(1), identity.threshold if identity.gate else None
+            out = saa(out, q, split_heads(keys, heads), split_heads(values, heads), mean_key, None, threshold)
         out = adapter.project(attn, "to_out", out)
         dropped: Tensor = attn.to_out[1](out)
         return dropped
