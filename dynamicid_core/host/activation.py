@@ -1,4 +1,4 @@
-"""Who claims which part of a picture: the activation of each person, read from one call of a patched UNet."""
+"""Activation maps: how strongly each person is drawn at each place, read from one call of a patched UNet."""
 
 from __future__ import annotations
 
@@ -17,30 +17,28 @@ from .sampling_run import RECORDER, AppliedScene
 
 
 class Recorder:
-    """Collects what the layers of one UNet call say: (people, h, w) by layer, mean over the batch, on the CPU."""
+    """Collector of one UNet call's activations: (p, y, x) by block, mean over the batch, on the CPU."""
 
     def __init__(self, people: int) -> None:
         self._people = people
         self.maps: dict[BlockKey, Tensor] = {}
 
     def record(self, key: BlockKey, active: tuple[int, ...], maps: Tensor) -> None:
-        """Keep a layer's first word: nodes that call the UNet more often run it on changed inputs later.
+        """Keep the first activations of a block: nodes that call the UNet more often run it on changed inputs later.
 
         Args:
-            maps: (rows, active people, h, w).
+            maps: (b, active people, y, x).
         """
-        if key in self.maps:
-            return
-        everybody = torch.zeros(self._people, *maps.shape[-2:])
-        everybody[list(active)] = maps.mean(dim=0).float().cpu()
-        self.maps[key] = everybody
+        if key not in self.maps:
+            self.maps[key] = torch.zeros(self._people, *maps.shape[-2:])
+            self.maps[key][list(active)] = maps.mean(dim=0).float().cpu()
 
 
 def applied_scene(model: ModelPatcher) -> AppliedScene:
-    """The scene that a model was patched with.
+    """Return what a patched model carries.
 
     Raises:
-        ValueError: it was not.
+        ValueError: the model is not patched, or only with the LoRA.
     """
     applied: AppliedScene | None = model.get_attachment(KEY)
     if applied is None or not applied.scene:
@@ -52,20 +50,16 @@ def applied_scene(model: ModelPatcher) -> AppliedScene:
 
 
 def activation_maps(
-    model: ModelPatcher,
-    positive: list[Any],
-    latent: dict[str, Any],
-    at: float,
-    layer: BlockKey | None = None,
+    model: ModelPatcher, positive: list[Any], latent: dict[str, Any], at: float, layer: BlockKey | None = None
 ) -> Tensor:
-    """Noise a latent to one point of the schedule, call the UNet once and return (people, h, w) in [0, 1].
+    """Noise a latent to one point of the schedule, call the UNet once and return its activations: (p, h, w) in [0, 1].
 
     Args:
         model: patched with `apply_scene`; not changed.
         positive: the host's conditioning.
         latent: the host's latent, {"samples": (batch, 4, h, w)}.
         at: 0 (all noise) to 1 (none left).
-        layer: a cross-attention, such as ("output", 5); None averages all.
+        layer: a transformer block's key, such as ("output", 5); None averages all.
 
     Raises:
         ValueError: the model is not patched, has no such layer, or `at` is outside 0..1.
@@ -73,9 +67,8 @@ def activation_maps(
     applied = applied_scene(model)
     if not 0 <= at <= 1:
         raise ValueError(f"`at` must be from 0 (all noise) to 1 (finished picture), got {at:g}.")
-    blocks = [block.key for block in applied.blocks]
-    if layer is not None and layer not in blocks:
-        names = ", ".join(f"{name} {number}" for name, number in blocks)
+    if layer is not None and layer not in applied.keys:
+        names = ", ".join(f"{name} {number}" for name, number in applied.keys)
         raise ValueError(f"This model has no cross-attention layer {layer[0]} {layer[1]}. It has: {names}.")
 
     recorder = Recorder(len(applied.scene))

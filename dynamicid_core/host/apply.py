@@ -52,14 +52,15 @@ def apply_scene(
         return model
 
     patched = model.clone()
-    applied = AppliedScene(drawn, settings, blocks, model.get_model_object("model_sampling"))
+    keys = tuple(block.key for block in blocks)
+    applied = AppliedScene(drawn, settings, keys, model.get_model_object("model_sampling"))
     patched.set_attachments(KEY, applied)
     if lora_strength:
         _merge_lora(patched, adapter, blocks, lora_strength)
     if drawn:
-        for number, block in enumerate(blocks):
+        for number, key in enumerate(keys):
             tokens = _project(drawn, adapter, cross_attention=2 * number + 1)
-            replace_attention(patched, block.key, IdentityAttention(applied, block.key, tokens))
+            replace_attention(patched, key, IdentityAttention(applied, key, tokens))
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_wrapper(applied))
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, step_wrapper(applied))
         patched.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, fork_patches)

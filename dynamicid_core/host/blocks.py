@@ -1,6 +1,5 @@
 """Which attention a base model has: the host's transformer blocks, in the order in which an adapter numbers them."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from comfy.model_patcher import ModelPatcher
@@ -58,14 +57,14 @@ def matching_blocks(model: ModelPatcher, adapter: Adapter) -> tuple[TransformerB
     """
     blocks = find_transformer_blocks(model)
     of_adapter = [tuple(adapter.weights[f"{i}.to_k_ip.weight"].shape) for i in range(1, len(adapter.dims), 2)]
-    of_model = [(block.dim, block.context_dim) for block in blocks]
+    of_model: list[tuple[int, ...]] = [(block.dim, block.context_dim) for block in blocks]
     if of_adapter != of_model:
         ours, theirs = _described(of_adapter), _described(of_model)
         raise ValueError(_wrong_model(model, f"it has {theirs}, while this adapter was made for {ours}"))
     return blocks
 
 
-def _described(layers: Sequence[tuple[int, ...]]) -> str:
+def _described(layers: list[tuple[int, ...]]) -> str:
     dims, context_dims = (sorted(set(column)) for column in zip(*layers, strict=True))
     return f"{len(layers)} cross-attention layers of dims {dims} with text dim {context_dims}"
 

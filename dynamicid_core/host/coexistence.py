@@ -190,6 +190,5 @@ def _expanded(roles: list[int], chunks: Sequence[int], total: int) -> list[int]:
     return [role for role, chunk in zip(roles, chunks, strict=True) for _ in range(1 if chunk == 1 else times)]
 
 
-def _attn2_patches(model: ModelPatcher) -> dict[Any, Any]:
-    patches: dict[Any, Any] = model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-    return patches
+def _attn2_patches(model: ModelPatcher) -> Any:
+    return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})

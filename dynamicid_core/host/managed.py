@@ -22,7 +22,7 @@ class Managed(Generic[Network]):
         self._patcher = ModelPatcher(self.network, load_device=device, offload_device=parked)
 
     def __call__(self, *inputs: Any) -> Tensor:
-        """Run the network; tensors, also those in tuples, are brought to its device, the result to the CPU."""
+        """Return the result on the CPU; tensors, also those in tuples, are brought to the network's device."""
         memory.load_models_gpu([self._patcher], force_full_load=True)
         device = self._patcher.load_device
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
 from ..saa.scene import Placement
-from .blocks import BlockKey, TransformerBlock
+from .blocks import BlockKey
 from .coexistence import NO_SIGMA, warn_if_replaced
 
 Value = TypeVar("Value")
@@ -46,26 +46,32 @@ class AttentionSettings:
 
 @dataclass(frozen=True, eq=False)
 class AppliedScene:
-    """What a patched model carries, the same object in all its layers."""
+    """What a patched model carries, the same object in all its layers.
+
+    Attributes:
+        scene: the people who are drawn.
+        settings: how they are drawn.
+        keys: of the patched transformer blocks, in the adapter's order.
+        model_sampling: the host's schedule when DynamicID was applied.
+    """
 
     scene: tuple[Placement, ...]
     settings: AttentionSettings
-    blocks: tuple[TransformerBlock, ...]
+    keys: tuple[BlockKey, ...]
     model_sampling: Any
 
 
 @dataclass(eq=False)
 class Run:
-    """One run of a sampler over one patched model; it gathers what layers prepare and is gone with the run.
+    """One run of a sampler over one patched model; it gathers what is done once in it and is gone with it.
 
     Attributes:
         applied: what the model carries.
         spans: each person's (sigma_start, sigma_end); active from the first down to the second.
         layout_sigma: the layout phase lasts while sigma is above it; None: no layout phase in this run.
         negative: ids of the conditionings that are the guider's negative ones; None where it names none.
-        prepared: what layers have prepared, by all that it depends on.
+        prepared: what was done once for this run, by all that it depends on.
         called_blocks: keys of the blocks that were called so far.
-        checked: whether missing calls were looked for.
     """
 
     applied: AppliedScene
@@ -74,14 +80,12 @@ class Run:
     negative: frozenset[Any] | None = None
     prepared: dict[Hashable, Any] = field(default_factory=dict)
     called_blocks: set[BlockKey] = field(default_factory=set)
-    checked: bool = False
 
     def once(self, key: Hashable, prepare: Callable[[], Value]) -> Value:
-        """Return what was prepared under a key, preparing it now where it was not."""
+        """Return what `prepare` returned when it was first called for this key."""
         if key not in self.prepared:
             self.prepared[key] = prepare()
-        value: Value = self.prepared[key]
-        return value
+        return cast(Value, self.prepared[key])
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +152,7 @@ def step_wrapper(applied: AppliedScene) -> Callable[..., Any]:
         options = transformer_options or {}
         step = _begin_step(applied, options)
         out = executor(x, timesteps, context, y, control, {**options, STEP: step}, **kwargs)
-        if not step.run.checked:
-            step.run.checked = True
-            warn_if_replaced([block.key for block in applied.blocks], step.run.called_blocks)
+        step.run.once("warning", lambda: warn_if_replaced(applied.keys, step.run.called_blocks))
         return out
 
     return call

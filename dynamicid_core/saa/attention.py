@@ -33,7 +33,7 @@ class RegionTerms(NamedTuple):
 
 
 class LayoutTerms(NamedTuple):
-    """Equation 3 on one grid: gate * scale + shift; both (n,)."""
+    """Equation 3 on one grid, which presses people into their regions: gate * scale + shift; both (n,)."""
 
     scale: Tensor
     shift: Tensor
@@ -64,7 +64,7 @@ def saa(
     if threshold is not None:
         gate = activation_gate(q, mean_key, threshold)  # (2)
         if layout is not None:
-            gate = layout_gate(gate, layout)  # (3)
+            gate = torch.addcmul(layout.shift, gate, layout.scale)  # (3), above 1 inside
     return add_gated(out, attention(q, k_id, v_id, log_share), gate)  # (1), (4)
 
 
@@ -85,11 +85,6 @@ def activation_gate(q: Tensor, mean_key: Tensor, threshold: float) -> Tensor:
         gate = (scores - low) / (high - low)
     # A row whose queries are all alike is 0/0, and NaN is never at or above the threshold.
     return torch.where(gate >= threshold, gate, 0.0)
-
-
-def layout_gate(gate: Tensor, layout: LayoutTerms) -> Tensor:
-    """Return equation 3's gate, which presses people into their regions: (b, n), above 1 inside."""
-    return torch.addcmul(layout.shift, gate, layout.scale)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

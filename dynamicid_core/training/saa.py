@@ -6,12 +6,11 @@ What an attention layer computes is the core's own `saa`, as in the host's patch
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
-import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
@@ -50,9 +49,8 @@ class LayerAdapter(nn.Module):
 
     def project(self, layer: Attention, name: str, x: Tensor) -> Tensor:
         """Return W x + up(down(x)) of one of the layer's linear maps."""
-        change: Tensor = getattr(self, f"{name}_lora")(x)
-        projected: Tensor = _linear(layer, name)(x)
-        return projected + change
+        change = getattr(self, f"{name}_lora")(x)
+        return cast(Tensor, _linear(layer, name)(x) + change)
 
 
 class SAA(nn.ModuleList):
@@ -122,17 +120,14 @@ class SAAProcessor:
             keys, values = adapter.to_k_ip(tokens), adapter.to_v_ip(tokens)  # (b, t, c)
             mean_key, threshold = keys.mean(1), identity.threshold if identity.gate else None
             out = saa(out, q, split_heads(keys, heads), split_heads(values, heads), mean_key, None, threshold)
-        out = adapter.project(attn, "to_out", out)
-        dropped: Tensor = attn.to_out[1](out)
-        return dropped
+        return cast(Tensor, attn.to_out[1](adapter.project(attn, "to_out", out)))  # to_out: linear, dropout
 
 
 def _attentions(unet: UNet2DConditionModel) -> Iterator[tuple[str, Attention]]:
     """Yield the attention layers by name in diffusers' processor order: self- and cross-attention in turns."""
-    modules: Mapping[str, Any] = dict(unet.named_modules())
     for name in unet.attn_processors:
         path = name.removesuffix(".processor")
-        yield path, modules[path]
+        yield path, cast(Attention, unet.get_submodule(path))
 
 
 def _linear(layer: Attention, name: str) -> nn.Linear:
@@ -153,6 +148,5 @@ def _projection(text: nn.Linear, token_dim: int) -> nn.Linear:
     """Return a map begun as the text's own where tokens have the text's channels, and as torch begins it elsewhere."""
     layer = nn.Linear(token_dim, text.out_features, bias=False)
     if token_dim == text.in_features:
-        with torch.no_grad():
-            layer.weight.copy_(text.weight)
+        layer.load_state_dict({"weight": text.weight})
     return layer

@@ -8,7 +8,6 @@ import torch
 from dynamicid_pack.dynamicid_core.saa.attention import (
     activation_gate,
     attention,
-    layout_gate,
     layout_terms,
     person_activation,
     region_terms,
@@ -129,9 +128,12 @@ def test_a_value_at_the_threshold_stays() -> None:
 
 
 def test_layout_gate_inside_outside_and_between() -> None:
-    gate = torch.tensor([[0.5, 0.5, 0.5]])
-    out = layout_gate(gate, layout_terms(torch.tensor([1.0, 0.0, 0.5]), 4.0))
-    assert torch.allclose(out, torch.tensor([[4.5, 0.1, 0.5 * (0.5 + 0.1) + 2.0]]))
+    """With keys and values of 1, what the people add is the gate."""
+    gate = torch.tensor([[0.5, 0.5, 0.5, 0.0, 1.0]])
+    layout = layout_terms(torch.tensor([1.0, 0.0, 0.5, 0.0, 0.0]), 4.0)
+    one = torch.ones(1, 1, 1, 1)
+    out = saa(None, gate[..., None], one, one, torch.ones(1, 1), None, 0.0, layout)[..., 0]
+    assert torch.allclose(out, torch.tensor([[4.5, 0.1, 0.5 * (0.5 + 0.1) + 2.0, 0.0, 0.2]]))
 
 
 def test_gate_equals_that_of_the_sum_over_heads_and_tokens() -> None:
