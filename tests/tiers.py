@@ -9,8 +9,8 @@ import pytest
 
 TIERS = {  # lightest first
     "unit": "neither ComfyUI's modules nor long",
-    "host": "ComfyUI in this process",
-    "train": "a training that takes seconds",
+    "host": "ComfyUI in this process, or its tokenizer",
+    "train": "a short training, or a set of pictures built with networks",
     "server": "a running ComfyUI server, which draws with the miniature",
     "browser": "a browser on a server's page",
     "full_size": "generated weights of SD1.5's size (4 GB)",
@@ -28,6 +28,10 @@ FOLDERS = {"host": "host", "browser": "browser"}
 
 FIXTURES = {
     "host": "host",
+    "judge": "host",
+    "finished": "train",
+    "base_folder": "train",
+    "trained": "train",
     "make_server": "server",
     "server": "server",
     "generated": "full_size",

@@ -122,6 +122,7 @@ def test_the_coverage_is_the_index_counted(finished: Built) -> None:
     assert set(filled) == set(counts) and len(filled) > 5
 
 
+@pytest.mark.train
 def test_unsorted_pictures_are_sorted_into_the_true_people(tmp_path: Path) -> None:
     mixed = tmp_path / "mixed"
     mixed.mkdir()

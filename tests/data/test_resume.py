@@ -120,6 +120,7 @@ def test_a_kill_in_a_stage_loses_only_the_task_in_work(
     assert contents(tmp_path / "set") == contents(finished.out)
 
 
+@pytest.mark.full
 def test_a_process_that_is_killed_goes_on_to_the_same_bytes(finished: Built, tmp_path: Path) -> None:
     out = tmp_path / "set"
     command = [sys.executable, "-m", "dynamicid_core.data", "build", str(finished.source), str(out), "--bgr"]
@@ -176,6 +177,7 @@ def test_a_set_that_is_being_replaced_does_not_count_as_finished(
     assert not (out / ".work" / "done.json").exists()
 
 
+@pytest.mark.train
 def test_a_new_picture_is_the_only_work(finished: Built, tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "set"
     draw_person(source / "anna", 0, 2)

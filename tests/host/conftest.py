@@ -22,7 +22,8 @@ comfy.cli_args.args.base_directory = _FOLDER.name
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from . import full_size, tiny  # noqa: E402
+from . import full_size, model_files, tiny  # noqa: E402
+from .graphs import FULL_SIZE, MINIATURE, Models, Scene  # noqa: E402
 from .server import PACK, Server, link  # noqa: E402
 
 PEOPLE = tuple(f"person_{index:02}" for index in range(12))
@@ -46,36 +47,17 @@ def generated() -> full_size.GeneratedFiles:
 
 
 @pytest.fixture(scope="session")
-def encoder_fingerprint(generated: full_size.GeneratedFiles) -> str:
-    """What identities made for the generated adapter carry in their metadata."""
-    from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
+def make_server(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Server]:
+    """Prepares a server with models and identities: `with make_server(FULL_SIZE, "--lowvram") as running: …`."""
 
-    adapter = load_checkpoint(generated.adapter).adapter
-    assert adapter is not None and adapter.encoder_fingerprint
-    return adapter.encoder_fingerprint
-
-
-@pytest.fixture(scope="session")
-def make_server(
-    tmp_path_factory: pytest.TempPathFactory, generated: full_size.GeneratedFiles, encoder_fingerprint: str
-) -> Callable[..., Server]:
-    """Prepares a server with the generated models and identities: `with make_server("--lowvram") as running: …`."""
-
-    def make(*arguments: str) -> Server:
+    def make(models: Models, *arguments: str) -> Server:
         server = Server(tmp_path_factory.mktemp("comfyui"), arguments or ("--cpu",))
-        for folder, file in (
-            ("checkpoints", generated.checkpoint),
-            ("dynamicid", generated.adapter),
-            ("dynamicid", generated.imr),
-            ("dynamicid", full_size.keypoint_encoder_of(generated.imr)),
-            ("clip_vision", generated.clip_vision),
-            ("controlnet", generated.controlnet),
-            ("loras", generated.lora),
-        ):
-            link(file, server.models / folder / file.name)
+        put = model_files.put_full_size if models is FULL_SIZE else model_files.put_miniature
+        put(server.models)
+        fingerprint = model_files.encoder_fingerprint(server.models / "dynamicid" / models.adapter)
         for seed, name in enumerate(PEOPLE, start=1):
             path = server.models / "dynamicid" / "identities" / f"{name}.safetensors"
-            tiny.identity_file(path, seed, encoder=encoder_fingerprint, width=full_size.WIDTH)
+            tiny.identity_file(path, seed, encoder=fingerprint, width=models.width)
         # the miniature's face pack has buffalo_l's names and shapes, and knows drawn people
         link(PACK / "mini" / "weights" / "face-pack", server.models / "insightface" / "models" / "buffalo_l")
         for number, name in enumerate(PHOTOGRAPHS):
@@ -86,10 +68,43 @@ def make_server(
 
 
 @pytest.fixture(scope="session")
-def server(make_server: Callable[..., Server]) -> Iterator[Server]:
-    """The server that most tests share, on the CPU."""
-    with make_server() as running:
+def miniature_server(make_server: Callable[..., Server]) -> Iterator[Server]:
+    """A server on the CPU, with the miniature's models."""
+    with make_server(MINIATURE) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def full_size_server(make_server: Callable[..., Server]) -> Iterator[Server]:
+    """A server on the CPU, with models of SD1.5's size."""
+    with make_server(FULL_SIZE) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(miniature_server: Server) -> Server:
+    """The server that most tests share."""
+    return miniature_server
+
+
+@pytest.fixture
+def full_size_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenes begin with the models of the full size."""
+    monkeypatch.setattr(Scene, "models", FULL_SIZE)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("miniature_server", marks=pytest.mark.server, id="miniature"),
+        pytest.param("full_size_server", marks=pytest.mark.full_size, id="full size"),
+    ]
+)
+def either_server(request: pytest.FixtureRequest) -> Server:
+    """Each of the two servers in turn, with scenes of its size."""
+    if request.param == "full_size_server":
+        request.getfixturevalue("full_size_scenes")
+    running: Server = request.getfixturevalue(request.param)
+    return running
 
 
 def portrait(path: Path, number: int) -> None:

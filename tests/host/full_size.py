@@ -71,7 +71,7 @@ def generated_files() -> GeneratedFiles:
     _make(files.checkpoint, _checkpoint)
     _make(files.adapter, adapter_state)
     _make(files.controlnet, lambda: generated_weights(shapes.controlnet(shapes.SD15), CONTROLNET_SEED))
-    _make(files.lora, _lora)
+    _make(files.lora, lambda: lora(shapes.SD15, WIDTH))
     _make(files.imr, lambda: generated_weights(shapes.imr(), IMR_SEED))
     _make(keypoint_encoder_of(files.imr), lambda: generated_weights(shapes.keypoint_encoder(), KEYPOINT_SEED))
     _make(files.clip_vision, lambda: generated_weights(shapes.clip_vision(), VISION_SEED))
@@ -118,13 +118,14 @@ def _checkpoint() -> dict[str, torch.Tensor]:
     return state | {f"first_stage_model.{name}": tensor for name, tensor in vae.items()}
 
 
-def _lora() -> dict[str, torch.Tensor]:
+def lora(config: dict[str, Any], width: int) -> dict[str, torch.Tensor]:
+    """An ordinary LoRA for a UNet and a text encoder `width` wide: kohya names, every to_k and one text layer."""
     wanted = {
         f"lora_unet_{name.removesuffix('.weight').replace('.', '_')}": shape
-        for name, shape in shapes.diffusers_unet(shapes.SD15).items()
+        for name, shape in shapes.diffusers_unet(config).items()
         if name.endswith("attn2.to_k.weight")
     }
-    wanted["lora_te_text_model_encoder_layers_0_self_attn_q_proj"] = (768, 768)
+    wanted["lora_te_text_model_encoder_layers_0_self_attn_q_proj"] = (width, width)
     drawn: shapes.Shapes = {}
     for name, (out, into) in wanted.items():
         drawn |= {f"{name}.lora_down.weight": (LORA_RANK, into), f"{name}.lora_up.weight": (out, LORA_RANK)}

@@ -4,12 +4,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-CHECKPOINT = "generated_sd15.safetensors"
-ADAPTER = "generated_dynamicid.safetensors"
-CONTROLNET = "generated_controlnet.safetensors"
-LORA = "generated_lora.safetensors"
-IMR = "generated_IMR.safetensors"
-VISION = "generated_vit_h.safetensors"
+
+@dataclass(frozen=True)
+class Models:
+    """Names of the model files that a server lists.
+
+    Attributes:
+        checkpoint: SD1.5's file; None where Load DynamicID Mini takes its place.
+        width: of identities' tokens.
+    """
+
+    name: str
+    width: int
+    checkpoint: str | None
+
+    @property
+    def adapter(self) -> str:
+        """The adapter without IMR."""
+        return f"{self.name}_dynamicid.safetensors"
+
+    @property
+    def imr(self) -> str:
+        return f"{self.name}_IMR.safetensors"
+
+    @property
+    def lora(self) -> str:
+        return f"{self.name}_lora.safetensors"
+
+
+MINIATURE = Models("miniature", 128, None)
+FULL_SIZE = Models("generated", 768, "generated_sd15.safetensors")
+CONTROLNET, VISION = "generated_controlnet.safetensors", "generated_vit_h.safetensors"
+"""What only the full size has: ComfyUI's loaders know no smaller ones."""
 
 Link = list[Any]
 """[node id, output index]"""
@@ -55,15 +81,21 @@ class Settings:
 
 
 class Scene(Graph):
-    """A graph that has begun with a checkpoint, two prompts and an empty latent.
+    """A graph that has begun with a base model, two prompts and an empty latent.
 
-    `model` and `positive`, `negative`, `latent` are what the sampler will get: reassign them to put nodes in between.
+    `models` are the miniature's, unless the fixture `full_size_scenes` changes them. `model` and `positive`,
+    `negative`, `latent` are what the sampler will get: reassign them to put nodes in between.
     """
+
+    models = MINIATURE
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
         self.settings = settings or Settings()
-        loaded = self.add("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
+        if self.models.checkpoint is None:
+            loaded = self.add("DynamicIDMini")
+        else:
+            loaded = self.add("CheckpointLoaderSimple", ckpt_name=self.models.checkpoint)
         self.model, self.clip, self.vae = loaded[0], loaded[1], loaded[2]
         self.positive = self.add("CLIPTextEncode", text="two people in a garden", clip=self.clip)[0]
         self.negative = self.add("CLIPTextEncode", text="blurry", clip=self.clip)[0]
@@ -94,9 +126,9 @@ class Scene(Graph):
         picture = self.add("VAEDecode", samples=self.latent, vae=self.vae)
         return self.add("SaveImage", images=picture[0], filename_prefix="test")
 
-    def loader(self, saa: str = ADAPTER, imr: str = "None") -> Link:
-        """Load DynamicID."""
-        return self.add("DynamicIDLoader", saa=saa, imr=imr)[0]
+    def loader(self, saa: str = "", imr: str = "None") -> Link:
+        """Load DynamicID, the adapter of this size unless another is named."""
+        return self.add("DynamicIDLoader", saa=saa or self.models.adapter, imr=imr)[0]
 
     def identity(self, name: str) -> Link:
         """Load Identity."""

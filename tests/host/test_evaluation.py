@@ -19,6 +19,7 @@ from dynamicid_pack.tests.support import ROOT
 from PIL import Image
 
 from .conftest import portrait
+from .graphs import MINIATURE
 from .server import Server, link
 from .templates import at_hand
 
@@ -125,7 +126,7 @@ def test_every_switch_switches_something_off(
     for number in range(2):
         portrait(tmp_path / f"{number}.png", number)
     nodes = server.get("/object_info")
-    graph = at_hand(api_graph(ROOT / "workflows" / "07_two_people_expressions.json", nodes))
+    graph = at_hand(api_graph(ROOT / "workflows" / "07_two_people_expressions.json", nodes), MINIATURE)
     (tmp_path / "graph.json").write_text(json.dumps(graph))
     encoders, edits = (
         [name for name, node in graph.items() if node["class_type"] == kind]
@@ -167,6 +168,7 @@ def test_every_switch_switches_something_off(
     assert Image.open(folder / "two people.png").size == (256, 6 * 144)
 
 
+@pytest.mark.full
 def test_the_miniatures_experiments_run(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every table and row, with a picture or two each and two steps: what they show is in mini/RESULTS.md."""
     asked = write_experiments(tmp_path / "asked", 1, ())

@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
 from dynamicid_pack.dynamicid_core.host.encode import encode
 from dynamicid_pack.dynamicid_core.host.miniature import load_miniature
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
+from dynamicid_pack.dynamicid_core.identity.faces import load_analyzer
 from PIL import Image
+from safetensors.torch import save_file
 
-from . import full_size
+from . import tiny
 from .conftest import PHOTOGRAPHS, portrait
-from .graphs import ADAPTER, IMR, VISION, Graph, Link, Scene
+from .graphs import FULL_SIZE, VISION, Graph, Link, Scene
 from .server import PACK, Server
 from .templates import at_hand
 from .test_edit import ASKED as MOTION
@@ -29,11 +33,14 @@ SAMPLED = ["KSampler", "VAEDecode", "SaveImage"]
 
 def _template(name: str, server: Server) -> dict[str, Any]:
     graph = api_graph(PACK / "workflows" / f"{name}.json", server.get("/object_info"))
-    return graph if name.startswith("mini_") else at_hand(graph)
+    return graph if name.startswith("mini_") else at_hand(graph, Scene.models)
 
 
-@pytest.mark.parametrize("name", ["07_two_people_expressions", "mini_07_two_people_expressions"])
-def test_a_new_seed_encodes_and_edits_nobody_again(name: str, server: Server) -> None:
+@pytest.mark.parametrize(
+    "name", ["07_two_people_expressions", pytest.param("mini_07_two_people_expressions", marks=pytest.mark.full)]
+)
+def test_a_new_seed_encodes_and_edits_nobody_again(name: str, either_server: Server) -> None:
+    server = either_server
     first, again = _template(name, server), _template(name, server)
     before = server.run(first)
     assert before.message == ""
@@ -45,12 +52,16 @@ def test_a_new_seed_encodes_and_edits_nobody_again(name: str, server: Server) ->
     assert (before.images[-1] != after.images[-1]).any()
 
 
-def _person(graph: Graph, image: str, **loaded: Any) -> Link:
-    """Load Image, Load DynamicID and Encode Identity."""
-    files = {"saa": ADAPTER, "imr": "None", "clip_vision": VISION, "face_pack": "buffalo_l", "provider": "auto"}
-    loader = graph.add("DynamicIDLoader", files | loaded)
+def _person(graph: Graph, image: str, dynamicid: Link | None = None) -> Link:
+    """Load Image and Encode Identity; Load DynamicID Mini, unless another loader's output is given."""
     picture = graph.add("LoadImage", image=image)
-    return graph.add("DynamicIDEncode", ENCODE, image=picture[0], dynamicid=loader[0])[0]
+    dynamicid = dynamicid or graph.add("DynamicIDMini")[3]
+    return graph.add("DynamicIDEncode", ENCODE, image=picture[0], dynamicid=dynamicid)[0]
+
+
+def _image(path: Path) -> torch.Tensor:
+    """A picture's file as the host's IMAGE (1, H, W, 3)."""
+    return torch.from_numpy(np.array(Image.open(path)).astype(np.float32) / 255)[None]
 
 
 def _black(path: Path) -> None:
@@ -69,7 +80,11 @@ def _huge(path: Path) -> None:
     Image.new("RGB", (6000, 4000), (90, 120, 60)).save(path)
 
 
-@pytest.mark.parametrize("draw", [_black, _tiny, _grey, _huge], ids=lambda draw: draw.__name__.strip("_"))
+@pytest.mark.parametrize(
+    "draw",
+    [_black, _tiny, _grey, pytest.param(_huge, marks=pytest.mark.full)],
+    ids=lambda draw: draw.__name__.strip("_"),
+)
 def test_a_picture_without_a_face_is_told_or_skipped(draw: Callable[[Path], None], server: Server) -> None:
     draw(server.folder / "input" / "faceless.png")
     graph = Scene()
@@ -84,23 +99,38 @@ def test_a_picture_without_a_face_is_told_or_skipped(draw: Callable[[Path], None
     assert skipped.message == "" and skipped.images[0].std() > 5
 
 
-def test_what_is_missing_is_named(server: Server) -> None:
-    packs = server.models / "insightface" / "models"
-    if not (packs / "incomplete").exists():
-        shutil.copytree(PACK / "mini" / "weights" / "face-pack", packs / "incomplete")
-        (packs / "incomplete" / "1k3d68.onnx").unlink()
-    for loaded, message in (
+def _incomplete(folder: Path) -> Path:
+    shutil.copytree(PACK / "mini" / "weights" / "face-pack", folder)
+    (folder / "1k3d68.onnx").unlink()
+    return folder
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    portrait(tmp_path / "portrait.png", 0)
+    for missing, message in (
+        ({"load_faces": partial(load_analyzer, _incomplete(tmp_path / "incomplete"))}, "1k3d68.onnx"),
+        ({"load_faces": None}, "choose buffalo_l as face_pack"),
+        ({"load_vision": None}, "choose one as clip_vision"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            encode(_image(tmp_path / "portrait.png"), replace(load_miniature().dynamicid, **missing))
+
+
+def test_what_was_not_chosen_in_the_loader_is_named(full_size_server: Server) -> None:
+    _incomplete(full_size_server.models / "insightface" / "models" / "incomplete")
+    chosen = {"saa": FULL_SIZE.adapter, "imr": "None", "clip_vision": VISION, "provider": "auto"}
+    for changed, message in (
         ({"face_pack": "incomplete"}, "1k3d68.onnx"),
         ({"face_pack": "None"}, "choose buffalo_l as face_pack"),
-        ({"clip_vision": "None"}, "choose one as clip_vision"),
+        ({"face_pack": "buffalo_l", "clip_vision": "None"}, "choose one as clip_vision"),
     ):
         graph = Graph()
-        person = _person(graph, PHOTOGRAPHS[0], **loaded)
+        person = _person(graph, PHOTOGRAPHS[0], graph.add("DynamicIDLoader", chosen | changed)[0])
         graph.add("DynamicIDSaveIdentity", identity=person, name="nobody")
-        assert message in server.run(graph).message, loaded
+        assert message in full_size_server.run(graph).message, changed
 
 
-def _edit(graph: Scene, person: Link, imr: str = IMR, **changed: Any) -> None:
+def _edit(graph: Scene, person: Link, imr: str = Scene.models.imr, **changed: Any) -> None:
     loader = graph.loader(imr=imr)
     edited = graph.add("DynamicIDEditMotion", MOTION | changed, identity=person, dynamicid=loader, clip=graph.clip)
     graph.add("PreviewImage", images=edited[1])
@@ -125,7 +155,7 @@ def test_a_driving_picture_is_followed_or_told(server: Server) -> None:
         driving = graph.add("LoadImage", image=picture)
         person = _person(graph, PHOTOGRAPHS[0])
         loader = graph.add(
-            "DynamicIDLoader", saa=ADAPTER, imr=IMR, clip_vision=VISION, face_pack="buffalo_l", provider="auto"
+            "DynamicIDLoader", saa=graph.models.adapter, imr=graph.models.imr, face_pack="buffalo_l", provider="auto"
         )
         edited = graph.add(
             "DynamicIDEditMotion", MOTION, identity=person, dynamicid=loader[0], clip=graph.clip,
@@ -136,10 +166,10 @@ def test_a_driving_picture_is_followed_or_told(server: Server) -> None:
         assert found.startswith(message) and bool(found) == bool(message)
 
 
-def test_clip_vision_of_another_width_is_refused(generated: full_size.GeneratedFiles, tmp_path: Path) -> None:
+def test_clip_vision_of_another_width_is_refused(tmp_path: Path) -> None:
     portrait(tmp_path / "portrait.png", 0)
+    save_file(tiny.tiny_adapter_state(embedding=512), tmp_path / "adapter.safetensors")
     miniature = load_miniature()
-    loaded = load_dynamicid(generated.adapter, None, load_faces=miniature.dynamicid.load_faces)
-    image = torch.from_numpy(np.array(Image.open(tmp_path / "portrait.png")).astype(np.float32) / 255)[None]
+    loaded = load_dynamicid(tmp_path / "adapter.safetensors", None, load_faces=miniature.dynamicid.load_faces)
     with pytest.raises(ValueError, match="CLIP ViT-H"):
-        encode(image, loaded, clip_vision=miniature.dynamicid.vision)
+        encode(_image(tmp_path / "portrait.png"), loaded, clip_vision=miniature.dynamicid.vision)

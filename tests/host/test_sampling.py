@@ -1,4 +1,4 @@
-"""Real sampling: SD1.5 of full size through the server, small pictures, few steps, everything users combine."""
+"""Real sampling through the server: small pictures, few steps, everything users combine; --full: in full size."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,15 +10,22 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
 
-from . import graphs, tiny
+from . import tiny
 from .conftest import PEOPLE
-from .graphs import Scene, Settings, portrait
+from .graphs import CONTROLNET, FULL_SIZE, Scene, Settings, portrait
 from .server import Server
 from .stage import Stage, assert_other, assert_same
 
 pytestmark = pytest.mark.timeout(900)
 
 SMALL = Settings()
+
+
+@pytest.fixture
+def server(either_server: Server) -> Server:
+    """The miniature's server, and with --full that of the full size."""
+    return either_server
+
 
 RUNS: dict[str, tuple[int, Settings]] = {
     "1 person": (1, Settings(128, 128)),
@@ -48,6 +55,7 @@ def test_people_are_drawn(name: str, server: Server) -> None:
         assert distance(drawn[0], drawn[1]) > 1, "each of a batch has noise of its own"
 
 
+@pytest.mark.full
 def test_at_512(server: Server) -> None:
     """The size that SD1.5 is made for; it takes long, so only the picture with people, and without guidance."""
     (drawn,) = pictures(server, portrait(PEOPLE[:2], Settings(512, 512, cfg=1.0)))
@@ -107,13 +115,16 @@ def test_an_upscaled_second_pass_has_no_layout_phase(server: Server) -> None:
     assert distance(both, picture(0.0, 4.0)) > 0, "the first pass had no layout phase"
 
 
-def test_with_a_controlnet(server: Server) -> None:
+@pytest.mark.usefixtures("full_size_scenes")
+def test_with_a_controlnet(full_size_server: Server) -> None:
+    server = full_size_server
+
     def picture(names: tuple[str, ...], strength: float) -> np.ndarray:
         scene = Scene(SMALL)
         if names:
             scene.cast(names)
         hint = scene.add("EmptyImage", width=64, height=64, batch_size=1, color=0x40C080)
-        net = scene.add("ControlNetLoader", control_net_name=graphs.CONTROLNET)
+        net = scene.add("ControlNetLoader", control_net_name=CONTROLNET)
         wired = {"positive": scene.positive, "negative": scene.negative, "control_net": net[0], "image": hint[0]}
         controlled = scene.add("ControlNetApplyAdvanced", wired, strength=strength, start_percent=0.0, end_percent=1.0)
         scene.positive, scene.negative = controlled[0], controlled[1]
@@ -133,8 +144,9 @@ def test_a_lora_before_or_after_is_the_same(server: Server) -> None:
             if node == "a":
                 scene.cast(PEOPLE[:2])
             else:
-                strengths = {"strength_model": 0.7, "strength_clip": 0.7}
-                lora = scene.add("LoraLoader", strengths, model=scene.model, clip=scene.clip, lora_name=graphs.LORA)
+                strengths: dict[str, Any] = {"strength_model": 0.7, "strength_clip": 0.7}
+                inputs = strengths | {"lora_name": scene.models.lora}
+                lora = scene.add("LoraLoader", inputs, model=scene.model, clip=scene.clip)
                 scene.model, scene.clip = lora[0], lora[1]
         scene.positive = scene.add("CLIPTextEncode", text="two people in a garden", clip=scene.clip)[0]
         scene.sample()
@@ -171,10 +183,12 @@ def test_with_freeu(freeu_first: bool, server: Server) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="ComfyUI takes --lowvram on a GPU only")
-@pytest.mark.parametrize("arguments", [("--lowvram",), ("--novram",)])
-def test_lowvram(arguments: tuple[str, ...], make_server: Callable[..., Server]) -> None:
+@pytest.mark.full_size
+@pytest.mark.usefixtures("full_size_scenes")
+@pytest.mark.parametrize("argument", ["--lowvram", "--novram"])
+def test_lowvram(argument: str, make_server: Callable[..., Server]) -> None:
     settings = Settings(steps=3)
-    with make_server(*arguments) as running:
+    with make_server(FULL_SIZE, argument) as running:
         (drawn,) = pictures(running, portrait(PEOPLE[:2], settings))
         (plain,) = pictures(running, portrait([], settings))
         assert distance(drawn, plain) > 1

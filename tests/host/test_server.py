@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from .conftest import PEOPLE
-from .graphs import Graph, Scene, Settings, portrait
+from .graphs import MINIATURE, Graph, Scene, Settings, portrait
 from .server import Server
 
 pytestmark = pytest.mark.timeout(900)
@@ -89,7 +89,7 @@ def test_every_input_has_a_tooltip(node: str, nodes: dict[str, Any]) -> None:
 
 def test_lists_offer_what_lies_in_the_models_folder(nodes: dict[str, Any]) -> None:
     assert set(PEOPLE) <= set(options(nodes, "DynamicIDLoadIdentity", "name"))
-    assert "generated_dynamicid.safetensors" in options(nodes, "DynamicIDLoader", "saa")
+    assert MINIATURE.adapter in options(nodes, "DynamicIDLoader", "saa")
     assert options(nodes, "DynamicIDLoader", "imr")[0] == "None"
 
 
@@ -212,7 +212,7 @@ def test_client_tells_what_the_server_refuses(server: Server) -> None:
 
 
 def test_client_tells_why_a_server_does_not_start(make_server: Callable[..., Server]) -> None:
-    broken = make_server("--no-such-argument")
+    broken = make_server(MINIATURE, "--no-such-argument")
     with pytest.raises(RuntimeError, match="no-such-argument"):
         broken.start()
     assert not broken.alive

@@ -25,10 +25,12 @@ def tiny_patcher(seed: int = 31, *, dtype: torch.dtype = torch.float32) -> Any:
     return comfy.model_patcher.ModelPatcher(model.eval(), load_device=cpu, offload_device=cpu)
 
 
-def tiny_adapter_state(seed: int = 32, *, rank: int = 4, width: int = WIDTH) -> dict[str, torch.Tensor]:
+def tiny_adapter_state(
+    seed: int = 32, *, rank: int = 4, width: int = WIDTH, embedding: int = 32, config: dict[str, Any] = shapes.TINY
+) -> dict[str, torch.Tensor]:
     """`SAA_module.*` for the tiny model and `proj_module.*` that makes 4 tokens of its width, float32."""
-    encoder = shapes.face_encoder(width, tokens=TOKENS, embedding=32, hidden=64, clip_dim=48)
-    return generated_weights(shapes.saa(shapes.TINY, rank) | encoder, seed)
+    encoder = shapes.face_encoder(width, tokens=TOKENS, embedding=embedding, hidden=64, clip_dim=48)
+    return generated_weights(shapes.saa(config, rank) | encoder, seed)
 
 
 def adapter_file(path: Path, seed: int = 32, *, rank: int = 4) -> Path:

@@ -14,6 +14,8 @@ from dynamicid_pack.mini.train.pictures import Pictures
 from dynamicid_pack.mini.train.stage import TrainContext, Training
 from dynamicid_pack.mini.world.world import World
 
+pytestmark = pytest.mark.train
+
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):

@@ -69,6 +69,7 @@ def test_the_judge_judges(originals: dict[str, float]) -> None:
     assert originals["yaw_degrees"] < 5
 
 
+@pytest.mark.full
 def test_round_trips_keep_what_the_judge_looks_for(
     context: TrainContext, stage: JudgeStage, originals: dict[str, float]
 ) -> None:
@@ -93,6 +94,7 @@ def test_the_texts_end_tells_small_things_too(context: TrainContext, kind: str, 
     assert (found == torch.arange(len(choices))).float().mean() > 0.9
 
 
+@pytest.mark.full
 def test_the_unet_draws_what_captions_say(context: TrainContext) -> None:
     unet = comfyui.unet()
     unet.load_state_dict(context.stored("unet"))
@@ -114,6 +116,7 @@ def test_insightface_finds_faces_with_the_pack(context: TrainContext) -> None:
     assert found["person_of_100"] >= 0.8
 
 
+@pytest.mark.train
 def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: Path) -> None:
     folder = tmp_path / "method"
     # by the command as the page on training has it, for which `mini` is no part of another package

@@ -20,6 +20,9 @@ def quiet(line):
     pass
 
 
+pytestmark = pytest.mark.train
+
+
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
     monkeypatch.setattr(pictures, "SHARD", 8)

@@ -2,10 +2,12 @@
 
 import re
 
+import pytest
 from dynamicid_pack.dynamicid_core.training.cost import cost
 from dynamicid_pack.tests.support import ROOT
 
 
+@pytest.mark.train
 def test_the_page_on_training_says_what_is_counted() -> None:
     found = cost()
     page = (ROOT / "docs" / "training.md").read_text("utf-8")

@@ -27,6 +27,7 @@ def losses(config: Path, processes: int) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_two_processes_take_the_steps_of_one(recipe: Callable[..., Path]) -> None:
     one, two = losses(recipe("one"), 1), losses(recipe("two"), 2)
