@@ -14,7 +14,7 @@ from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
 from dynamicid_pack.dynamicid_core.host.encode import encode
 from dynamicid_pack.dynamicid_core.host.miniature import load_miniature
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
-from dynamicid_pack.dynamicid_core.identity.faces import load_analyzer
+from dynamicid_pack.dynamicid_core.identity.analyzer import load_analyzer
 from PIL import Image
 from safetensors.torch import save_file
 
