@@ -55,17 +55,17 @@ def ray_executor(job: BuildJob, address: str | None = None, workers: int | None 
     """
     ray = require("ray", "scale")
     pool: Any = None
-    started = False
 
     def execute(stage: str, tasks: Iterator[Task]) -> Iterator[tuple[str, bytes]]:
-        nonlocal pool, started
+        nonlocal pool
         for task in tasks:
             if pool is None:
-                started = _connect(ray, address, workers)
+                local = {"num_cpus": workers, "object_store_memory": _OBJECT_STORE, "include_dashboard": False}
+                code = {"py_modules": [str(_PACKAGE)]}
+                ray.init(address or "local", runtime_env=code, log_to_driver=False, **({} if address else local))
                 count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
                 actor = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(_actor_class())
-                actors = [actor.remote(job.model_dump_json()) for _ in range(count)]
-                pool = ray.util.ActorPool(actors)
+                pool = ray.util.ActorPool([actor.remote(job.model_dump_json()) for _ in range(count)])
             if not pool.has_free():
                 yield _next_result(pool, ray.exceptions)
             pool.submit(lambda actor, task: actor.run.remote(stage, task.name, task.content), task)
@@ -75,18 +75,7 @@ def ray_executor(job: BuildJob, address: str | None = None, workers: int | None 
     try:
         yield execute
     finally:
-        if started:
-            ray.shutdown()
-
-
-def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
-    """Connect to a cluster, or start one. Return False if the caller was connected before."""
-    if ray.is_initialized():
-        return False
-    local = {"num_cpus": workers, "object_store_memory": _OBJECT_STORE, "include_dashboard": False}
-    code = {"py_modules": [str(_PACKAGE)]}
-    ray.init(address=address or "local", runtime_env=code, log_to_driver=False, **({} if address else local))
-    return True
+        ray.shutdown()  # nothing, where it was not started
 
 
 def _next_result(pool: Any, exceptions: Any) -> tuple[str, bytes]:

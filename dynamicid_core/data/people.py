@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -36,37 +37,34 @@ class People:
     """
 
     def __init__(self, units: Sequence[Unit], files: Sequence[Path], merge_distance: float | None):
-        self._units, self._files = units, files
+        self._files, self._unsorted = files, merge_distance is not None
         self.rejected: list[tuple[str, Rejected]] = []
+        self._people: list[tuple[str, list[tuple[int, int]]]] = []  # name; unit and place of each record
         embeddings, places, unlabeled = [], [], 0
         for i, unit in enumerate(units):
             records, rejected = self._read(i)
-            self.rejected += [("" if merge_distance is not None else unit.name, image) for image in rejected]
+            self.rejected += [("" if self._unsorted else unit.name, image) for image in rejected]
+            self._people.append((unit.name, [(i, k) for k in range(len(records))]))
             unlabeled += sum(record.expression_from == "nothing" for record in records)
-            if merge_distance is not None:
+            if self._unsorted:
                 embeddings += [np.array(record.embedding, np.float32) for record in records]
-                places += [(i, k) for k in range(len(records))]
+                places += self._people[-1][1]
+        if merge_distance is not None:
+            clusters = cluster_faces(np.array(embeddings, np.float32), merge_distance)
+            self._people = [(f"person-{n:06d}", [places[face] for face in faces]) for n, faces in enumerate(clusters)]
         if unlabeled:
             logger.warning(
                 "DynamicID: nothing says which expression %d pictures show; they count as neutral. Give "
                 "--expression-model, sidecars (NAME.txt) or --expression-from name.", unlabeled,
             )  # fmt: skip
-        self._groups: list[list[tuple[int, int]]] | None = None
-        if merge_distance is not None:
-            clusters = cluster_faces(np.array(embeddings, np.float32), merge_distance)
-            self._groups = [[places[face] for face in faces] for faces in clusters]
 
     def __len__(self) -> int:
-        return len(self._units if self._groups is None else self._groups)
+        return len(self._people)
 
     def __iter__(self) -> Iterator[Person]:
-        if self._groups is None:
-            for i, unit in enumerate(self._units):
-                yield Person(unit.name, self._read(i)[0])
-            return
-        records = [self._read(i)[0] for i in range(len(self._units))]
-        for number, group in enumerate(self._groups):
-            yield Person(f"person-{number:06d}", [records[i][k] for i, k in group])
+        read = lru_cache(None if self._unsorted else 1)(self._read)
+        for name, places in self._people:
+            yield Person(name, [read(i)[0][k] for i, k in places])
 
     def _read(self, unit: int) -> tuple[list[FaceRecord], list[Rejected]]:
         return read_analysis(self._files[unit].read_bytes())

@@ -49,11 +49,22 @@ def select_samples(person: Person, root: Path, settings: BuildSettings, make_tok
     similarities, reasons = select(person.records, settings)
     chosen = [person.records[i] for i in similarities]
     rows = [_row(person.name, record, cosine) for record, cosine in zip(chosen, similarities.values(), strict=True)]
-    samples = _files(chosen, rows, root, settings, make_tokens)
     rejected = [Rejected(printable(person.records[i].source), *reason) for i, reason in reasons.items()]
-    files = {f"{i:05d}.{ending}": content for i, sample in enumerate(samples) for ending, content in sample.items()}
-    files[_FACTS] = to_json({"name": person.name, "rows": rows, "rejected": rejected}).encode()
-    return save({name: np.frombuffer(content, np.uint8) for name, content in files.items()})
+    facts = to_json({"name": person.name, "rows": rows, "rejected": rejected}).encode()
+
+    crops = [_crop(record, root, settings) for record in chosen]
+    embeddings = np.array([record.embedding for record in chosen], np.float32)  # (n, 512)
+    tokens = make_tokens(crops, embeddings) if make_tokens and crops else None
+    contents = {_FACTS: facts}
+    for i, (record, row, crop) in enumerate(zip(chosen, rows, crops, strict=True)):
+        files = _encode(record, row, crop) | {"embedding.npy": _npy(embeddings[i])}
+        if tokens is not None:
+            files["tokens.npy"] = _npy(tokens[i])
+        caption = sidecar_text(sidecar(root / record.source))
+        if caption:
+            files["caption.txt"] = caption.encode()
+        contents |= {f"{i:05d}.{ending}": content for ending, content in files.items()}
+    return save({name: np.frombuffer(content, np.uint8) for name, content in contents.items()})
 
 
 def read_samples(content: bytes) -> SelectedPerson:
@@ -87,35 +98,16 @@ def _row(person: str, record: FaceRecord, cosine: float) -> Row:
     }
 
 
-def _files(
-    chosen: Sequence[FaceRecord],
-    rows: Sequence[Row],
-    root: Path,
-    settings: BuildSettings,
-    make_tokens: MakeTokens | None,
-) -> list[dict[str, bytes]]:
-    """Return each sample's files by their ending."""
-    crops = [_crop(record, root, settings) for record in chosen]
-    embeddings = np.array([record.embedding for record in chosen], np.float32)  # (n, 512)
-    tokens = make_tokens(crops, embeddings) if make_tokens and crops else None
-    samples = []
-    for i, (record, row, crop) in enumerate(zip(chosen, rows, crops, strict=True)):
-        landmarks = np.array(record.landmarks, np.float32)  # (106, 2)
-        files = {
-            "png": _png(crop),
-            "txt": row["prompt"].encode(),
-            "json": json.dumps(row, indent=1, ensure_ascii=False).encode(),
-            "landmarks.npy": _npy(landmarks),
-            "keypoints.png": _png(keypoint_picture(landmarks.astype(np.float64))),
-            "embedding.npy": _npy(embeddings[i]),
-        }
-        caption = sidecar_text(sidecar(root / record.source))
-        if caption:
-            files["caption.txt"] = caption.encode()
-        if tokens is not None:
-            files["tokens.npy"] = _npy(tokens[i])
-        samples.append(files)
-    return samples
+def _encode(record: FaceRecord, row: Row, crop: Image) -> dict[str, bytes]:
+    """Return the files that every sample has but the embedding, by their ending."""
+    landmarks = np.array(record.landmarks, np.float32)  # (106, 2)
+    return {
+        "png": _png(crop),
+        "txt": row["prompt"].encode(),
+        "json": json.dumps(row, indent=1, ensure_ascii=False).encode(),
+        "landmarks.npy": _npy(landmarks),
+        "keypoints.png": _png(keypoint_picture(landmarks.astype(np.float64))),
+    }
 
 
 def _crop(record: FaceRecord, root: Path, settings: BuildSettings) -> Image:
@@ -123,9 +115,8 @@ def _crop(record: FaceRecord, root: Path, settings: BuildSettings) -> Image:
     try:
         return face_crop(read_image(root / record.source, settings.max_pixels), record.crop, settings.size)
     except RejectedError as error:
-        raise ValueError(
-            f"{printable(record.source)}: it changed while the set was built ({error}). Build again."
-        ) from error
+        name = printable(record.source)
+        raise ValueError(f"{name}: it changed while the set was built ({error}). Build again.") from error
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ..configuration import ConfigModel, plain_errors
 from ..files import sha256_of_file
@@ -46,38 +46,29 @@ class BuildSettings(ConfigModel):
         face_pack, expression_model, adapter, clip_vision: `fingerprint` of each file; "" where there is none.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     unsorted: bool = Field(False, description="SOURCE is one folder of pictures of unknown people")
     expression_from: Literal["sidecar", "name"] = Field(
         "sidecar", description="NAME.txt is always read first; name: then the names of the file and its folders"
     )
     size: int = Field(512, ge=32, description="pixels a side of the crops")
-    margin: float = Field(
-        0.6, ge=0, allow_inf_nan=False, description="of the face's longer side, on each side of it in the crop"
-    )
+    margin: float = Field(0.6, ge=0, description="of the face's longer side, on each side of it in the crop")
     embeds_rgb: bool = True
     min_face: int = Field(112, ge=1, description="pixels of the face's longer side in the picture")
-    min_sharpness: float = Field(
-        40.0, ge=0, allow_inf_nan=False, description="variance of the Laplacian of the face resized to 128 x 128"
-    )
+    min_sharpness: float = Field(40.0, ge=0, description="variance of the Laplacian of the face at 128 x 128")
     duplicate_distance: int = Field(
         16, ge=-1, description="bits of 256 in which the hashes of two pictures of a person must differ more than this"
     )
-    min_similarity: float = Field(
-        0.25, ge=-1, allow_inf_nan=False, description="cosine between a face's embedding and its person's median"
-    )
+    min_similarity: float = Field(0.25, ge=-1, description="cosine of a face's embedding and its person's median")
     merge_distance: float = Field(
-        0.6, ge=0, allow_inf_nan=False,
-        description="with --unsorted, cosine distance from which on two groups of faces are two people",
-    )  # fmt: skip
-    per_person: int = Field(
-        35, ge=1, description="pictures of a person that are kept at most, spread over expressions and yaws"
+        0.6, ge=0, description="with --unsorted, cosine distance from which on two groups of faces are two people"
     )
+    per_person: int = Field(35, ge=1, description="pictures kept of a person at most, spread over expressions and yaws")
     min_images: int = Field(1, ge=1, description="people of whom fewer pictures are left are left out")
     max_pixels: int = Field(64_000_000, ge=1, description="height times width; larger pictures are not decoded")
     per_shard: int = Field(1000, ge=1, description="pictures of a shard, as near as whole people make it")
-    threads: int = Field(
-        1, ge=1, description="of PyTorch on the CPU; another number may change the last bit of the tokens"
-    )
+    threads: int = Field(1, ge=1, description="of PyTorch on the CPU; another number may change the tokens' last bit")
     face_pack: str = ""
     expression_model: str = ""
     adapter: str = ""
