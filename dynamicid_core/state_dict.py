@@ -1,4 +1,4 @@
-"""State dicts: sizes read from shapes, names and shapes compared, a network filled without a second copy."""
+"""State dicts: sizes read from shapes, names and shapes compared, networks filled without a second copy."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -7,21 +7,21 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-Network = TypeVar("Network", bound=nn.Module)
+Network = TypeVar("Network", bound="WeightsNetwork")
 Weights = Mapping[str, Tensor]
 
 _LISTED = 5
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first five names, sorted, and how many more there are."""
+    """Return the first five names, sorted, and how many more there are."""
     ordered = sorted(names)
     more = len(ordered) - _LISTED
     return ", ".join(ordered[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def size(weights: Weights, name: str, axis: int, axes: int = 2) -> int:
-    """Length of one axis of a tensor that has `axes` of them; 1 where it is missing: `compare` names it then."""
+    """Return the length of one axis of a tensor with `axes` of them; 1 where it is missing: `compare` then names it."""
     if name not in weights:
         return 1
     shape = tuple(weights[name].shape)
@@ -31,20 +31,20 @@ def size(weights: Weights, name: str, axis: int, axes: int = 2) -> int:
 
 
 def depth(weights: Weights, prefix: str) -> int:
-    """How many different numbers follow `prefix` in the names: the number of layers, at least 1."""
+    """Return how many different numbers follow `prefix` in the names: the number of layers, at least 1."""
     heads = {name[len(prefix) :].split(".", 1)[0] for name in weights if name.startswith(prefix)}
     return max(1, sum(head.isdecimal() for head in heads))
 
 
 def parts(length: int, of: int, name: str, what: str) -> int:
-    """`length / of`, for a tensor whose first axis stacks `what`s of size `of`."""
+    """Return `length / of`, for a tensor whose first axis stacks `what`s of size `of`."""
     if of < 1 or length < 1 or length % of:
         raise ValueError(f"{name} has {length} rows, expected a multiple of {of}: one block of {of} for each {what}.")
     return length // of
 
 
 def compare(expected: Mapping[str, Sequence[int]], weights: Weights) -> None:
-    """Raises ValueError when names differ (both lists are given), or else when shapes differ."""
+    """Raise ValueError when names differ (both lists are given), or else when shapes differ."""
     missing, extra = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     differences = []
     if missing:
@@ -67,21 +67,37 @@ def compare(expected: Mapping[str, Sequence[int]], weights: Weights) -> None:
 
 
 def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a network's state dict."""
+    """Return names and shapes of a network's state dict."""
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def adopt(network: Network, weights: Weights) -> Network:
-    """Puts weights that fit into a network built on the meta device, without copying, and switches it to evaluation.
+class WeightsNetwork(nn.Module):
+    """A network whose sizes are read from the shapes in its state dict."""
 
-    The network then shares memory with `weights` and keeps their dtype: clone them first if it is to be trained.
-    """
-    network.load_state_dict(dict(weights), assign=True)
-    return network.eval()
+    @classmethod
+    def shaped_like(cls: type[Network], weights: Weights, dim_head: int = 1) -> Network:
+        """Return a network on the meta device, every size but the head dim read from the shapes in a state dict."""
+        raise NotImplementedError
+
+    @classmethod
+    def check(cls, weights: Weights) -> None:
+        """Raise ValueError when tensors are missing, not expected or of a wrong shape, whatever the head dim."""
+        compare(shapes(cls.shaped_like(weights)), weights)
+
+    @classmethod
+    def from_weights(cls: type[Network], weights: Weights, dim_head: int = 64) -> Network:
+        """Return a network for evaluation that holds a state dict's own tensors. Raises ValueError as `check` does.
+
+        It shares memory with `weights` and keeps their dtype: clone them first if it is to be trained.
+        """
+        cls.check(weights)
+        network = cls.shaped_like(weights, dim_head)
+        network.load_state_dict(dict(weights), assign=True)
+        return network.eval()
 
 
 def fingerprint(weights: Weights) -> str:
-    """Sha256, in hex, over names (sorted), dtypes, shapes and raw bytes: equal for equal weights in any file format."""
+    """Return the sha256, in hex, of names (sorted), dtypes, shapes and raw bytes: the same in any file format."""
     digest = sha256()
     for name in sorted(weights):
         tensor = weights[name].detach()

@@ -1,12 +1,13 @@
 """Load Identity, Save Identity, Mix Identities."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from comfy_api.latest import io
 
 from ..dynamicid_core.host import folders
-from ..dynamicid_core.identity.identity import Identity, load_identity, mix, renamed, save_identity
+from ..dynamicid_core.identity.identity import Identity, load_identity, mix, save_identity
 from .notify import warn
 from .sockets import IdentitySocket
 
@@ -75,7 +76,7 @@ class SaveIdentity(io.ComfyNode):
             warn(cls, "nobody was saved: this person was skipped, since no photograph shows a face.")
             return io.NodeOutput(None)
         path = folders.new_identity_path(name)
-        named = renamed(identity, path.stem)
+        named = replace(identity, name=path.stem)
         if path.exists() and not overwrite and not _same_person(identity, path):
             raise FileExistsError(
                 f"Another person is saved as {name!r} already. Choose another name, or turn overwrite on to replace "

@@ -1,14 +1,14 @@
-"""The face encoder: face embedding and CLIP states of a picture to identity tokens (DynamicID, section 3)."""
+"""The face encoder: face embedding and CLIP states of an image to identity tokens (arXiv 2503.06505, section 3)."""
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..state_dict import Weights, adopt, compare, depth, parts, shapes, size
+from ..state_dict import Weights, WeightsNetwork, depth, parts, size
 from .perceiver import PerceiverLayer
 
 
-class FaceEncoder(nn.Module):
+class FaceEncoder(WeightsNetwork):
     """Queries made from the embedding, refined by a perceiver resampler that reads the CLIP states.
 
     Parameter names are those of the release's `proj_module`.
@@ -35,7 +35,6 @@ class FaceEncoder(nn.Module):
 
     @classmethod
     def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "FaceEncoder":
-        """An encoder on the meta device, every size but the head dim read from the shapes in a state dict."""
         dim = size(weights, "norm.weight", 0, axes=1)
         stacked = size(weights, "proj.2.weight", 0) if "proj.2.weight" in weights else dim
         with torch.device("meta"):
@@ -49,23 +48,13 @@ class FaceEncoder(nn.Module):
                 dim_head=dim_head,
             )
 
-    @classmethod
-    def check(cls, weights: Weights) -> None:
-        """Raises ValueError when tensors are missing, not expected or of a wrong shape, whatever the head dim."""
-        compare(shapes(cls.shaped_like(weights)), weights)
-
-    @classmethod
-    def from_weights(cls, weights: Weights, dim_head: int = 64) -> "FaceEncoder":
-        """An encoder for evaluation on a state dict's own memory and dtype; ValueError when it doesn't fit."""
-        cls.check(weights)
-        return adopt(cls.shaped_like(weights, dim_head), weights)
-
     def forward(self, embedding: Tensor, clip_states: Tensor, shortcut: float | None = None) -> Tensor:
-        """Identity tokens (B, T, D).
+        """Return identity tokens (B, T, D).
 
-        embedding: (B, 512), the recognition network's, of length 1, or zeros where there is no face.
-        clip_states: (B, N, 1280), the penultimate hidden states of CLIP ViT-H/14.
-        shortcut: when given, the resampler's output, times this, is added to what the embedding alone gives.
+        Args:
+            embedding: (B, 512), the recognition network's, of length 1, or zeros where there is no face.
+            clip_states: (B, N, 1280), the penultimate hidden states of CLIP ViT-H/14.
+            shortcut: when given, the resampler's output, times this, is added to what the embedding alone gives.
         """
         if embedding.ndim != 2 or embedding.shape[1] != self.embedding_dim:
             raise ValueError(
@@ -76,6 +65,7 @@ class FaceEncoder(nn.Module):
                 f"expected CLIP hidden states of shape ({embedding.shape[0]}, tokens, {self.clip_dim}), got "
                 f"{tuple(clip_states.shape)}. The face encoder was trained with CLIP ViT-H/14's penultimate states."
             )
+        # (B, T * D) to (B, T, D)
         x = self.norm(rearrange(self.proj(embedding), "b (t d) -> b t d", t=self.tokens))
         refined = self.perceiver_resampler(x, clip_states)
         return refined if shortcut is None else x + shortcut * refined
@@ -92,7 +82,7 @@ class Resampler(nn.Module):
         self.norm_out = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x (B, T, dim) and context (B, N, context dim) to (B, T, dim)."""
+        """Return (B, T, dim) for x (B, T, dim) and context (B, N, context_dim)."""
         context = self.proj_in(context)
         for layer in self.layers:
             x = layer(x, context)

@@ -9,7 +9,7 @@ A file with the two token tensors and the format is enough.
 
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +203,6 @@ def _face_from(tensors: dict[str, Tensor]) -> Face | None:
     if "box" in values:
         values["box"] = Box.of(values["box"])
     return Face(**values)
-
-
-def renamed(identity: Identity, name: str) -> Identity:
-    """The same identity under another name."""
-    return replace(identity, name=name)
 
 
 def _checked_tokens(tokens: Tensor, field: str) -> Tensor:

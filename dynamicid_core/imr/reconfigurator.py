@@ -1,30 +1,24 @@
 """Identity-Motion Reconfigurator: identity tokens with their own motion taken out and another put in.
 
-DynamicID, section 3: DisentangleNet, EntangleNet, and the keypoint encoder that describes a motion with a text encoder.
+DisentangleNet, EntangleNet, and the keypoint encoder that describes a motion together with a text encoder (DynamicID,
+arXiv 2503.06505, section 3). Axes: b batch, l latents, d dim.
 """
 
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..identity.perceiver import PerceiverLayer
-from ..state_dict import Weights, adopt, compare, depth, parts, shapes, size
+from ..state_dict import Weights, WeightsNetwork, depth, parts, size
+
+MotionFeatures = tuple[Tensor, Tensor]
+"""Expression and head pose, one per row: the keypoint encoder's output (B, K) and SD1.5's pooled text state (B, P)."""
 
 
-class Motion(NamedTuple):
-    """Expression and head pose, one per row."""
-
-    keypoints: Tensor
-    """(B, K), the keypoint encoder's output"""
-    text: Tensor
-    """(B, P), SD1.5's pooled text state of a face prompt"""
-
-
-class IdentityMotionReconfigurator(nn.Module):
-    """Identity tokens, the motion they show and the motions wanted, to identity tokens that show those.
+class IdentityMotionReconfigurator(WeightsNetwork):
+    """From identity tokens, the motion they show and target motions to identity tokens that show the targets.
 
     Parameter names are those of the release's IMR file, `disentangleNet` and `entangleNet` among them.
     """
@@ -59,7 +53,6 @@ class IdentityMotionReconfigurator(nn.Module):
 
     @classmethod
     def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "IdentityMotionReconfigurator":
-        """A network on the meta device, every size but the head dim read from the shapes in a state dict."""
         dim = size(weights, "norm_out.weight", 0, axes=1)
         stacked = size(weights, "feature_fusion.4.weight", 0) if "feature_fusion.4.weight" in weights else dim
         with torch.device("meta"):
@@ -72,26 +65,15 @@ class IdentityMotionReconfigurator(nn.Module):
                 dim_head=dim_head,
             )
 
-    @classmethod
-    def check(cls, weights: Weights) -> None:
-        """Raises ValueError when tensors are missing, not expected or of a wrong shape, whatever the head dim."""
-        compare(shapes(cls.shaped_like(weights)), weights)
-
-    @classmethod
-    def from_weights(cls, weights: Weights, dim_head: int = 64) -> "IdentityMotionReconfigurator":
-        """A network for evaluation on a state dict's own memory and dtype; ValueError when it doesn't fit."""
-        cls.check(weights)
-        return adopt(cls.shaped_like(weights, dim_head), weights)
-
-    def forward(self, tokens: Tensor, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Tensor:
-        """Tokens (B, T, D) of B people who show the `source` motions (B rows) to (M, T, D) showing the `target`s.
+    def forward(self, tokens: Tensor, source: MotionFeatures, target: MotionFeatures) -> Tensor:
+        """Return tokens (M, T, D) showing the `target`s, from tokens (B, T, D) of people who show the `source` motions.
 
         M is a multiple of B: with m = M / B targets each, rows i*m to (i+1)*m are person i's.
         """
         return self.entangle(self.disentangle(tokens, source), target)
 
-    def disentangle(self, tokens: Tensor, source: tuple[Tensor, Tensor]) -> Tensor:
-        """Identity without motion, (B, T, dim), from tokens (B, T, D) and the motions that they show (B rows)."""
+    def disentangle(self, tokens: Tensor, source: MotionFeatures) -> Tensor:
+        """Return identity without motion, (B, T, dim), from tokens (B, T, D) and the motions they show (B rows)."""
         if tokens.ndim != 3 or tokens.shape[2] != self.token_dim:
             raise ValueError(
                 f"expected identity tokens of shape (people, tokens, {self.token_dim}), got {tuple(tokens.shape)}."
@@ -103,8 +85,8 @@ class IdentityMotionReconfigurator(nn.Module):
             )
         return _run(self.disentangleNet, self.proj_in(self.norm_in(tokens)), latents)
 
-    def entangle(self, identity: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
-        """Tokens (M, T, D) that show the `target` motions (M rows, a multiple of B), from identity (B, T, dim)."""
+    def entangle(self, identity: Tensor, target: MotionFeatures) -> Tensor:
+        """Return tokens (M, T, D) showing the `target` motions (M rows, a multiple of B), from identity (B, T, dim)."""
         latents = self.fuse(target)
         each, left = divmod(len(latents), len(identity))
         if left or not each:
@@ -114,8 +96,8 @@ class IdentityMotionReconfigurator(nn.Module):
         x = _run(self.entangleNet, identity.repeat_interleave(each, dim=0), latents)
         return self.proj_out(self.norm_out(x))
 
-    def fuse(self, motion: tuple[Tensor, Tensor]) -> Tensor:
-        """Keypoints (B, K) and text (B, P) of motions to latents (B, L, dim)."""
+    def fuse(self, motion: MotionFeatures) -> Tensor:
+        """Return the latents (B, L, dim) of motions: keypoints (B, K) and text (B, P)."""
         keypoints, text = motion
         if keypoints.ndim != 2 or text.ndim != 2 or len(keypoints) != len(text):
             raise ValueError(
@@ -128,11 +110,12 @@ class IdentityMotionReconfigurator(nn.Module):
                 f"expected keypoint and text features of {self.motion_dim} together, got "
                 f"{keypoints.shape[1]} + {text.shape[1]}."
             )
+        # (B, L * dim) to (B, L, dim)
         return rearrange(self.feature_fusion(features), "b (l d) -> b l d", l=self.latents)
 
 
-class KeypointEncoder(nn.Module):
-    """Convolutions over a keypoint picture; every stage between the first and the last halves it.
+class KeypointEncoder(WeightsNetwork):
+    """Convolutions over a keypoint image; every stage between the first and the last halves it.
 
     Parameter names are those of the release's keypoint encoder file.
     """
@@ -143,7 +126,11 @@ class KeypointEncoder(nn.Module):
         depths: tuple[int, ...] = (1, 3, 4, 3, 3, 2),
         output_dim: int = 768,
     ) -> None:
-        """`dims` and `depths` (convolutions) of the stages that keep or halve the picture; one more makes it 1x1."""
+        """Build the stages.
+
+        Args:
+            dims, depths: channels and convolutions of the stages that keep or halve the image; one more makes it 1x1.
+        """
         super().__init__()
         stages = [[ConvBlock(1, dims[0], kernel=7, padding=3)]]
         stages += [[ConvBlock(before, after, stride=2)] for before, after in pairwise(dims)]
@@ -155,8 +142,8 @@ class KeypointEncoder(nn.Module):
         self.image_side = 3 * 2 ** (len(dims) - 1)
 
     @classmethod
-    def shaped_like(cls, weights: Weights) -> "KeypointEncoder":
-        """An encoder on the meta device, every size read from the shapes in a state dict."""
+    def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "KeypointEncoder":
+        """Return an encoder on the meta device; convolutions have no heads, so `dim_head` changes nothing."""
         last = depth(weights, "blocks.") - 1
         stages = range(max(1, last))
         with torch.device("meta"):
@@ -166,30 +153,19 @@ class KeypointEncoder(nn.Module):
                 output_dim=size(weights, f"blocks.{last}.1.conv_block.0.weight", 0, axes=4),
             )
 
-    @classmethod
-    def check(cls, weights: Weights) -> None:
-        """Raises ValueError when tensors are missing, not expected or of a wrong shape."""
-        compare(shapes(cls.shaped_like(weights)), weights)
-
-    @classmethod
-    def from_weights(cls, weights: Weights) -> "KeypointEncoder":
-        """An encoder for evaluation on a state dict's own memory and dtype; ValueError when it doesn't fit."""
-        cls.check(weights)
-        return adopt(cls.shaped_like(weights), weights)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Keypoint pictures (B, 1, 96, 96) in [-1, 1] (points 1 on -1) to features (B, 768)."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features (B, 768) of keypoint images (B, 1, 96, 96) in [-1, 1] (points 1 on -1)."""
         side = self.image_side
-        if pictures.ndim != 4 or pictures.shape[1:] != (1, side, side):
-            shape = tuple(pictures.shape)
+        if images.ndim != 4 or images.shape[1:] != (1, side, side):
+            shape = tuple(images.shape)
             raise ValueError(f"expected keypoint pictures of shape (pictures, 1, {side}, {side}), got {shape}.")
         for stage in self.blocks:
-            pictures = stage(pictures)
-        return pictures.flatten(1)
+            images = stage(images)
+        return images.flatten(1)  # (B, D, 1, 1) to (B, D)
 
 
 class ConvBlock(nn.Module):
-    """Convolution and batch normalisation, the input added where `residual`, then ReLU."""
+    """Convolution and batch normalization, the input added where `residual`, then ReLU."""
 
     def __init__(
         self, before: int, after: int, kernel: int = 3, stride: int = 1, padding: int = 1, residual: bool = False
@@ -199,13 +175,13 @@ class ConvBlock(nn.Module):
         self.conv_block = nn.Sequential(nn.Conv2d(before, after, kernel, stride, padding), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, before, H, W) to (B, after, H / stride, W / stride)."""
+        """Return (B, after, H / stride, W / stride) for (B, before, H, W)."""
         y = self.conv_block(x)
         return torch.relu(y + x if self.residual else y)
 
 
 def _run(layers: nn.ModuleList, x: Tensor, latents: Tensor) -> Tensor:
-    """x (B, T, dim) changed, layer after layer, by motion latents (B, L, dim)."""
+    """Return x (B, T, dim) changed, layer after layer, by motion latents (B, L, dim)."""
     for layer in layers:
         x = layer(x, latents)
     return x

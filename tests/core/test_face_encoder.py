@@ -89,7 +89,7 @@ def test_a_layer_left_out_is_named() -> None:
 
 
 def test_a_head_width_that_does_not_divide() -> None:
-    with pytest.raises(ValueError, match="a width of 64 cannot be split into heads of 48"):
+    with pytest.raises(ValueError, match="a dim of 64 cannot be split into heads of 48"):
         FaceEncoder.from_weights(WEIGHTS, dim_head=48)
 
 

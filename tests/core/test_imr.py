@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder, Motion
+from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from dynamicid_pack.dynamicid_core.state_dict import shapes
 from dynamicid_pack.tests.support import GOLDEN, generated_weights, relative_error
 from safetensors import safe_open
@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 GOLDEN_IMR = {depth: load_file(GOLDEN / f"imr_depth{depth}.safetensors") for depth in (1, 2)}
 TENSORS = GOLDEN_IMR[1]
-SOURCE = Motion(TENSORS["source_keypoints"], TENSORS["source_text"])
-TARGET = Motion(TENSORS["target_keypoints"], TENSORS["target_text"])
+SOURCE = (TENSORS["source_keypoints"], TENSORS["source_text"])
+TARGET = (TENSORS["target_keypoints"], TENSORS["target_text"])
 
 
 def _weights(depth: int) -> dict[str, torch.Tensor]:
@@ -34,27 +34,27 @@ def test_equals_the_reference(depth: int) -> None:
     assert len(imr.disentangleNet) == len(imr.entangleNet) == depth
     ours = imr(
         golden["tokens"],
-        Motion(golden["source_keypoints"], golden["source_text"]),
-        Motion(golden["target_keypoints"], golden["target_text"]),
+        (golden["source_keypoints"], golden["source_text"]),
+        (golden["target_keypoints"], golden["target_text"]),
     )
     assert relative_error(ours, golden["output"]) < 1e-5
 
 
 @torch.no_grad()
 def test_one_target_alone_is_the_same_as_among_others(imr: IdentityMotionReconfigurator) -> None:
-    alone = imr(TENSORS["tokens"], SOURCE, (TARGET.keypoints[1:2], TARGET.text[1:2]))
+    alone = imr(TENSORS["tokens"], SOURCE, (TARGET[0][1:2], TARGET[1][1:2]))
     assert relative_error(alone, TENSORS["output"][1:2]) < 1e-5
 
 
 @torch.no_grad()
 def test_several_people_with_several_targets_each(imr: IdentityMotionReconfigurator) -> None:
     torch.manual_seed(0)
-    tokens, source = torch.randn(2, 4, 48), Motion(torch.randn(2, 48), torch.randn(2, 32))
-    target = Motion(torch.randn(6, 48), torch.randn(6, 32))
+    tokens, source = torch.randn(2, 4, 48), (torch.randn(2, 48), torch.randn(2, 32))
+    target = (torch.randn(6, 48), torch.randn(6, 32))
     together = imr(tokens, source, target)
     for person in range(2):
         one, rows = slice(person, person + 1), slice(3 * person, 3 * person + 3)
-        alone = imr(tokens[one], (source.keypoints[one], source.text[one]), (target.keypoints[rows], target.text[rows]))
+        alone = imr(tokens[one], (source[0][one], source[1][one]), (target[0][rows], target[1][rows]))
         assert relative_error(together[rows], alone) < 1e-5
 
 

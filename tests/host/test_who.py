@@ -1,10 +1,12 @@
 """Who Is Who on drawn people: everybody in a group is found, strangers are told apart."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
-from dynamicid_pack.dynamicid_core.identity.identity import Identity, renamed
+from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.mini.world.caption import Ask, Look
 from dynamicid_pack.mini.world.render import render
 from dynamicid_pack.mini.world.scene import compose
@@ -28,7 +30,7 @@ def image(picture) -> Tensor:
 def people(miniature: Miniature, order: tuple[int, int] = (0, 1)) -> dict[str, Identity]:
     """The two of PAIR, ann from its left, ben from its right; wired in this order."""
     found = [
-        renamed(encode(image(PAIR), miniature.dynamicid, Choice("left to right", i)).identity, name)
+        replace(encode(image(PAIR), miniature.dynamicid, Choice("left to right", i)).identity, name=name)
         for i, name in enumerate(("ann", "ben"))
     ]
     return {f"person_{place}": found[i] for place, i in enumerate(order)}
