@@ -15,7 +15,7 @@ from dynamicid_pack.tests.support import ROOT
 
 from .conftest import new_process
 
-SEEN = ["--face-pack", str(ROOT / "mini" / "weights" / "face-pack"), "--bgr", "--size", "128", "--least-face", "40"]
+SEEN = ["--face-pack", str(ROOT / "mini" / "weights" / "face-pack"), "--bgr", "--size", "128", "--min-face", "40"]
 
 
 @pytest.mark.timeout(600)
