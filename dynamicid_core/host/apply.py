@@ -70,7 +70,7 @@ def apply_scene(
 def _check_identity(identity: Identity, adapter: Adapter) -> None:
     if identity.dim != adapter.token_dim:
         raise ValueError(
-            f"The identity {identity.name!r} has tokens of width {identity.dim}, this adapter needs "
+            f"The identity {identity.name!r} has tokens of dim {identity.dim}, this adapter needs "
             f"{adapter.token_dim}. Encode the person again with this Load DynamicID."
         )
     if identity.encoder and adapter.encoder_fingerprint and identity.encoder != adapter.encoder_fingerprint:

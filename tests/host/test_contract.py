@@ -365,7 +365,7 @@ def test_identities_of_another_encoder_or_width_are_refused(model: Any, dynamici
     with pytest.raises(ValueError, match="'Ana' was made by another face encoder"):
         simple(model, dynamicid, stranger)
     wide = Identity(torch.zeros(4, 768), torch.zeros(4, 768), name="Bo")
-    with pytest.raises(ValueError, match="'Bo' has tokens of width 768, this adapter needs 128"):
+    with pytest.raises(ValueError, match="'Bo' has tokens of dim 768, this adapter needs 128"):
         simple(model, dynamicid, wide)
 
 

@@ -103,7 +103,7 @@ def test_identities_are_projected_once(tiny_model: Any, dynamicid: DynamicID) ->
     assert not uses
 
 
-def test_regions_are_rasterised_once_per_run_and_grid(
+def test_regions_are_rasterized_once_per_run_and_grid(
     tiny_model: Any, dynamicid: DynamicID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grids: list[tuple[int, int]] = []

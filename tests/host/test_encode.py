@@ -11,6 +11,7 @@ import torch
 from dynamicid_pack.dynamicid_core.host import encode as encoding
 from dynamicid_pack.dynamicid_core.host.edit import edit_motion
 from dynamicid_pack.dynamicid_core.host.encode import COMBINATIONS, Choice, NoFaceError, encode
+from dynamicid_pack.dynamicid_core.host.lru_cache import LRUCache
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
@@ -78,7 +79,7 @@ def test_many_in_a_row_are_the_same_and_leave_memory_and_analyzer_alone(miniatur
         return {name: repr(value) for name, value in vars(detector).items() if name != "center_cache"}
 
     def encoded_and_edited() -> Identity:
-        encoding._references.clear()
+        encoding._references = LRUCache(64)
         person = encode(image(drawn(5)), miniature.dynamicid).identity
         motion = wanted_motion(person.face, "happy", yaw=20.0)
         return edit_motion(person, miniature.dynamicid, miniature.clip, own_motion(person.face), motion)

@@ -11,10 +11,10 @@ class Model:
 
 
 def test_it_is_made_once_for_a_key_and_a_model():
-    made, recall, model, other = [], LRUCache(2), Model(), Model()
+    made, cache, model, other = [], LRUCache(2), Model(), Model()
 
     def get(key, of):
-        return recall.get((key,), [of], lambda: made.append(key) or len(made))
+        return cache.get((key,), [of], lambda: made.append(key) or len(made))
 
     assert get("a", model) == get("a", model) == 1
     assert get("a", other) == 2  # another model
@@ -22,15 +22,15 @@ def test_it_is_made_once_for_a_key_and_a_model():
 
 
 def test_a_model_that_is_gone_is_forgotten():
-    recall, model = LRUCache(2), Model()
-    recall.get(("a",), [model], lambda: 1)
+    cache, model = LRUCache(2), Model()
+    cache.get(("a",), [model], lambda: 1)
     del model
     gc.collect()
-    assert recall.get(("a",), [Model()], lambda: 2) == 2
+    assert cache.get(("a",), [Model()], lambda: 2) == 2
 
 
 def test_nothing_is_kept_of_a_failure():
-    recall, model = LRUCache(2), Model()
+    cache, model = LRUCache(2), Model()
     with pytest.raises(ZeroDivisionError):
-        recall.get(("a",), [model], lambda: 1 // 0)
-    assert recall.get(("a",), [model], lambda: 3) == 3
+        cache.get(("a",), [model], lambda: 1 // 0)
+    assert cache.get(("a",), [model], lambda: 3) == 3
