@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image as Pictures
-from PIL import ImageDraw
+from PIL import Image
 
+from ..image_grid import named_rows
 from .bootstrap import LEVEL, RESAMPLES, SEED, Estimate, Value, estimate
 from .config import Config, as_json
 from .judge import Judge
@@ -26,7 +26,7 @@ Results = dict[str, dict[str, dict[str, Estimate]]]
 SETTINGS, VALUES, RESULTS, MARKDOWN = "settings.json", "values.json", "results.json", "tables.md"
 _DIGITS = {"Pose error": 1, "Background difference": 2, "Background PSNR": 1}
 _UNITS = {"Pose error": " (degrees)", "Background PSNR": " (dB)"}
-_SIDE, _GAP, _MOST = 128, 16, 12  # pixels of a grid's pictures, pixels for a row's name, pictures in a row
+_MOST = 12  # images in a row of a grid
 
 
 def results_of(values: Mapping[str, Mapping[str, Row]]) -> Results:
@@ -162,30 +162,8 @@ def write_grids(config: Config, store: Store, folder: Path) -> None:
         for cell in table.cells:
             asked = [job_name(sample, seed) for sample in table.samples for seed in sample.seeds]
             paths = [path for name in asked for path in store.pictures(table.name, cell.name, name)]
-            lines.append((cell.name, paths[:_MOST]))
-        grid(lines).save(folder / f"{table.name}.png")
-
-
-def grid(lines: Sequence[tuple[str, Sequence[Path]]]) -> Pictures.Image:
-    """Pictures in named lines, each _SIDE pixels high."""
-    strips = []
-    for name, paths in lines:
-        pictures = []
-        for path in paths:
-            with Pictures.open(path) as opened:
-                shape = (max(1, round(opened.width * _SIDE / opened.height)), _SIDE)
-                pictures.append(opened.convert("RGB").resize(shape, Pictures.Resampling.LANCZOS))
-        strips.append((name, pictures))
-    width = max([_SIDE, *(sum(picture.width for picture in pictures) for _, pictures in strips)])
-    sheet = Pictures.new("RGB", (width, (_SIDE + _GAP) * max(1, len(strips))), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, (name, pictures) in enumerate(strips):
-        pen.text((2, i * (_SIDE + _GAP) + 2), name, fill="black")
-        x = 0
-        for picture in pictures:
-            sheet.paste(picture, (x, i * (_SIDE + _GAP) + _GAP))
-            x += picture.width
-    return sheet
+            lines.append((cell.name, [Image.open(path) for path in paths[:_MOST]]))
+        named_rows(lines).save(folder / f"{table.name}.png")
 
 
 def _short(value: Any) -> str:

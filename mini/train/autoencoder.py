@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..world.world import World
-from . import figures
+from .core import image_grid
 from .pictures import Pictures, Truth
 from .stage import Stage, TrainContext, placed
 
@@ -200,7 +200,7 @@ class AutoencoderStage(Stage):
         for true in (portraits[:8], portraits[8:], groups):
             made = decode(network, encode(network, true, self.context), self.context)
             rows += [np.concatenate(list(true), 1), np.concatenate(list(made), 1)]
-        return figures.grid(rows, 1)
+        return image_grid(rows, 1)
 
     def measures(self, network: nn.Module) -> dict[str, float]:
         assert isinstance(network, Autoencoder)

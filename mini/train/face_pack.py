@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..world.person import CHOICES
 from ..world.world import World
-from . import figures
+from .core import image_grid
 from .face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
 from .face_networks import ANCHORS, LANDMARK_CUT, RECOGNITION_CUT, STRIDES, Detector, FacePack, write_pack
 from .judge import Gallery, PictureMap, misnamed, told_apart, true_kinds
@@ -272,7 +272,7 @@ class FacePackStage(Stage):
         for cut, points in zip(cuts, said, strict=True):
             for x, y in np.clip((points + 1) * LANDMARK_CUT / 2, 0, LANDMARK_CUT - 1).astype(int):
                 cut[y, x] = (255, 0, 0)
-        return figures.grid(cuts, 8)
+        return image_grid(cuts, 8)
 
 
 def _each_once(found: list[NDArray[np.float32]], true: NDArray[np.float32]) -> bool:

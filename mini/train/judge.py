@@ -18,8 +18,8 @@ from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES
 from ..world.head import EXPRESSIONS
 from ..world.person import CHOICES, NUMBERS
 from ..world.world import Sample, World
-from . import figures
 from .autoencoder import as_input
+from .core import image_grid
 from .pictures import NAMES, Pictures, Truth, numbers_of, turns
 from .stage import Stage, TrainContext
 
@@ -371,4 +371,4 @@ class JudgeStage(Stage):
             text = f"{NAMES[verdict.kinds['expression'][0]]} {verdict.pose[0, 1]:.0f}"
             cv2.putText(image, text, (2, 124), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 3)
             cv2.putText(image, text, (2, 124), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1)
-        return figures.grid(list(images), 8)
+        return image_grid(images, 8)

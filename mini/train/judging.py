@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...dynamicid_core.box import Box
 from . import encoders
 from . import judge as judges
 from .autoencoder import as_input
+from .core import Box
 from .pictures import NAMES
 from .ship import as_shipped
 from .stage import TrainContext

@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from .figures import as_webp
+from .figures import write_webp
 
 TABLES = "<!-- made by `python -m mini results`: tables -->"
 """In RESULTS.md; what is above is written by hand, what is below by `keep_results`."""
@@ -26,7 +26,7 @@ def keep_results(run: Path, folder: Path) -> Path:
     for name in json.loads((run / "results.json").read_text("utf-8")):
         picture = Path("pictures") / f"results-{_slug(name)}.webp"
         (folder / picture).parent.mkdir(parents=True, exist_ok=True)
-        as_webp(run / f"{name}.png", folder / picture)
+        write_webp(run / f"{name}.png", folder / picture)
         shown = f"### {name}\n\n![{name}: one row of pictures for each row of the table]({picture.as_posix()})\n"
         tables = tables.replace(f"### {name}\n", shown, 1)
     path = folder / "RESULTS.md"

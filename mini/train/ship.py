@@ -71,10 +71,10 @@ def show_training(training: Path, folder: Path, every: int = 100) -> None:
         means = {name: float(np.mean([row[name] for row in rows[last - every : last]])) for name in rows[0]}
         history.append((int(rows[last - 1]["step"]), {name: mean for name, mean in means.items() if name != "step"}))
     folder.mkdir(parents=True, exist_ok=True)
-    figures.save(folder / f"{training.name}-curves.webp", figures.curves(history))
+    figures.write_image(folder / f"{training.name}-curves.webp", figures.curves(history))
     drawn = sorted(training.glob("samples-*.png"))
     if drawn:
-        figures.as_webp(drawn[-1], folder / f"{training.name}-samples.webp")
+        figures.write_webp(drawn[-1], folder / f"{training.name}-samples.webp")
 
 
 def _record(folder: Path, name: str) -> Path:
@@ -89,7 +89,7 @@ def show(context: TrainContext, folder: Path) -> None:
         for kind in ("curves", "samples"):
             drawn = context.folder / stage / f"{kind}.png"
             if drawn.exists():  # encoders have no samples, and what was restored has none
-                figures.as_webp(drawn, folder / f"{stage}-{kind}.webp")
+                figures.write_webp(drawn, folder / f"{stage}-{kind}.webp")
 
 
 def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -220,11 +220,11 @@ class Training:
 
     def show(self) -> None:
         """Write the loss curves, the sample picture and the weights as they stand."""
-        figures.save(self.folder / "curves.png", figures.curves(self.history))
+        figures.write_image(self.folder / "curves.png", figures.curves(self.history))
         with torch.no_grad():
             picture = self.stage.picture(self.averaged)
         if picture is not None:
-            figures.save(self.folder / "samples.png", picture)
+            figures.write_image(self.folder / "samples.png", picture)
         part = self.folder / f"weights.{os.getpid()}"
         save_file(self.stage.weights(self.averaged), part)
         part.replace(self.folder / "weights.safetensors")

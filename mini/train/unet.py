@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES, Look, view_of
 from ..world.caption import parse as parse_caption
 from ..world.world import World
-from . import autoencoder, comfyui, encoders, figures, judge, pictures
+from . import autoencoder, comfyui, encoders, judge, pictures
+from .core import image_grid
 from .pictures import NAMES, Pictures, numbers_of, turns, write_whole
 from .stage import Stage, TrainContext
 from .words import words
@@ -197,7 +198,7 @@ class UNetStage(Stage):
         """Sixteen portraits, four groups of two, four of three: captions that training does not show."""
         portraits = self.drawn(network, self._captions(1, 16), (16, 16), 1)
         groups = [self.drawn(network, self._captions(count, 4), (16, 32), count) for count in (2, 3)]
-        return np.concatenate([figures.grid(list(portraits), 8), *(figures.grid(list(shown), 4) for shown in groups)])
+        return np.concatenate([image_grid(portraits, 8), *(image_grid(shown, 4) for shown in groups)])
 
     def measures(self, network: nn.Module, numbers: tuple[int, int, int] = (200, 100, 100)) -> dict[str, float]:
         """How often the judge finds in the pictures what their captions ask for; nothing while there is no judge.

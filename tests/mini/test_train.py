@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.image_grid import image_grid
 from dynamicid_pack.mini.__main__ import main
 from dynamicid_pack.mini.train import figures, pictures
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage, decode, encode, load
@@ -214,7 +215,7 @@ def test_figures():
     sheet = figures.curves(history)
     assert sheet.shape == (360, 640, 3) and (sheet < 200).any()
     assert figures.curves([]).min() == 255
-    assert figures.grid([np.zeros((4, 6, 3), np.uint8)] * 3, 2).shape == (8, 12, 3)
+    assert image_grid([np.zeros((4, 6, 3), np.uint8)] * 3, 2).shape == (8, 12, 3)
 
 
 # --- the autoencoder ---

@@ -1,0 +1,18 @@
+"""What training uses of the pack's core, whichever way the checkout is imported.
+
+The host and the tests import it as one package; `python -m mini`, started in its root, knows `mini` and
+`dynamicid_core` as two.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING or __package__ != "mini.train":
+    from ...dynamicid_core.box import Box
+    from ...dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
+    from ...dynamicid_core.image_grid import image_grid
+else:
+    from dynamicid_core.box import Box
+    from dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
+    from dynamicid_core.image_grid import image_grid
+
+__all__ = ["Box", "atomic_path", "image_grid", "sha256_of_file", "write_atomically"]
