@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .files import atomic_path
 from .identity.encoder import FaceEncoder
 from .imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from .saa.adapter import Adapter, adapter_from_weights, check_adapter
@@ -118,17 +119,14 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
                 whole = whole.clone()
             memory.add(whole.untyped_storage().data_ptr())
             tensors[f"{part}.{name}"] = whole
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        unfinished.touch()
-        mode = unfinished.stat().st_mode
-        save_file(tensors, unfinished, metadata={"format": FORMAT})
-        unfinished.chmod(mode)  # safetensors makes files that only their owner may read
-        os.replace(unfinished, path)
+        with atomic_path(path) as part_file:
+            part_file.touch()
+            mode = part_file.stat().st_mode
+            save_file(tensors, part_file, metadata={"format": FORMAT})
+            part_file.chmod(mode)  # safetensors makes files that only their owner may read
     except SafetensorError as error:
         raise OSError(f"{path}: could not be written ({error}).") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:

@@ -12,7 +12,7 @@ from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity.faces import Face
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.imr import mediapipe
-from ..dynamicid_core.imr.motion import EXPRESSIONS, own_motion, wanted_motion
+from ..dynamicid_core.imr.motion import EXPRESSIONS, source_motion, target_motion
 from .notify import warn
 from .preview import motion_preview
 from .sockets import DynamicIDSocket, IdentitySocket
@@ -120,13 +120,13 @@ class EditFacialMotion(io.ComfyNode):
         if (yaw or pitch or driver) and (face is None or face.points68 is None):
             warn(cls, "this identity remembers no 3-D points: the words alone tell the pose. Encode it again.")
         if source_landmarks is not None:
-            source_expression = mediapipe.expression_shown(source_landmarks)
-        source = own_motion(face, source_expression, source_prompt.strip())
+            source_expression = mediapipe.expression_from(source_landmarks)
+        source = source_motion(face, source_expression, source_prompt.strip())
         prompts = [line.strip() for line in prompt.splitlines() if line.strip()]
         asked = [("", words) for words in prompts] or [
             (name, "") for name in (EXPRESSIONS if expression == ALL else (expression,))
         ]
-        wanted = [wanted_motion(face, name, yaw, pitch, words, driver, driving_strength) for name, words in asked]
+        wanted = [target_motion(face, name, yaw, pitch, words, driver, driving_strength) for name, words in asked]
         edited = [edit_motion(identity, dynamicid, clip, source, target, strength) for target in wanted]
         return io.NodeOutput(edited, motion_preview([(source, target) for target in wanted]))
 

@@ -15,7 +15,7 @@ from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity.assignment import RULES, detect_and_assign
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.image_inputs import as_pixels
-from ..dynamicid_core.imr.motion import described_motion, own_motion
+from ..dynamicid_core.imr.motion import described_motion, source_motion
 from ..dynamicid_core.saa.regions import Region, columns, grown, regions_about
 from ..dynamicid_core.saa.scene import Placement
 from .notify import warn
@@ -241,7 +241,7 @@ def _as_described(
         warn(cls, f"the boxes ask for expressions ({written}): connect clip and dynamicid too, or nobody changes.")
         return [*people]
     return [
-        edit_motion(person, dynamicid, clip, own_motion(person.face), described_motion(person.face, wish))
+        edit_motion(person, dynamicid, clip, source_motion(person.face), described_motion(person.face, wish))
         if person is not None and wish
         else person
         for person, wish in zip(people, wishes, strict=True)

@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from safetensors.numpy import load, save
 
 from ..image_inputs import Image, face_crop
-from ..imr.landmarks import keypoint_picture
+from ..imr.landmarks import keypoint_image
 from ..imr.motion import face_prompt
 from .analysis import FaceRecord, Rejected, to_json
 from .expression import sidecar_text
@@ -106,7 +106,7 @@ def _encode(record: FaceRecord, row: Row, crop: Image) -> dict[str, bytes]:
         "txt": row["prompt"].encode(),
         "json": json.dumps(row, indent=1, ensure_ascii=False).encode(),
         "landmarks.npy": _npy(landmarks),
-        "keypoints.png": _png(keypoint_picture(landmarks.astype(np.float64))),
+        "keypoints.png": _png(keypoint_image(landmarks.astype(np.float64))),
     }
 
 

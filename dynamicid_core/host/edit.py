@@ -9,7 +9,7 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from ..identity.identity import Identity
-from ..imr.landmarks import PICTURE, keypoint_picture
+from ..imr.landmarks import KEYPOINT_SIDE, keypoint_image
 from ..imr.motion import FacialMotion
 from .models import DynamicID
 
@@ -46,8 +46,8 @@ def edit_motion(
 def _keypoints(motion: FacialMotion) -> Tensor:
     """(1, 96, 96) in [-1, 1]; -1 everywhere where there is no face."""
     if motion.landmarks is None:
-        return torch.full((1, PICTURE, PICTURE), -1.0)
-    return torch.from_numpy(keypoint_picture(motion.landmarks)).float()[None] / 127.5 - 1
+        return torch.full((1, KEYPOINT_SIDE, KEYPOINT_SIDE), -1.0)
+    return torch.from_numpy(keypoint_image(motion.landmarks)).float()[None] / 127.5 - 1
 
 
 def _pooled(clip: CLIP, prompt: str) -> Tensor:

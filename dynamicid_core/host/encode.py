@@ -16,7 +16,7 @@ from ..identity.faces import Detection, Face, in_order
 from ..identity.identity import Identity
 from ..image_inputs import as_pixels, crop_box
 from ..image_inputs import crop as cut
-from ..imr.motion import own_motion
+from ..imr.motion import source_motion
 from . import vision
 from .lru_cache import LRUCache
 from .models import DynamicID
@@ -102,7 +102,7 @@ def encode(
     nobody = _nobody.get(key, [model, dynamicid], lambda: _tokens_of_nobody(dynamicid, model))
     identity = Identity(
         tokens, nobody, dynamicid.adapter.encoder_fingerprint,
-        face_prompt=own_motion(best.face).prompt, face=best.face, thumbnail=best.crop,
+        face_prompt=source_motion(best.face).prompt, face=best.face, thumbnail=best.crop,
     )  # fmt: skip
     used = [read[n].face if n in read and n not in strangers else None for n in range(len(pictures))]
     return Encoded(identity, notes, used)

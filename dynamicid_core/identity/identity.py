@@ -7,8 +7,7 @@ File format `dynamicid-identity-1`: safetensors with `tokens` (T, D), `negative_
 A file with the two token tensors and the format is enough.
 """
 
-import os
-import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..box import Box
+from ..files import write_atomically
 from ..state_dict import listed
 from .faces import Face
 
 FORMAT = "dynamicid-identity-1"
+_FACE_SHAPES = {  # of the tensors that a face has in a file
+    "embedding": (-1,), "landmarks": (106, 2), "points68": (68, 3), "pose": (3,), "box": (4,), "size": (2,),
+}  # fmt: skip
+_PLAIN: dict[str, Callable[[list[Any]], Any]] = {"pose": tuple, "box": Box.of, "size": tuple}  # no tensors in a Face
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +36,13 @@ class Identity:
     Attributes:
         tokens: (T, D) from the face encoder; D is 768 for SD1.5. A mixed identity holds its token sets one after
             the other, T / len(shares) tokens each.
-        negative_tokens: (T, D), the encoder's tokens of nobody, for the negative half of guidance.
+        negative_tokens: (T, D), the encoder's tokens without a face, for the negative half of guidance.
         encoder: sha256 of the weights of the face encoder that made the tokens; "" when not known.
         shares: factor on the attention scores of each token set; (1.0,) unless mixed.
         name: for people to read.
         face_prompt: words for the reference's own expression and pose; "" when not known.
         face: the face the tokens were made from, or None.
-        thumbnail: (H, W, 3) uint8 picture of the face, or None.
+        thumbnail: (H, W, 3) uint8 image of the face, or None.
     """
 
     tokens: Tensor
@@ -71,7 +75,7 @@ class Identity:
 
     @property
     def token_shares(self) -> Tensor:
-        """(T,) the share of each token, see `shares`."""
+        """(T,), the share of each token, see `shares`."""
         return torch.tensor(self.shares).repeat_interleave(self.tokens.shape[0] // len(self.shares))
 
 
@@ -115,16 +119,7 @@ def save_identity(identity: Identity, path: Path) -> None:
         "face_prompt": identity.face_prompt,
         "shares": ",".join(map(repr, identity.shares)),
     }
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
 
 def load_identity(path: Path) -> Identity:
@@ -179,30 +174,20 @@ def _identity_from(tensors: dict[str, Tensor], metadata: dict[str, str], default
 
 
 def _face_tensors(face: Face) -> dict[str, Tensor]:
-    found = {"embedding": face.embedding, "landmarks": face.landmarks, "points68": face.points68}
-    found |= {
-        name: torch.tensor(value) for name in ("pose", "box", "size") if (value := getattr(face, name)) is not None
-    }
-    return {f"face.{name}": tensor for name, tensor in found.items() if tensor is not None}
+    values = {name: getattr(face, name) for name in _FACE_SHAPES}
+    return {f"face.{name}": torch.as_tensor(value) for name, value in values.items() if value is not None}
 
 
 def _face_from(tensors: dict[str, Tensor]) -> Face | None:
-    """The face that a file tells of, None when it tells of none."""
-    shapes = {"embedding": (-1,), "landmarks": (106, 2), "points68": (68, 3), "pose": (3,), "box": (4,), "size": (2,)}
-    found = {name: tensors[f"face.{name}"] for name in shapes if f"face.{name}" in tensors}
-    for name, tensor in found.items():
-        if tensor.ndim != len(shapes[name]) or (-1 not in shapes[name] and tuple(tensor.shape) != shapes[name]):
-            raise ValueError(
-                f"face.{name} has shape {tuple(tensor.shape)}, expected {shapes[name]}. Save the identity again."
-            )
-    if not found:
-        return None
-    values: dict[str, Any] = {
-        name: tuple(tensor.tolist()) if name in ("pose", "box", "size") else tensor for name, tensor in found.items()
-    }
-    if "box" in values:
-        values["box"] = Box.of(values["box"])
-    return Face(**values)
+    """Return the face that a file tells of, None when it tells of none."""
+    values: dict[str, Any] = {}
+    for name, shape in _FACE_SHAPES.items():
+        if (tensor := tensors.get(f"face.{name}")) is None:
+            continue
+        if tensor.ndim != len(shape) or (-1 not in shape and tuple(tensor.shape) != shape):
+            raise ValueError(f"face.{name} has shape {tuple(tensor.shape)}, expected {shape}. Save the identity again.")
+        values[name] = _PLAIN[name](tensor.tolist()) if name in _PLAIN else tensor
+    return Face(**values) if values else None
 
 
 def _checked_tokens(tokens: Tensor, field: str) -> Tensor:

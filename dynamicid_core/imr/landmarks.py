@@ -1,19 +1,19 @@
-"""The 106 landmarks: their order, their depth, the keypoint picture that IMR sees, and how they move with the head.
+"""The 106 landmarks: their order, their depth, the keypoint image that IMR sees, and how they move with the head.
 
-Points are (106, 2) in pixels of their picture, x to the right and y down, in the order of insightface's 2d106det:
+Points are (106, 2) in pixels of their image, x to the right and y down, in the order of insightface's 2d106det:
 
     0        chin
     1..16    left contour, from the eye's height down: 1, 9..16, 2..8
     17..32   right contour, the same: 17, 25..32, 18..24
-    33..42   left eye: bottom, centre, left corner, lower left, lower right, pupil, right corner, top, upper left, right
+    33..42   left eye: bottom, center, left corner, lower left, lower right, pupil, right corner, top, upper left, right
     43..51   left brow: left corner, lower left, middle, right corner, right; upper left, middle, right corner, right
     52..71   mouth
     72..86   nose: bridge (3), left side down (5), below its tip, right side down (5), tip
     87..96   right eye, as the left
     97..105  right brow: lower left corner, left, middle, right; right corner; upper left corner, left, middle, right
 
-"Left" is the picture's left. A pose is (pitch, yaw, roll) in degrees as insightface's `face.pose` has it: pitch > 0
-looks up, yaw > 0 turns the nose to the picture's right.
+"Left" is the image's left. A pose is (pitch, yaw, roll) in degrees as insightface's `face.pose` has it: pitch > 0
+looks up, yaw > 0 turns the nose to the image's right.
 """
 
 import math
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
 
-FRAME, PICTURE = 512, 96  # pixels: the squashed picture in which landmarks are found; the keypoint picture
+FRAME, KEYPOINT_SIDE = 512, 96  # pixels a side: the squashed image that has the landmarks; the keypoint image
 
 # iBUG's 68 points, which 1k3d68 gives in three dimensions, as places among the 106.
 IBUG68 = (
@@ -48,21 +48,21 @@ _PIVOT = np.array([0.0, 0.35, -0.78])
 LEFT_EYE, RIGHT_EYE, NOSE_END = 34, 88, 80
 
 
-def keypoint_picture(landmarks: Points) -> NDArray[np.uint8]:
-    """(96, 96) uint8, 0 or 255: what the keypoint encoder sees, before it is brought to [-1, 1].
+def keypoint_image(landmarks: Points) -> NDArray[np.uint8]:
+    """Return (96, 96) uint8, 0 or 255: the keypoint encoder's input before it is brought to [-1, 1].
 
     Args:
-        landmarks: (n, 2) in the picture squashed to FRAME x FRAME, its aspect lost; points beyond it are left out.
+        landmarks: (n, 2) in the image squashed to FRAME x FRAME, its aspect lost; points beyond it are left out.
     """
-    points = np.asarray(landmarks, np.float64) / (FRAME / PICTURE)
-    inside = points[((points > 0) & (points < PICTURE)).all(1)].astype(int)
-    picture = np.zeros((PICTURE, PICTURE), np.uint8)
-    picture[inside[:, 1], inside[:, 0]] = 255
-    return picture
+    points = np.asarray(landmarks, np.float64) / (FRAME / KEYPOINT_SIDE)
+    inside = points[((points > 0) & (points < KEYPOINT_SIDE)).all(1)].astype(int)
+    image = np.zeros((KEYPOINT_SIDE, KEYPOINT_SIDE), np.uint8)
+    image[inside[:, 1], inside[:, 0]] = 255
+    return image
 
 
 def rotation(pose: tuple[float, float, float]) -> Points:
-    """(3, 3) matrix of (pitch, yaw, roll) in degrees; x right, y down, z towards the viewer."""
+    """Return the (3, 3) matrix of (pitch, yaw, roll) in degrees; x right, y down, z towards the viewer."""
     (sx, cx), (sy, cy), (sz, cz) = ((math.sin(a), math.cos(a)) for a in map(math.radians, pose))
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -71,7 +71,7 @@ def rotation(pose: tuple[float, float, float]) -> Points:
 
 
 def with_depth(landmarks: Points, points68: Points) -> Points:
-    """(106, 3): flat landmarks with the depth of the same face's 68 3-D points (68, 3), all in pixels."""
+    """Return (106, 3): flat landmarks with the depth of the same face's 68 3-D points (68, 3), all in pixels."""
     depth = np.full(106, np.nan)
     depth[list(IBUG68)] = points68[:, 2]
     for point, others in _BETWEEN.items():
@@ -80,9 +80,9 @@ def with_depth(landmarks: Points, points68: Points) -> Points:
 
 
 class Frame:
-    """Where a head is and how it looks: takes points of the picture into the head's own space, and back.
+    """A head's position and pose: takes points of the image into the head's space, and back.
 
-    In the head's own space the face looks at the viewer, the pivot is at 0, and half the face's width is 1.
+    In the head's space the face looks at the viewer, the pivot is at 0, and half the face's width is 1.
     """
 
     def __init__(self, points68: Points, pose: tuple[float, float, float]):
@@ -91,32 +91,16 @@ class Frame:
         self.pivot = points68.mean(0) + self.turn @ _PIVOT * self.scale
 
     def inward(self, points: Points) -> Points:
-        """(n, 3) of the picture to (n, 3) of the head."""
+        """Return points (n, 3) of the image in the head's space."""
         return (points - self.pivot) @ self.turn / self.scale
 
     def outward(self, points: Points, pose: tuple[float, float, float]) -> Points:
-        """(n, 3) of the head to (n, 3) of the picture, the head being turned to `pose`."""
+        """Return points (n, 3) of the head's space in the image, the head being turned to `pose`."""
         return points @ rotation(pose).T * self.scale + self.pivot
 
 
-def turned(
-    landmarks: Points, points68: Points, pose: tuple[float, float, float], yaw: float = 0.0, pitch: float = 0.0
-) -> Points:
-    """(106, 2): the landmarks after the head turned by `yaw` and `pitch` degrees more than it is.
-
-    Args:
-        points68: (68, 3) the same face's, in the same pixels.
-        pose: (pitch, yaw, roll) of the face as it is.
-    """
-    if yaw == 0 and pitch == 0:
-        return landmarks
-    frame = Frame(points68, pose)
-    target = (pose[0] + pitch, pose[1] + yaw, pose[2])
-    return frame.outward(frame.inward(with_depth(landmarks, points68)), target)[:, :2]
-
-
-def carried(driver: Points, face: Points) -> Points:
-    """(106, 3) in a head's own space: the driver's expression on this face's proportions.
+def transfer_expression(driver: Points, face: Points) -> Points:
+    """Return the driver's expression on this face's proportions, all (106, 3) in a head's space.
 
     Widths follow the contour and the eyes, heights the eyes and the end of the nose: none of these moves with the
     expression, and what does move keeps its place between them.
@@ -132,7 +116,7 @@ def carried(driver: Points, face: Points) -> Points:
 
 
 def _stretched(values: Points, knots: tuple[float, ...], to: tuple[float, ...]) -> Points:
-    """Values through the line that takes knots to others; beyond the outer knots it goes on straight."""
+    """Return values through the piecewise linear map of `knots` to `to`, which goes on straight beyond the ends."""
     inner = np.interp(values, knots, to)
     low, high = (to[1] - to[0]) / (knots[1] - knots[0]), (to[-1] - to[-2]) / (knots[-1] - knots[-2])
     below, above = values < knots[0], values > knots[-1]

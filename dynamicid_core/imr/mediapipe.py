@@ -1,6 +1,6 @@
 """The host's FACE_LANDMARKS (MediaPipe's 478 points and 52 blendshapes) as a face that can drive another.
 
-Numbers are those of MediaPipe's canonical face mesh; "left" is the picture's left, so the subject's right.
+Numbers are those of MediaPipe's canonical face mesh; "left" is the image's left, so the subject's right.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MESH = {  # which of the 106: the mesh points whose mean it is
 POINTS = 478
 
 # An expression's score is the mean of these blendshapes' (of both sides).
-_SHOWN = {
+_BLENDSHAPES = {
     "happy": ("mouthSmileLeft", "mouthSmileRight"),
     "sad": ("mouthFrownLeft", "mouthFrownRight", "browInnerUp"),
     "anger": ("browDownLeft", "browDownRight"),
@@ -39,16 +39,16 @@ _SHOWN = {
     "disgust": ("noseSneerLeft", "noseSneerRight"),
     "fear": ("eyeWideLeft", "eyeWideRight", "mouthStretchLeft", "mouthStretchRight"),
 }
-_LEAST = 0.35  # below which a face is neutral
+_MIN_SCORE = 0.35  # below which a face is neutral
 
 
 def face_from(landmarks: Mapping[str, Any], index: int = 0) -> Face:
-    """The first frame's face of this index, with landmarks, 3-D points and pose.
+    """Return the first frame's face of this index, with landmarks, 3-D points and pose.
 
     Raises ValueError when there is no such face, or when these are not 478 points.
     """
-    found = _found(landmarks, index)
-    flat, mesh = np.asarray(found["landmarks_xy"], np.float64), np.asarray(found["landmarks_3d"], np.float64)
+    raw = _raw_face(landmarks, index)
+    flat, mesh = np.asarray(raw["landmarks_xy"], np.float64), np.asarray(raw["landmarks_3d"], np.float64)
     if flat.shape != (POINTS, 2) or mesh.shape != (POINTS, 3):
         raise ValueError(
             f"Expected MediaPipe's {POINTS} landmarks, got {flat.shape[0]}, and {mesh.shape[0]} in depth. "
@@ -61,14 +61,14 @@ def face_from(landmarks: Mapping[str, Any], index: int = 0) -> Face:
     return Face(
         landmarks=torch.from_numpy(points[:, :2] * [FRAME / width, FRAME / height]).float(),
         points68=torch.from_numpy(points[list(IBUG68)]).float(),
-        pose=_pose(np.asarray(found["transformation_matrix"], np.float64)),
+        pose=_pose(np.asarray(raw["transformation_matrix"], np.float64)),
         size=(int(height), int(width)),
-        score=float(found.get("score", 1.0)),
+        score=float(raw.get("score", 1.0)),
     )
 
 
-def _found(landmarks: Mapping[str, Any], index: int) -> Mapping[str, Any]:
-    """What is known of a face of the first frame."""
+def _raw_face(landmarks: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+    """Return MediaPipe's values of a face of the first frame. Raises ValueError when there is no such face."""
     frames: Sequence[Sequence[Mapping[str, Any]]] = landmarks.get("frames") or [[]]
     if index >= len(frames[0]):
         raise ValueError(
@@ -79,7 +79,7 @@ def _found(landmarks: Mapping[str, Any], index: int) -> Mapping[str, Any]:
 
 
 def to_106(mesh: Points) -> Points:
-    """(478, k) mesh points to the 106 landmarks (106, k)."""
+    """Return the 106 landmarks (106, k) of mesh points (478, k)."""
     points = np.empty((106, mesh.shape[1]))
     points[list(CONTOUR[:17])] = _along(mesh[list(_LEFT_OUTLINE)], 17)
     points[list(CONTOUR[:15:-1])] = _along(mesh[list(_RIGHT_OUTLINE)], 17)
@@ -89,14 +89,14 @@ def to_106(mesh: Points) -> Points:
 
 
 def _along(line: Points, count: int) -> Points:
-    """`count` points evenly along a line of points, both ends among them."""
+    """Return `count` points evenly along a line of points, both ends among them."""
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line[:, :2], axis=0), axis=1))])
     at = np.linspace(0, lengths[-1], count)
     return np.column_stack([np.interp(at, lengths, column) for column in line.T])
 
 
 def _pose(matrix: Points) -> tuple[float, float, float]:
-    """(pitch, yaw, roll) in degrees of MediaPipe's facial transformation (4, 4), whose y points up."""
+    """Return (pitch, yaw, roll) in degrees of MediaPipe's facial transformation (4, 4), whose y points up."""
     turn = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     down = np.diag([1.0, -1.0, 1.0])
     turn = down @ turn @ down
@@ -106,13 +106,16 @@ def _pose(matrix: Points) -> tuple[float, float, float]:
     return math.degrees(pitch), math.degrees(yaw), math.degrees(roll)
 
 
-def expression_shown(landmarks: Mapping[str, Any], index: int = 0) -> str:
-    """The expression of the first frame's face of this index, by its blendshapes; ValueError when there is none."""
-    return expression_of(_found(landmarks, index).get("blendshapes") or {})
+def expression_from(landmarks: Mapping[str, Any], index: int = 0) -> str:
+    """Return the expression of the first frame's face of this index, by its blendshapes; ValueError when there is none."""
+    return expression_of(_raw_face(landmarks, index).get("blendshapes") or {})
 
 
 def expression_of(blendshapes: Mapping[str, float]) -> str:
-    """The expression that MediaPipe's blendshapes (0..1, by name) show most; neutral when they show none."""
-    scores = {name: sum(blendshapes.get(shape, 0.0) for shape in shown) / len(shown) for name, shown in _SHOWN.items()}
+    """Return the expression that MediaPipe's blendshapes (0..1, by name) show most; neutral when they show none."""
+    scores = {
+        name: sum(blendshapes.get(shape, 0.0) for shape in shapes) / len(shapes)
+        for name, shapes in _BLENDSHAPES.items()
+    }
     best = max(scores, key=lambda name: scores[name])
-    return best if scores[best] >= _LEAST else "neutral"
+    return best if scores[best] >= _MIN_SCORE else "neutral"

@@ -1,4 +1,4 @@
-"""Facial motion in the words and points that IMR takes: what a reference shows, and what is wanted instead."""
+"""Facial motion in the words and points that IMR takes: a reference's own, and the target instead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..identity.faces import Face
-from .landmarks import FRAME, Frame, Points, carried, with_depth
+from .landmarks import FRAME, Frame, Points, transfer_expression, with_depth
 
 EXPRESSIONS = ("neutral", "happy", "sad", "anger", "surprise", "disgust", "fear")
 _FRONT, _LEVEL = 10.0, 10.0  # degrees, within which a face counts as seen from the front, and as level
@@ -19,7 +19,7 @@ class FacialMotion:
 
     Attributes:
         prompt: a face prompt, for SD1.5's text encoder.
-        landmarks: (106, 2) in the picture squashed to 512 x 512; None where there is no face.
+        landmarks: (106, 2) in the image squashed to 512 x 512; None where there is no face.
     """
 
     prompt: str
@@ -27,19 +27,19 @@ class FacialMotion:
 
 
 def face_prompt(expression: str, pitch: float, yaw: float) -> str:
-    """The release's words for an expression (one of EXPRESSIONS, or any words) and a pose in degrees."""
+    """Return the release's words for an expression (one of EXPRESSIONS, or any words) and a pose in degrees."""
     return f"in a {expression} expression, {pose_words(pitch, yaw)}"
 
 
 def pose_words(pitch: float, yaw: float) -> str:
-    """The release's words for a pose in degrees: one of six."""
+    """Return the release's words for a pose in degrees: one of six."""
     tilt = "facing up, " if pitch > _LEVEL else "facing down, " if pitch < -_LEVEL else ""
     view = "in front view" if abs(yaw) < _FRONT else "in side view"
     return f"{tilt}{view}"
 
 
-def own_motion(face: Face | None, expression: str = "neutral", prompt: str = "") -> FacialMotion:
-    """The motion that a reference shows: its landmarks and pose, and the expression that it is said to have.
+def source_motion(face: Face | None, expression: str = "neutral", prompt: str = "") -> FacialMotion:
+    """Return the motion that a reference shows: its landmarks and pose, and the expression given for it.
 
     Args:
         prompt: taken instead of what expression and pose would say.
@@ -49,7 +49,7 @@ def own_motion(face: Face | None, expression: str = "neutral", prompt: str = "")
     return FacialMotion(prompt or face_prompt(expression, pitch, yaw), landmarks)
 
 
-def wanted_motion(
+def target_motion(
     face: Face | None,
     expression: str = "neutral",
     yaw: float = 0.0,
@@ -58,7 +58,7 @@ def wanted_motion(
     driver: Face | None = None,
     strength: float = 1.0,
 ) -> FacialMotion:
-    """The motion that a face is to show.
+    """Return the motion that a face is to show.
 
     Args:
         yaw, pitch: degrees to turn further than the reference, or the driver, does.
@@ -68,39 +68,39 @@ def wanted_motion(
 
     Without 3-D points the landmarks stay as they are, and the words alone tell the pose.
     """
-    own, pose = own_motion(face), np.array(_pose(face))
-    turn = np.array([pitch, yaw, 0.0])
-    drives = driver is not None and strength > 0
-    if drives:
+    if strength <= 0:
+        driver = None
+    pose, turn = np.array(_pose(face)), np.array([pitch, yaw, 0.0])
+    if driver is not None:
         pose = pose + strength * (np.array(_pose(driver)) - pose)
     pose = pose + turn
-    landmarks = own.landmarks
-    if (drives or turn.any()) and face is not None and _in_depth(face):
-        landmarks = _moved(face, driver if drives else None, strength, pose)
+    landmarks = source_motion(face).landmarks
+    if (driver is not None or turn.any()) and face is not None and _has_depth(face):
+        landmarks = _move(face, driver, strength, pose)
     return FacialMotion(prompt or face_prompt(expression, float(pose[0]), float(pose[1])), landmarks)
 
 
 def described_motion(face: Face | None, description: str) -> FacialMotion:
-    """The motion that free words ask for: one word names an expression, several are a prompt of their own."""
+    """Return the motion that free words describe: one word names an expression, several are a whole prompt."""
     word = "" if " " in description else description.lower()
-    return wanted_motion(face, word, prompt="" if word else description)
+    return target_motion(face, word, prompt="" if word else description)
 
 
-def _moved(face: Face, driver: Face | None, strength: float, pose: Points) -> Points:
-    """(106, 2) squashed: this face's landmarks with the driver's expression, its head turned to `pose`."""
+def _move(face: Face, driver: Face | None, strength: float, pose: Points) -> Points:
+    """Return this face's landmarks (106, 2), squashed, with the driver's expression and the head turned to `pose`."""
     frame, points = _head(face)
     if driver is not None:
-        if not _in_depth(driver):
+        if not _has_depth(driver):
             raise ValueError(
                 "The driving face has no 3-D points: take it from a picture, by Load DynamicID's face pack."
             )
-        points = points + strength * (carried(_head(driver)[1], points) - points)
+        points = points + strength * (transfer_expression(_head(driver)[1], points) - points)
     pitch, yaw, roll = (float(angle) for angle in pose)
     return frame.outward(points, (pitch, yaw, roll))[:, :2] * _squash(face)
 
 
 def _head(face: Face) -> tuple[Frame, Points]:
-    """A face's frame, and its landmarks (106, 3) in it."""
+    """Return a face's frame, and its landmarks (106, 3) in it."""
     assert face.landmarks is not None and face.points68 is not None
     points68 = face.points68.numpy().astype(np.float64)
     frame = Frame(points68, _pose(face))
@@ -108,13 +108,13 @@ def _head(face: Face) -> tuple[Frame, Points]:
 
 
 def _squash(face: Face) -> Points:
-    """(2,) what pixels of the picture become in the squashed one."""
+    """Return (2,): the factors from pixels of the image to those of the squashed one."""
     assert face.size is not None
     return np.array([FRAME / face.size[1], FRAME / face.size[0]])
 
 
-def _in_depth(face: Face) -> bool:
-    return all(known is not None for known in (face.landmarks, face.points68, face.pose, face.size))
+def _has_depth(face: Face) -> bool:
+    return all(value is not None for value in (face.landmarks, face.points68, face.pose, face.size))
 
 
 def _pose(face: Face | None) -> tuple[float, float, float]:

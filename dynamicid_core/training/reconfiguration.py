@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..identity.encoder import FaceEncoder
-from ..imr.landmarks import keypoint_picture
+from ..imr.landmarks import keypoint_image
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from .base_model import BaseNetworks
 from .config import ReconfigurationConfig
@@ -184,7 +184,7 @@ class Reconfiguration(Stage):
         shards = self._shards
         tokens = torch.stack([torch.from_numpy(shards.array(number, "tokens")).float() for number in numbers])
         landmarks = [shards.array(number, "landmarks").astype(np.float64) for number in numbers]
-        pictures = torch.stack([torch.from_numpy(keypoint_picture(points)).float() for points in landmarks])
+        pictures = torch.stack([torch.from_numpy(keypoint_image(points)).float() for points in landmarks])
         pooled = torch.stack([self._pooled(shards.text(number)) for number in numbers])
         return Motions(tokens.to(device), (pictures[:, None] / 127.5 - 1).to(device), pooled)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.imr import mediapipe
 from dynamicid_pack.dynamicid_core.imr.landmarks import CONTOUR, rotation
-from dynamicid_pack.dynamicid_core.imr.motion import wanted_motion
+from dynamicid_pack.dynamicid_core.imr.motion import target_motion
 from dynamicid_pack.mini.world.head import MIRROR106, Head, Motion
 from dynamicid_pack.mini.world.person import draw_person
 
@@ -69,7 +69,7 @@ def test_it_drives_another_face(head: Head):
     driver = mediapipe.face_from(payload(head))
     other = Head(draw_person(8), Motion(), (256.0, 240.0), 80.0)
     face = mediapipe.face_from(payload(other, (0.0, 0.0, 0.0)))
-    found = wanted_motion(face, "surprise", driver=driver)
+    found = target_motion(face, "surprise", driver=driver)
     goal = Head(draw_person(8), Motion("surprise", POSE[1], POSE[0], POSE[2]), (256.0, 240.0), 80.0)
     true = goal.landmarks() * [512 / SIZE[1], 512 / SIZE[0]]
     off, before = (
@@ -106,11 +106,11 @@ def test_other_landmarks_are_refused(head: Head, change, message: str):
 def test_blendshapes_tell_the_expression(head: Head, shapes: dict, expression: str):
     data = payload(head)
     data["frames"][0][0]["blendshapes"] = shapes
-    assert mediapipe.expression_shown(data) == expression
+    assert mediapipe.expression_from(data) == expression
 
 
 def test_without_a_face_no_expression_is_shown(head: Head):
     data = payload(head)
     data["frames"][0].clear()
     with pytest.raises(ValueError, match="0 faces were found"):
-        mediapipe.expression_shown(data)
+        mediapipe.expression_from(data)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.identity.faces import Face
-from dynamicid_pack.dynamicid_core.imr.motion import face_prompt, own_motion, wanted_motion
+from dynamicid_pack.dynamicid_core.imr.motion import face_prompt, source_motion, target_motion
 from dynamicid_pack.mini.world.head import Head, Motion
 from dynamicid_pack.mini.world.person import draw_person
 
@@ -45,47 +45,49 @@ def test_prompts_are_the_releases(asked, words):
 def test_a_prompt_of_ones_own_is_taken_as_it_is():
     reference = face(0, Motion())
     assert (
-        own_motion(reference, prompt="winking").prompt == wanted_motion(reference, prompt="winking").prompt == "winking"
+        source_motion(reference, prompt="winking").prompt
+        == target_motion(reference, prompt="winking").prompt
+        == "winking"
     )
 
 
 def test_words_alone_leave_the_landmarks():
     reference = face(0, Motion(yaw=20.0))
-    found = wanted_motion(reference, "anger")
+    found = target_motion(reference, "anger")
     assert found.prompt == "in a anger expression, in side view"
-    assert np.array_equal(found.landmarks, own_motion(reference).landmarks)
+    assert np.array_equal(found.landmarks, source_motion(reference).landmarks)
 
 
 def test_yaw_and_pitch_move_landmarks_and_words():
     reference, true = face(1, Motion()), face(1, Motion(yaw=30.0, pitch=12.0))
-    found = wanted_motion(reference, "happy", yaw=30.0, pitch=12.0)
+    found = target_motion(reference, "happy", yaw=30.0, pitch=12.0)
     assert found.prompt == "in a happy expression, facing up, in side view"
-    assert off(found.landmarks, true) < 0.03 < off(own_motion(reference).landmarks, true)
+    assert off(found.landmarks, true) < 0.03 < off(source_motion(reference).landmarks, true)
 
 
 def test_a_driver_of_the_same_person_leads_to_their_own_landmarks():
     reference, true = face(2, Motion()), face(2, Motion("surprise", -20.0))
-    found = wanted_motion(reference, "surprise", driver=true)
+    found = target_motion(reference, "surprise", driver=true)
     assert found.prompt.endswith("in side view") and off(found.landmarks, true) < 0.02
 
 
 def test_strength_leads_from_here_to_the_driver():
     reference, driver = face(3, Motion()), face(4, Motion("happy", 20.0))
-    own = own_motion(reference).landmarks
-    half, whole = (wanted_motion(reference, driver=driver, strength=s).landmarks for s in (0.5, 1.0))
-    assert np.array_equal(wanted_motion(reference, driver=driver, strength=0.0).landmarks, own)
+    own = source_motion(reference).landmarks
+    half, whole = (target_motion(reference, driver=driver, strength=s).landmarks for s in (0.5, 1.0))
+    assert np.array_equal(target_motion(reference, driver=driver, strength=0.0).landmarks, own)
     near, far = (float(np.linalg.norm(points - own, axis=1).mean()) for points in (half, whole))
     assert 0.3 * far < near < 0.7 * far
 
 
 def test_without_a_face_there_are_words():
-    found = wanted_motion(None, "fear", yaw=40.0)
+    found = target_motion(None, "fear", yaw=40.0)
     assert found.landmarks is None and found.prompt == "in a fear expression, in side view"
 
 
 def test_without_depth_the_landmarks_stay():
     whole = face(5, Motion())
     flat = Face(landmarks=whole.landmarks, pose=whole.pose)
-    assert np.array_equal(wanted_motion(flat, yaw=30.0).landmarks, own_motion(whole).landmarks)
+    assert np.array_equal(target_motion(flat, yaw=30.0).landmarks, source_motion(whole).landmarks)
     with pytest.raises(ValueError, match="no 3-D points"):
-        wanted_motion(whole, driver=flat)
+        target_motion(whole, driver=flat)

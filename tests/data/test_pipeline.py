@@ -12,7 +12,7 @@ import webdataset
 from dynamicid_pack.dynamicid_core.data.coverage import coverage_image
 from dynamicid_pack.dynamicid_core.data.selection import YAWS, yaw_bin
 from dynamicid_pack.dynamicid_core.data.settings import REASONS
-from dynamicid_pack.dynamicid_core.imr.landmarks import FRAME, keypoint_picture
+from dynamicid_pack.dynamicid_core.imr.landmarks import FRAME, keypoint_image
 from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, face_prompt
 from dynamicid_pack.tests.data.conftest import Built
 from dynamicid_pack.tests.data.drawn import SETTINGS, built, changed, draw_person
@@ -62,7 +62,7 @@ def test_the_shards_load_and_agree_with_the_index(finished: Built) -> None:
             assert row[name] == (value if isinstance(value, str) else pytest.approx(value, abs=1e-3)), name
         assert sample["landmarks.npy"].shape == (106, 2) and sample["landmarks.npy"].dtype == np.float32
         keypoints = np.array(Image.open(io.BytesIO(_raw(finished.out, row, "keypoints.png"))))
-        assert np.array_equal(keypoints, keypoint_picture(sample["landmarks.npy"])) and keypoints.max() == 255
+        assert np.array_equal(keypoints, keypoint_image(sample["landmarks.npy"])) and keypoints.max() == 255
         assert sample["embedding.npy"].dtype == np.float32
         assert np.linalg.norm(sample["embedding.npy"]) == pytest.approx(1, abs=1e-5)
         assert "tokens.npy" not in sample

@@ -11,8 +11,8 @@ from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniatu
 from dynamicid_pack.dynamicid_core.host.models import DynamicID, load_dynamicid
 from dynamicid_pack.dynamicid_core.identity.faces import Face
 from dynamicid_pack.dynamicid_core.identity.identity import Identity, mix
-from dynamicid_pack.dynamicid_core.imr.landmarks import keypoint_picture
-from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, own_motion, wanted_motion
+from dynamicid_pack.dynamicid_core.imr.landmarks import keypoint_image
+from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, source_motion, target_motion
 from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from dynamicid_pack.mini.world.head import Head, Motion
 from dynamicid_pack.mini.world.person import draw_person
@@ -53,14 +53,14 @@ def person() -> Identity:
 
 
 def _features(miniature: Miniature, dynamicid: DynamicID, motion) -> tuple[Tensor, Tensor]:
-    picture = torch.from_numpy(keypoint_picture(motion.landmarks)).float() / 255 * 2 - 1
+    picture = torch.from_numpy(keypoint_image(motion.landmarks)).float() / 255 * 2 - 1
     keypoints = KeypointEncoder.from_weights(dynamicid.checkpoint.keypoint_encoder)(picture[None, None])
     clip = miniature.clip
     return keypoints, clip.encode_from_tokens(clip.tokenize(motion.prompt), return_pooled=True)[1]
 
 
 def test_it_is_imr_on_both_motions(miniature: Miniature, dynamicid: DynamicID, person: Identity) -> None:
-    source, target = own_motion(person.face), wanted_motion(person.face, "surprise", yaw=25.0)
+    source, target = source_motion(person.face), target_motion(person.face, "surprise", yaw=25.0)
     imr = IdentityMotionReconfigurator.from_weights(dynamicid.checkpoint.imr)
     expected = imr(person.tokens[None], *(_features(miniature, dynamicid, motion) for motion in (source, target)))[0]
     found = edit_motion(person, dynamicid, miniature.clip, source, target)
@@ -71,7 +71,7 @@ def test_it_is_imr_on_both_motions(miniature: Miniature, dynamicid: DynamicID, p
 
 
 def test_strength_0_is_the_identity_itself(miniature: Miniature, dynamicid: DynamicID, person: Identity) -> None:
-    motion = wanted_motion(person.face, "sad", yaw=30.0)
+    motion = target_motion(person.face, "sad", yaw=30.0)
     assert edit_motion(person, dynamicid, miniature.clip, motion, motion, 0.0) is person
 
 
@@ -79,7 +79,7 @@ def test_of_a_mixed_identity_both_people_are_edited(
     miniature: Miniature, dynamicid: DynamicID, person: Identity
 ) -> None:
     other = Identity(torch.randn(4, WIDTH), torch.randn(4, WIDTH), face=person.face)
-    source, target = own_motion(person.face), wanted_motion(person.face, "fear")
+    source, target = source_motion(person.face), target_motion(person.face, "fear")
     both = edit_motion(mix(person, other, 0.5), dynamicid, miniature.clip, source, target)
     alone = [edit_motion(one, dynamicid, miniature.clip, source, target).tokens for one in (person, other)]
     assert torch.allclose(both.tokens, torch.cat(alone), atol=1e-5) and both.shares == (0.5, 0.5)

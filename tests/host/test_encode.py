@@ -15,7 +15,7 @@ from dynamicid_pack.dynamicid_core.host.lru_cache import LRUCache
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
-from dynamicid_pack.dynamicid_core.imr.motion import own_motion, wanted_motion
+from dynamicid_pack.dynamicid_core.imr.motion import source_motion, target_motion
 from dynamicid_pack.mini.world.render import Picture
 from dynamicid_pack.mini.world.world import World
 from dynamicid_pack.nodes.encode import EncodeIdentity
@@ -81,8 +81,8 @@ def test_many_in_a_row_are_the_same_and_leave_memory_and_analyzer_alone(miniatur
     def encoded_and_edited() -> Identity:
         encoding._references = LRUCache(64)
         person = encode(image(drawn(5)), miniature.dynamicid).identity
-        motion = wanted_motion(person.face, "happy", yaw=20.0)
-        return edit_motion(person, miniature.dynamicid, miniature.clip, own_motion(person.face), motion)
+        motion = target_motion(person.face, "happy", yaw=20.0)
+        return edit_motion(person, miniature.dynamicid, miniature.clip, source_motion(person.face), motion)
 
     before, first, taken = settings(), encoded_and_edited(), 0
     for number in range(times):
