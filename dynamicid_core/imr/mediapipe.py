@@ -107,7 +107,10 @@ def _pose(matrix: Points) -> tuple[float, float, float]:
 
 
 def expression_from(landmarks: Mapping[str, Any], index: int = 0) -> str:
-    """Return the expression of the first frame's face of this index, by its blendshapes; ValueError when there is none."""
+    """Return the expression of the first frame's face of this index, by its blendshapes.
+
+    Raises ValueError when there is no such face.
+    """
     return expression_of(_raw_face(landmarks, index).get("blendshapes") or {})
 
 
