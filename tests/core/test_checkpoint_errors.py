@@ -84,8 +84,6 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, kind: str, func
         path.write_bytes(pickle.dumps({"proj_module": call}, protocol=int(kind[-1])))
         words = "Get the weights from a source that you trust" if kind == "pickle 2" else "not made by torch.save"
         assert_says(path, words)
-            path, "Get the weights from a source that you trust" if kind == "pickle 2" else "not made by torch.save"
-        )
     else:
         torch.save({"SAA_module": SAA, "proj_module": call}, path, _use_new_zipfile_serialization=kind == "zip")
         assert_says(path, "nothing in it was run. Get the weights from a source that you trust")
