@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from .page import GraphPage
 pytestmark = pytest.mark.timeout(900)
 
 TEMPLATES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
+SEVERAL = ("03_three_people_boxes", "04_two_people_pose", "mini_07_two_people_expressions", "mini_13_who_is_who")
+"""Of the kinds of templates, and most of the nodes."""
 NEWER = {"CreateBoundingBoxes"}
 """Nodes that the oldest supported host has not."""
 
@@ -38,8 +40,13 @@ def test_templates_are_listed_with_their_pictures(page: GraphPage) -> None:
     assert sorted(page.listed()) == TEMPLATES
 
 
-def test_each_template_loads_without_missing_nodes_or_errors(page: GraphPage, known: set[str]) -> None:
-    for template in TEMPLATES:
+@pytest.mark.parametrize(
+    "templates", [SEVERAL, pytest.param(TEMPLATES, marks=pytest.mark.full)], ids=["several", "all"]
+)
+def test_templates_load_without_missing_nodes_or_errors(
+    page: GraphPage, known: set[str], templates: Sequence[str]
+) -> None:
+    for template in templates:
         page.load(template)
         nodes = page.nodes()
         assert len(nodes) > 5, template

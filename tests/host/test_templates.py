@@ -74,12 +74,17 @@ def test_prompts_have_their_colours_and_a_note_names_the_files(template: Path) -
 
 
 @pytest.mark.smoke
+@pytest.mark.parametrize("steps", [4, pytest.param(None, marks=pytest.mark.full, id="as it is")])
 @pytest.mark.parametrize("template", OF_MINIATURE, ids=lambda path: path.stem)
-def test_the_miniature_draws_it(template: Path, nodes: dict[str, Any], server: Server) -> None:
-    """As it is, after the template that saves the person it loads. How good the pictures are: tests/mini."""
+def test_the_miniature_draws_it(template: Path, steps: int | None, nodes: dict[str, Any], server: Server) -> None:
+    """In its own size, after the template that saves the person it loads. How good the pictures are: tests/mini."""
     if template.stem == "mini_11_saved_identity":
         assert server.run(api_graph(template.with_stem("mini_10_save_identity"), nodes)).message == ""
-    result = server.run(fitting(template, nodes))
+    graph = fitting(template, nodes)
+    for node in graph.values():
+        if steps and node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = steps
+    result = server.run(graph)
     assert result.message == ""
     assert len(result.images) >= {
         "mini_08_expression_sheet": 7,

@@ -44,14 +44,16 @@ def drawn(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     return drawn
 
 
-def test_people_are_who_they_should_be(drawn: Drawn) -> None:
-    row = drawn(12, {"one person": ("DynamicID", "without identity")})["one person"]
+@pytest.mark.parametrize("count", [4, pytest.param(12, marks=pytest.mark.full)])
+def test_people_are_who_they_should_be(drawn: Drawn, count: int) -> None:
+    row = drawn(count, {"one person": ("DynamicID", "without identity")})["one person"]
     with_, without = row["DynamicID"], row["without identity"]
     assert with_["FaceSim"] > 0.5 > 0.3 > without["FaceSim"]
     assert with_["Identified"] >= 0.5 > 0.2 > without["Identified"]
     assert with_["CLIP-T"] > 0.9 * without["CLIP-T"]
 
 
+@pytest.mark.full
 def test_each_of_two_people_is_in_their_place(drawn: Drawn) -> None:
     row = drawn(8, {"two people": ("DynamicID", "without gate and regions", "without identity")})["two people"]
     assert row["DynamicID"]["Assignment"] >= 0.7 > 0.6 > row["without gate and regions"]["Assignment"]
@@ -59,11 +61,13 @@ def test_each_of_two_people_is_in_their_place(drawn: Drawn) -> None:
     assert row["DynamicID"]["Count"] >= 0.8, "a face more, or less, than people"
 
 
+@pytest.mark.full
 def test_three_people_are_all_there(drawn: Drawn) -> None:
     found = drawn(6, {"three people": ("DynamicID",)})["three people"]["DynamicID"]
     assert found["Count"] >= 0.8 and found["Assignment"] >= 0.7
 
 
+@pytest.mark.full
 def test_expressions_and_poses_are_those_asked_for(drawn: Drawn) -> None:
     row = drawn(12, {"one person, edited": ("DynamicID", "without IMR")})["one person, edited"]
     assert row["DynamicID"]["Expr"] >= 0.4 and row["DynamicID"]["Pose near"] >= 0.6  # words don't tell left from right
