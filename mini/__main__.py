@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from .train.experiments import CONTRASTIVE, UNGATED, write_experiments
 from .train.results import keep_results
-from .world.caption import PLACES, YAWS, Ask, Look
+from .world.caption import PLACES, YAWS, CaptionSpec, PersonSpec
+from .world.composition import Figure, Scene, compose
 from .world.head import EXPRESSIONS, Motion
 from .world.person import draw_person
 from .world.render import render
-from .world.scene import Figure, Scene, compose
 
 
 def _row(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -36,7 +36,9 @@ def sheet() -> NDArray[np.uint8]:
     """(rows x 128, 1024, 3) uint8 RGB: 16 people, one person's expressions and poses, the places, groups."""
     rows = []
     people = [draw_person(seed) for seed in range(16)]
-    looks = [compose(Ask((Look(expression="neutral", view="in front view"),)), (p,), p.seed) for p in people]
+    looks = [
+        compose(CaptionSpec((PersonSpec(expression="neutral", view="in front view"),)), (p,), p.seed) for p in people
+    ]
     rows += [_row([render(s).image for s in looks[i : i + 8]]) for i in (0, 8)]
     for seed in (3, 5):
         person = draw_person(seed)
@@ -46,11 +48,13 @@ def sheet() -> NDArray[np.uint8]:
         figures = [Figure(person, m, "blue", "t-shirt", 64, 65, 26) for m in poses]
         shown = [render(Scene(128, 128, "on a plain yellow background", (f,))).image for f in figures]
         rows += [_row(shown[:8]), _row(shown[8:])]
-    asks = [Ask((Look(),), place) for place in (*PLACES[5:], "on a plain green background")]
-    rows.append(_row([render(compose(ask, (draw_person(40 + i),), i)).image for i, ask in enumerate(asks)]))
+    specs = [CaptionSpec((PersonSpec(),), place) for place in (*PLACES[5:], "on a plain green background")]
+    rows.append(_row([render(compose(spec, (draw_person(40 + i),), i)).image for i, spec in enumerate(specs)]))
     for count in (2, 3):
         groups = [tuple(draw_person(60 + 3 * i + j) for j in range(count)) for i in range(4)]
-        rows.append(_row([render(compose(Ask((Look(),) * count), g, i)).image for i, g in enumerate(groups)]))
+        rows.append(
+            _row([render(compose(CaptionSpec((PersonSpec(),) * count), g, i)).image for i, g in enumerate(groups)])
+        )
     return np.concatenate(rows)
 
 

@@ -7,7 +7,7 @@ LARGE = 4096  # elements, from which on a byte each is kept
 ROW_SCALE = ".row_scale"
 
 
-def keep(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def quantize(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights by name in a quarter of their size: large matrices and kernels in int8, the rest in half precision.
 
     A row (an output's weights) is its bytes times `<name>.row_scale`. What is not floating point stays as it is.
@@ -26,8 +26,8 @@ def keep(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def widen(kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `keep`, as near as it kept them: weights in float32."""
+def dequantize(kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `quantize`, as near as it kept them: weights in float32."""
     state: dict[str, Tensor] = {}
     for name, tensor in kept.items():
         if name.endswith(ROW_SCALE):

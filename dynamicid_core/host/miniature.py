@@ -16,7 +16,7 @@ from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from torch import Tensor
 
 from ...mini import networks
-from ...mini.quantize import widen
+from ...mini.quantize import dequantize
 from ..checkpoint import load_checkpoint
 from ..identity.analyzer import load_analyzer
 from ..tensor_file import read_tensors
@@ -61,7 +61,7 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None) -> Minia
 
 
 def _weights(folder: Path, name: str) -> dict[str, Tensor]:
-    return widen(read_tensors(folder / f"{name}.safetensors")[0])
+    return dequantize(read_tensors(folder / f"{name}.safetensors")[0])
 
 
 def _model(weights: dict[str, Tensor]) -> ModelPatcher:
@@ -97,6 +97,8 @@ def _vision(config: Path, weights: dict[str, Tensor]) -> ClipVisionModel:
 
 
 def _dynamicid(folder: Path) -> DynamicID:
-    checkpoint = load_checkpoint(folder / "dynamicid.safetensors", read=lambda path: (widen(read_tensors(path)[0]), {}))
+    checkpoint = load_checkpoint(
+        folder / "dynamicid.safetensors", read=lambda path: (dequantize(read_tensors(path)[0]), {})
+    )
     assert checkpoint.adapter is not None
     return DynamicID(checkpoint.adapter, checkpoint)

@@ -12,11 +12,11 @@ from typing import Any
 
 import cv2
 
-from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES, YAWS, Ask, Look, view_of, write
+from ..world.caption import CLOTHES_COLORS, GARMENTS, PLACES, YAWS, CaptionSpec, PersonSpec, to_caption, view_of
+from ..world.composition import compose
 from ..world.head import EXPRESSIONS
 from ..world.person import NUMBERS, Person, draw_person
 from ..world.render import render
-from ..world.scene import compose
 from ..world.world import HELD_OUT_PAIRS, World, training_pairs
 
 PEOPLE = 100  # who are asked for
@@ -155,7 +155,7 @@ class Experiments:
 
     def _driver(self, expression: str) -> str:
         """One person's picture for each expression, facing us: whose keypoints are canonical for it."""
-        look = Look("white", GARMENTS[0], expression, None, view_of(0.0, posed=True), posed=True)
+        look = PersonSpec("white", GARMENTS[0], expression, None, view_of(0.0, posed=True), posed=True)
         return self._draw(f"drivers/{expression}.png", look, CANONICAL, PLACES[0], jitter=False)
 
     def _reference(self, number: int, kind: str) -> str:
@@ -164,13 +164,13 @@ class Experiments:
         rng = _chance(name, number)
         look = _look(rng)
         motion = ("neutral", 0.0) if kind == "neutral" else (rng.choice(list(EXPRESSIONS)), rng.choice(YAWS))
-        look = Look(look.colour, look.garment, motion[0], None, view_of(motion[1], posed=True), posed=True)
+        look = PersonSpec(look.colour, look.garment, motion[0], None, view_of(motion[1], posed=True), posed=True)
         return self._draw(name, look, World(held_out_people=True).person(number), rng.choice(PLACES))
 
-    def _draw(self, name: str, look: Look, person: Person, place: str, jitter: bool = True) -> str:
+    def _draw(self, name: str, look: PersonSpec, person: Person, place: str, jitter: bool = True) -> str:
         """A portrait's path from the folder."""
         if name not in self._drawn:
-            scene = compose(Ask((look,), place), (person,), _chance("scene", name).getrandbits(32), jitter)
+            scene = compose(CaptionSpec((look,), place), (person,), _chance("scene", name).getrandbits(32), jitter)
             image = render(scene).image
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,11 +241,11 @@ def _chance(*what: object) -> random.Random:
     return random.Random(" ".join(map(str, ("experiments", *what))))
 
 
-def _look(rng: random.Random) -> Look:
+def _look(rng: random.Random) -> PersonSpec:
     """Clothes, and nothing of a face."""
-    return Look(rng.choice(CLOTHES_COLOURS), rng.choice(GARMENTS))
+    return PersonSpec(rng.choice(CLOTHES_COLORS), rng.choice(GARMENTS))
 
 
-def _sample(name: str, looks: list[Look], rng: random.Random, people: list[Json], seeds: int = 1) -> Json:
-    prompt = write(Ask(tuple(looks), rng.choice(PLACES)))
+def _sample(name: str, looks: list[PersonSpec], rng: random.Random, people: list[Json], seeds: int = 1) -> Json:
+    prompt = to_caption(CaptionSpec(tuple(looks), rng.choice(PLACES)))
     return {"name": name, "prompt": prompt, "seeds": [rng.getrandbits(31) for _ in range(seeds)], "people": people}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..quantize import ROW_SCALE, keep, widen
+from ..quantize import ROW_SCALE, dequantize, quantize
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2
@@ -146,7 +146,7 @@ def _in_bytes(data: bytes) -> bytes:
         name, values = weight.name, numpy_helper.to_array(weight)
         if values.dtype != np.float32:
             continue
-        tensors = keep({name: torch.from_numpy(values.copy())})
+        tensors = quantize({name: torch.from_numpy(values.copy())})
         if tensors[name].dtype != torch.int8:
             continue
         weight.CopyFrom(numpy_helper.from_array(tensors[name].numpy(), f"{name}.bytes"))
@@ -171,7 +171,7 @@ def _adopt(network: nn.Module, file: Path, prefix: str = "") -> None:
     held = {weight.name: torch.from_numpy(numpy_helper.to_array(weight).copy()) for weight in graph.initializer}
     scales = {f"{name.removesuffix('.scale')}{ROW_SCALE}": t for name, t in held.items() if name.endswith(".scale")}
     kept = {name.removesuffix(".bytes"): tensor for name, tensor in held.items() if not name.endswith(".scale")}
-    weights = widen(kept | scales)
+    weights = dequantize(kept | scales)
 
     named = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if not name.startswith("onnx::")}
     network.load_state_dict(named, strict=False)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES
+from ..world.caption import CLOTHES_COLORS, GARMENTS, PLACES
 from ..world.head import EXPRESSIONS
 from ..world.person import CHOICES, NUMBERS
 from ..world.world import Sample, World
@@ -30,7 +30,7 @@ POSE_SCALE = 30.0  # degrees
 PictureMap = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 KINDS: dict[str, int] = {name: len(options) for name, options in CHOICES.items()} | {
     "expression": len(EXPRESSIONS),
-    "colour": len(CLOTHES_COLOURS),
+    "colour": len(CLOTHES_COLORS),
     "garment": len(GARMENTS),
 }
 
@@ -129,7 +129,7 @@ class Gallery(World):
             raise ValueError(f"expected portraits, got {count} people")
         base = super().sample(index)
         figure = replace(base.scene.figures[0], person=self.person(index // self.views))
-        return Sample(replace(base.scene, figures=(figure,)), base.ask)
+        return Sample(replace(base.scene, figures=(figure,)), base.spec)
 
 
 def _cells(boxes: NDArray[np.float32], height: int, width: int) -> tuple[Tensor, Tensor]:

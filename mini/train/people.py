@@ -14,7 +14,7 @@ from .ship import PACK
 
 EACH = 1000  # pictures a shard
 # Captions of photographs name clothes and places and seldom a face's motion: that is for the tokens to carry.
-SILENCE, MOTION_SILENCE = 0.05, 0.7
+OMIT_PROB, OMIT_MOTION_PROB = 0.05, 0.7
 
 
 def write_people(weights: Path, folder: Path, count: int, seed: int = 31) -> int:
@@ -34,7 +34,7 @@ def write_people(weights: Path, folder: Path, count: int, seed: int = 31) -> int
         allowed_modules=["detection", "recognition"],
     )
     analysis.prepare(ctx_id=-1, det_size=(512, 512))
-    world, written = World(seed=seed, silence=SILENCE, motion_silence=MOTION_SILENCE), 0
+    world, written = World(seed=seed, omit_prob=OMIT_PROB, omit_motion_prob=OMIT_MOTION_PROB), 0
     folder.mkdir(parents=True, exist_ok=True)
     with webdataset.ShardWriter(str(folder / "people-%04d.tar"), maxcount=EACH, verbose=0, mtime=0) as writer:
         for number in range(count):

@@ -11,11 +11,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES, Ask, Look
+from ..world.caption import CLOTHES_COLORS, GARMENTS, PLACES, CaptionSpec, PersonSpec
+from ..world.composition import compose
 from ..world.head import EXPRESSIONS
 from ..world.person import Person, draw_person
 from ..world.render import Picture, render
-from ..world.scene import compose
 from ..world.world import World
 
 SHARD = 500
@@ -29,7 +29,7 @@ class Truth:
 
     Attributes:
         persons: (n, k) int64, the people's seeds.
-        expression, colour, garment: (n, k) int64, places in EXPRESSIONS, CLOTHES_COLOURS, GARMENTS.
+        expression, colour, garment: (n, k) int64, places in EXPRESSIONS, CLOTHES_COLORS, GARMENTS.
         place: (n,) int64, in PLACES.
         caption: (n,) str.
         pose, box, keypoints, landmarks, points68: float32, (n, k, ...), as `render.FaceTruth` has them.
@@ -59,7 +59,7 @@ def _truth(drawn: list[tuple[str, Picture]]) -> dict[str, NDArray]:
     truth: dict[str, NDArray] = {
         "persons": np.array([[face.person.seed for face in row] for row in faces]),
         "expression": np.array([[NAMES.index(face.motion.expression) for face in row] for row in faces]),
-        "colour": np.array([[CLOTHES_COLOURS.index(f.colour) for f in row] for row in figures]),
+        "colour": np.array([[CLOTHES_COLORS.index(f.colour) for f in row] for row in figures]),
         "garment": np.array([[GARMENTS.index(f.garment) for f in row] for row in figures]),
         "place": np.array([PLACES.index(picture.scene.place) for _, picture in drawn]),
         "caption": np.array([caption for caption, _ in drawn]),
@@ -72,11 +72,14 @@ def _truth(drawn: list[tuple[str, Picture]]) -> dict[str, NDArray]:
 @lru_cache(maxsize=1)
 def renderer_digest() -> str:
     """Eight hex digits that change with the renderer: pictures drawn by another are never taken for this one's."""
-    asked = [(Ask((Look(),) * count, place), count) for count, place in ((1, PLACES[6]), (2, PLACES[9]), (3, None))]
+    asked = [
+        (CaptionSpec((PersonSpec(),) * count, place), count)
+        for count, place in ((1, PLACES[6]), (2, PLACES[9]), (3, None))
+    ]
     digest = hashlib.sha256()
-    for seed, (ask, count) in enumerate(asked):
+    for seed, (spec, count) in enumerate(asked):
         people = tuple(draw_person(10 * seed + i) for i in range(count))
-        digest.update(render(compose(ask, people, seed)).image.tobytes())
+        digest.update(render(compose(spec, people, seed)).image.tobytes())
     return digest.hexdigest()[:8]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from ..networks import VISION
-from ..quantize import keep, widen
+from ..quantize import dequantize, quantize
 from . import autoencoder, comfyui, encoders, face_pack, figures, judge
 from .autoencoder import AutoencoderStage
 from .face_networks import read_pack, write_pack
@@ -42,7 +42,7 @@ def ship(context: TrainContext, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in NETWORKS:
-        save_file(keep(context.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
+        save_file(quantize(context.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
     (folder / "vision.json").write_text(json.dumps(VISION, indent=2) + "\n")
     write_pack(face_pack.load(context), folder / PACK)
     for name in WHAT:
@@ -54,7 +54,7 @@ def ship(context: TrainContext, folder: Path) -> None:
 def keep_dynamicid(trained: Path, folder: Path) -> Path:
     """Write a DynamicID that was trained for the miniature beside the miniature's networks, kept as they are."""
     path = folder / f"{DYNAMICID}.safetensors"
-    save_file(keep(load_file(trained)), path, {"format": FORMAT})
+    save_file(quantize(load_file(trained)), path, {"format": FORMAT})
     return path
 
 
@@ -94,7 +94,7 @@ def show(context: TrainContext, folder: Path) -> None:
 
 def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
     """A shipped network's weights in float32."""
-    return widen(load_file(folder / f"{name}.safetensors"))
+    return dequantize(load_file(folder / f"{name}.safetensors"))
 
 
 def restore(folder: Path, checkpoints: Path) -> None:

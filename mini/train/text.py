@@ -136,7 +136,7 @@ class TextStage(Stage):
         """Captions told apart, and what the heads read off the end's states of captions of one, two, three people."""
         assert isinstance(network, Reader)
         measured = self.captions_told(network.text)
-        world = World(seed=2, held_out_people=True, silence=0.0)
+        world = World(seed=2, held_out_people=True, omit_prob=0.0)
         for count in (1, 2, 3):
             captions = [world.sample(i, count).caption for i in range(200)]
             tokens = words().batch(captions).to(self.context.device)

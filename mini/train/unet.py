@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..world.caption import CLOTHES_COLOURS, GARMENTS, PLACES, Look, view_of
-from ..world.caption import parse as parse_caption
+from ..world.caption import CLOTHES_COLORS, GARMENTS, PLACES, PersonSpec, parse_caption, view_of
 from ..world.world import World
 from . import autoencoder, comfyui, encoders, judge, pictures
 from .core import image_grid
@@ -21,7 +20,7 @@ from .words import words
 
 TIMES = 1000
 CELL = 8  # pixels of a picture for each of a latent's cells
-ASKED = {"colour": CLOTHES_COLOURS, "garment": GARMENTS, "expression": NAMES}  # by the judge's numbers
+ASKED = {"colour": CLOTHES_COLORS, "garment": GARMENTS, "expression": NAMES}  # by the judge's numbers
 OPTIONS = {"optimized_attention_override": comfyui.attention}
 
 
@@ -108,7 +107,7 @@ def in_columns(boxes: Tensor, count: int, width: int) -> list[int | None]:
     return found
 
 
-def as_asked(look: Look, verdict: judge.Verdict | None, i: int | None) -> dict[str, bool]:
+def as_asked(look: PersonSpec, verdict: judge.Verdict | None, i: int | None) -> dict[str, bool]:
     """What of a caption's look the judge finds in face i; nothing where there is no such face."""
     if verdict is None or i is None:
         kinds, yaw = dict.fromkeys(ASKED, ""), float("nan")
@@ -191,7 +190,7 @@ class UNetStage(Stage):
         return autoencoder.decode(self.autoencoder, torch.cat(latents), self.context)
 
     def _captions(self, count: int, number: int) -> list[str]:
-        world = World(seed=2, held_out_people=True, silence=0.0)
+        world = World(seed=2, held_out_people=True, omit_prob=0.0)
         return [world.sample(i, count).caption for i in range(number)]
 
     def picture(self, network: nn.Module) -> NDArray[np.uint8]:
@@ -219,14 +218,14 @@ class UNetStage(Stage):
             images = self.drawn(network, captions, (16, 16 if count == 1 else 32), 100 + count)
             places, boxes = judge.judge_scenes(judging, images, self.context)
             for image, caption, place, found in zip(images, captions, places, boxes, strict=True):
-                ask = parse_caption(caption)
-                note("place", PLACES[place] == ask.place)
+                spec = parse_caption(caption)
+                note("place", PLACES[place] == spec.place)
                 note("count", len(found) == count)
                 verdict = None
                 if len(found):
                     verdict = judge.judge_faces(judging, np.stack([image] * len(found)), found, self.context)
                 columns = in_columns(found, count, image.shape[1])
-                told = [as_asked(look, verdict, i) for look, i in zip(ask.people, columns, strict=True)]
+                told = [as_asked(look, verdict, i) for look, i in zip(spec.people, columns, strict=True)]
                 for name, is_right in (item for person in told for item in person.items()):
                     note(name if count == 1 else f"{name}_in_groups", is_right)
                 for name in ("clothes", "expression"):

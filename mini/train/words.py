@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..networks import TEXT
-from ..world.caption import ADJECTIVES, CLOTHES_COLOURS, COUNTS, GARMENTS, PLACES, TILTS, VIEWS, WHERE, parse
+from ..world.caption import ADJECTIVES, CLOTHES_COLORS, COUNTS, GARMENTS, PLACES, TILTS, VIEWS, WHERE, parse_caption
 from . import comfyui
 
 LENGTH: int = TEXT["max_position_embeddings"]
@@ -16,7 +16,7 @@ SPOKEN_OF = 1 + len(WHERE[3])  # the picture as a whole or somebody alone; then 
 # What a caption may say, and all that it can be: of the picture, and of the first, second and third person in it.
 OF_ALL: dict[str, Sequence[str | int]] = {"place": PLACES, "count": tuple(COUNTS)}
 OF_ONE: dict[str, Sequence[str | int]] = {
-    "colour": CLOTHES_COLOURS,
+    "colour": CLOTHES_COLORS,
     "garment": GARMENTS,
     "expression": tuple(ADJECTIVES),
     "tilt": TILTS,
@@ -28,9 +28,9 @@ SAYINGS = OF_ALL | {f"{kind}_{person}": choices for person in range(3) for kind,
 def said_in(captions: Sequence[str]) -> dict[str, Tensor]:
     """For each of SAYINGS (n,) int64: the place of what each caption says among the choices, -1 where it is silent."""
     found = {name: torch.full((len(captions),), -1) for name in SAYINGS}
-    for row, ask in enumerate(map(parse, captions)):
-        says = {"place": ask.place, "count": len(ask.people)}
-        says |= {f"{kind}_{i}": getattr(look, kind) for i, look in enumerate(ask.people) for kind in OF_ONE}
+    for row, spec in enumerate(map(parse_caption, captions)):
+        says = {"place": spec.place, "count": len(spec.people)}
+        says |= {f"{kind}_{i}": getattr(look, kind) for i, look in enumerate(spec.people) for kind in OF_ONE}
         for name, value in says.items():
             if value is not None:
                 found[name][row] = SAYINGS[name].index(value)
@@ -44,7 +44,7 @@ class Words:
         from transformers import CLIPTokenizer
 
         self._tokenizer = CLIPTokenizer.from_pretrained(str(comfyui.folder() / "comfy" / "sd1_tokenizer"))
-        said = [*COUNTS.values(), *WHERE[3], *CLOTHES_COLOURS, *GARMENTS, *PLACES, *ADJECTIVES, *ADJECTIVES.values()]
+        said = [*COUNTS.values(), *WHERE[3], *CLOTHES_COLORS, *GARMENTS, *PLACES, *ADJECTIVES, *ADJECTIVES.values()]
         said += [*TILTS, *VIEWS, "in a expression", "the expression is", ","]
         start, *_, end = self._tokenizer("")["input_ids"]
         used = {token for words in said for token in self._tokenizer(words)["input_ids"]}

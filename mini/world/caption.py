@@ -11,11 +11,11 @@ Left and right are the picture's. Whatever a caption leaves out is free.
 import re
 from dataclasses import dataclass
 
-CLOTHES_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black")
+CLOTHES_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black")
 GARMENTS = ("shirt", "t-shirt", "hoodie", "sweater")
-PLAIN_COLOURS = ("grey", "yellow", "green", "blue", "pink")
+PLAIN_COLORS = ("grey", "yellow", "green", "blue", "pink")
 PLACES = (
-    *(f"on a plain {colour} background" for colour in PLAIN_COLOURS),
+    *(f"on a plain {colour} background" for colour in PLAIN_COLORS),
     "on a gradient background",
     *("in a room", "in a park", "at the beach", "in a city", "in the mountains", "at night"),
 )
@@ -41,7 +41,7 @@ _POSED = tuple(VIEWS)[2:]  # one a yaw
 
 
 @dataclass(frozen=True)
-class Look:
+class PersonSpec:
     """What is said of one person; None is not said. `posed` tells which of the two ways is used."""
 
     colour: str | None = None
@@ -59,10 +59,10 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Ask:
+class CaptionSpec:
     """What a caption says: one look per person, from the picture's left to its right, and the place."""
 
-    people: tuple[Look, ...]
+    people: tuple[PersonSpec, ...]
     place: str | None = None
 
 
@@ -90,29 +90,29 @@ def face_prompt(expression: str, yaw: float, pitch: float = 0.0, posed: bool = F
     return ", ".join(motion_clauses(expression, None if posed else tilt_of(pitch), view_of(yaw, posed), posed))
 
 
-def write(ask: Ask) -> str:
-    """The caption that says `ask`. Raises ValueError when there are not one to three people."""
-    count = len(ask.people)
+def to_caption(spec: CaptionSpec) -> str:
+    """The caption that says `spec`. Raises ValueError when there are not one to three people."""
+    count = len(spec.people)
     if count not in COUNTS:
         raise ValueError(f"expected 1 to 3 people, got {count}")
-    place = [ask.place] if ask.place else []
+    place = [spec.place] if spec.place else []
     if count == 1:
-        look = ask.people[0]
+        look = spec.people[0]
         return ", ".join([" ".join([COUNTS[1], *look.clothes()]), *place, *look.motion()])
     clauses = [COUNTS[count], *place]
-    for where, look in zip(WHERE[count], ask.people, strict=True):
+    for where, look in zip(WHERE[count], spec.people, strict=True):
         if said := look.clothes() + look.motion():
             clauses += [f"{where} {said[0]}", *said[1:]]
     return ", ".join(clauses)
 
 
-_CLOTHES = re.compile(rf"in a ({'|'.join(CLOTHES_COLOURS)}) ({'|'.join(GARMENTS)})")
+_CLOTHES = re.compile(rf"in a ({'|'.join(CLOTHES_COLORS)}) ({'|'.join(GARMENTS)})")
 _NAMES, _WORDS = "|".join(ADJECTIVES), "|".join(ADJECTIVES.values())
 _EXPRESSION = re.compile(rf"in a ({_NAMES}) expression|the expression is ({_WORDS})")
 
 
-def parse(caption: str) -> Ask:
-    """The inverse of `write`. Raises ValueError at a clause outside the language."""
+def parse_caption(caption: str) -> CaptionSpec:
+    """The inverse of `to_caption`. Raises ValueError at a clause outside the language."""
     first, *clauses = caption.split(", ")
     count = next((n for n, words in COUNTS.items() if first.startswith(words)), 0)
     if not count:
@@ -138,4 +138,4 @@ def parse(caption: str) -> Ask:
             said[who].update(expression=name, posed=match[1] is None)
         else:
             raise ValueError(f"{clause!r} is not a clause of this language (in {caption!r})")
-    return Ask(tuple(Look(**look) for look in said), place)  # type: ignore[arg-type]
+    return CaptionSpec(tuple(PersonSpec(**look) for look in said), place)  # type: ignore[arg-type]

@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 
 from .canvas import Canvas, Colour, ellipse, hull, mix, smooth
+from .composition import Figure
 from .head import Head, Points
-from .scene import Figure
 
 SKIN: dict[str, Colour] = {
     "porcelain": (254, 219, 195), "light": (243, 193, 152), "tan": (224, 166, 118),

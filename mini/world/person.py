@@ -6,16 +6,16 @@ from typing import Any
 
 SKINS = ("porcelain", "light", "tan", "olive", "brown", "dark")
 FACES = ("oval", "round", "square", "heart", "long")
-EYE_COLOURS = ("brown", "hazel", "green", "blue", "grey")
+EYE_COLORS = ("brown", "hazel", "green", "blue", "grey")
 EYE_SHAPES = ("round", "almond", "droopy", "narrow")
 BROWS = ("thin", "straight", "arched", "thick")
 NOSES = ("button", "straight", "wide", "long")
 MOUTHS = ("thin", "full", "wide", "small")
 HAIRS = ("bald", "buzz", "short", "quiff", "spiky", "curly", "afro", "bob", "long", "bun", "pigtails", "mohawk")
-HAIR_COLOURS = ("black", "brown", "auburn", "ginger", "blond", "silver", "pink", "teal")
+HAIR_COLORS = ("black", "brown", "auburn", "ginger", "blond", "silver", "pink", "teal")
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 GLASSES = ("none", "round", "square", "browline")
-GLASSES_COLOURS = ("black", "red", "blue", "gold")
+GLASSES_COLORS = ("black", "red", "blue", "gold")
 MARKS = ("none", "freckles", "mole", "blush")
 
 
@@ -55,16 +55,16 @@ class Person:
 CHOICES: dict[str, tuple[str, ...]] = {
     "skin": SKINS,
     "face": FACES,
-    "eye_colour": EYE_COLOURS,
+    "eye_colour": EYE_COLORS,
     "eye_shape": EYE_SHAPES,
     "brows": BROWS,
     "nose": NOSES,
     "mouth": MOUTHS,
     "hair": HAIRS,
-    "hair_colour": HAIR_COLOURS,
+    "hair_colour": HAIR_COLORS,
     "beard": BEARDS,
     "glasses": GLASSES,
-    "glasses_colour": GLASSES_COLOURS,
+    "glasses_colour": GLASSES_COLORS,
     "marks": MARKS,
 }
 NUMBERS = tuple(f.name for f in fields(Person) if f.type is float)

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .canvas import Canvas
+from .composition import Scene
 from .head import KEYPOINTS5, Head, Motion
 from .paint import paint_figure
 from .person import Person
 from .place import paint_place
-from .scene import Scene
 
 
 @dataclass(frozen=True, eq=False)

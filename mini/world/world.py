@@ -7,11 +7,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .caption import CLOTHES_COLOURS, GARMENTS, PLACES, YAWS, Ask, Look, view_of, write
+from .caption import CLOTHES_COLORS, GARMENTS, PLACES, YAWS, CaptionSpec, PersonSpec, to_caption, view_of
+from .composition import Scene, compose, describe
 from .head import EXPRESSIONS
 from .person import Person, draw_person
 from .render import Picture, render
-from .scene import Scene, compose, describe
 
 TRAINING_PEOPLE = 10_000
 _HELD_OUT_FROM = 1_000_000  # the first number of a person whom no training picture shows
@@ -27,11 +27,11 @@ class Sample:
     """A scene, what its caption asks for (all or a part of what it shows), and that caption."""
 
     scene: Scene
-    ask: Ask
+    spec: CaptionSpec
 
     @property
     def caption(self) -> str:
-        return write(self.ask)
+        return to_caption(self.spec)
 
     def picture(self) -> Picture:
         return render(self.scene)
@@ -45,15 +45,15 @@ class World:
         seed: another seed, other pictures (of the same people).
         held_out_people: show people whom training never shows, instead of those whom it does.
         pairs: the (expression, yaw) that are shown; `training_pairs()` leaves the held-out ones out.
-        silence: how probably a caption leaves a thing unsaid.
-        motion_silence: how probably it leaves an expression or a view unsaid; None: as probably as other things.
+        omit_prob: how probably a caption leaves a thing unsaid.
+        omit_motion_prob: how probably it leaves an expression or a view unsaid; None: as probably as other things.
     """
 
     seed: int = 0
     held_out_people: bool = False
     pairs: tuple[tuple[str, float], ...] = PAIRS
-    silence: float = 0.12
-    motion_silence: float | None = None
+    omit_prob: float = 0.12
+    omit_motion_prob: float | None = None
 
     def person(self, number: int) -> Person:
         """The `number`th person of this world's share of mankind."""
@@ -64,7 +64,7 @@ class World:
         rng = random.Random(f"world {self.seed} {self.held_out_people} {count} {index}")
         people = [self.person(number) for number in rng.sample(range(TRAINING_PEOPLE), count)]
         looks = [self._look(rng) for _ in people]
-        scene = compose(Ask(tuple(looks), rng.choice(PLACES)), tuple(people), rng.getrandbits(32))
+        scene = compose(CaptionSpec(tuple(looks), rng.choice(PLACES)), tuple(people), rng.getrandbits(32))
         return Sample(scene, self._said(describe(scene, posed=rng.random() < 0.5), rng))
 
     def stream(self, counts: tuple[int, ...] = (1,), start: int = 0, stride: int = 1) -> Iterator[Sample]:
@@ -81,27 +81,27 @@ class World:
         samples = []
         for i, (expression, yaw) in enumerate(self.pairs):
             asked = replace(look, expression=expression, view=view_of(yaw, posed=True), tilt=None, posed=True)
-            scene = compose(Ask((asked,), place), (self.person(number),), seed + i)
+            scene = compose(CaptionSpec((asked,), place), (self.person(number),), seed + i)
             # The same details of the place behind each, though another chance moved the head.
             scene = replace(scene, seed=seed)
             samples.append(Sample(scene, describe(scene, posed=True)))
         return samples
 
-    def _look(self, rng: random.Random) -> Look:
+    def _look(self, rng: random.Random) -> PersonSpec:
         expression, yaw = rng.choice(self.pairs)
         tilt = rng.choice(("facing up", "facing down")) if rng.random() < 0.25 else None
         view = view_of(yaw, posed=True)
-        return Look(rng.choice(CLOTHES_COLOURS), rng.choice(GARMENTS), expression, tilt, view, posed=True)
+        return PersonSpec(rng.choice(CLOTHES_COLORS), rng.choice(GARMENTS), expression, tilt, view, posed=True)
 
-    def _said(self, ask: Ask, rng: random.Random) -> Ask:
-        """`ask` with some of it left unsaid."""
+    def _said(self, spec: CaptionSpec, rng: random.Random) -> CaptionSpec:
+        """`spec` with some of it left unsaid."""
 
-        def silent(share: float = self.silence) -> bool:
+        def silent(share: float = self.omit_prob) -> bool:
             return rng.random() < share
 
-        still = self.silence if self.motion_silence is None else self.motion_silence
+        still = self.omit_prob if self.omit_motion_prob is None else self.omit_motion_prob
         looks = []
-        for look in ask.people:
+        for look in spec.people:
             if silent():
                 look = replace(look, colour=None, garment=None)
             if silent(still):
@@ -109,7 +109,7 @@ class World:
             if silent(still):
                 look = replace(look, view=None, tilt=None)
             looks.append(replace(look, posed=look.posed and bool(look.expression or look.view)))
-        return Ask(tuple(looks), None if silent() else ask.place)
+        return CaptionSpec(tuple(looks), None if silent() else spec.place)
 
 
 def training_pairs() -> tuple[tuple[str, float], ...]:

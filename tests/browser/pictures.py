@@ -17,7 +17,7 @@ from playwright.sync_api import FloatRect, Page, sync_playwright
 
 from dynamicid_core.evaluation.client import Client, server
 from dynamicid_core.evaluation.template import api_graph
-from mini.world import World
+from mini.world.world import World
 
 from .page import FLAGS, GraphPage, find_browser
 

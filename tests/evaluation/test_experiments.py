@@ -6,7 +6,7 @@ import pytest
 from dynamicid_pack.dynamicid_core.evaluation.config import Config
 from dynamicid_pack.dynamicid_core.evaluation.config_file import read_config
 from dynamicid_pack.mini.train.experiments import CONTRASTIVE, GALLERY, UNGATED, write_experiments
-from dynamicid_pack.mini.world.caption import parse
+from dynamicid_pack.mini.world.caption import parse_caption
 from dynamicid_pack.mini.world.world import HELD_OUT_PAIRS
 
 
@@ -21,7 +21,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 def test_prompts_leave_faces_to_the_people(config: Config) -> None:
     for sample in (sample for table in config.tables for sample in table.samples):
-        looks = parse(sample.prompt).people
+        looks = parse_caption(sample.prompt).people
         assert len(looks) == len(sample.people)
         assert not any(look.expression or look.view or look.tilt for look in looks) and all(
             look.garment for look in looks

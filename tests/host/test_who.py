@@ -7,9 +7,9 @@ import torch
 from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
-from dynamicid_pack.mini.world.caption import Ask, Look
+from dynamicid_pack.mini.world.caption import CaptionSpec, PersonSpec
+from dynamicid_pack.mini.world.composition import compose
 from dynamicid_pack.mini.world.render import render
-from dynamicid_pack.mini.world.scene import compose
 from dynamicid_pack.mini.world.world import World
 from dynamicid_pack.nodes.who_is_who import WhoIsWhoNode
 from torch import Tensor
@@ -77,8 +77,8 @@ def test_other_pictures_of_the_same_people_name_them(miniature: Miniature) -> No
         group = World(seed=40, held_out_people=True).sample(number, 2 + number % 2).picture()
         everybody = {}
         for i, face in enumerate(sorted(group.faces, key=lambda face: face.box[0])):
-            look = Look(expression="neutral", view="in front view")
-            portrait = render(compose(Ask((look,)), (face.person,), 7 + number))
+            look = PersonSpec(expression="neutral", view="in front view")
+            portrait = render(compose(CaptionSpec((look,)), (face.person,), 7 + number))
             everybody[f"person_{i}"] = encode(image(portrait), miniature.dynamicid).identity
         text, _, worst = WhoIsWhoNode.execute(image(group), everybody, miniature.dynamicid).result
         right += len(everybody) - text.count("stands in") - text.count("no face is left")

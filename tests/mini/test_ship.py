@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.mini.__main__ import main
-from dynamicid_pack.mini.quantize import LARGE, keep, widen
+from dynamicid_pack.mini.quantize import LARGE, dequantize, quantize
 from dynamicid_pack.mini.train import pictures, ship
 from dynamicid_pack.mini.train.autoencoder import Autoencoder
 from dynamicid_pack.mini.train.face_networks import write_pack
@@ -25,9 +25,9 @@ def test_kept_weights_come_back_nearly_as_they_were():
         "ids": torch.arange(70_000),
     }
     state["matrix"][5] = 0
-    kept = keep(state)
+    kept = quantize(state)
     assert kept["kernel"].dtype == kept["matrix"].dtype == torch.int8 and kept["bias"].dtype == torch.float16
-    found = widen(kept)
+    found = dequantize(kept)
     assert found.keys() == state.keys()
     assert torch.equal(found["ids"], state["ids"]) and not found["matrix"][5].any()
     for name in ("kernel", "matrix"):
@@ -39,7 +39,7 @@ def test_kept_weights_come_back_nearly_as_they_were():
 
 def test_kept_weights_take_a_quarter():
     state = Autoencoder().state_dict()
-    size = sum(tensor.numel() * tensor.element_size() for tensor in keep(state).values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in quantize(state).values())
     assert size < 0.27 * sum(tensor.numel() * 4 for tensor in state.values())
     assert any(tensor.numel() >= LARGE for tensor in state.values())
 
@@ -79,7 +79,7 @@ def test_what_shipped_can_be_trained_from(tmp_path):
     write_pack(seasoned(), tmp_path / ship.PACK)
     state = {"layer.weight": torch.randn(80, 64), "layer.bias": torch.randn(80)}
     for name in ship.NETWORKS:
-        save_file(keep(state), tmp_path / f"{name}.safetensors")
+        save_file(quantize(state), tmp_path / f"{name}.safetensors")
     assert main(["restore", "--checkpoints", str(tmp_path / "checkpoints"), "--from", str(tmp_path)]) == 0
     found = TrainContext(tmp_path / "checkpoints").stored("unet")
     assert found.keys() == state.keys()

@@ -19,11 +19,11 @@ from dynamicid_pack.mini.networks import CONTEXT
 from dynamicid_pack.mini.train import autoencoder, comfyui, encoders, judge, pictures, ship
 from dynamicid_pack.mini.train.face_pack import FacePackStage
 from dynamicid_pack.mini.train.judge import JudgeStage
-from dynamicid_pack.mini.train.people import MOTION_SILENCE, SILENCE
+from dynamicid_pack.mini.train.people import OMIT_MOTION_PROB, OMIT_PROB
 from dynamicid_pack.mini.train.stage import TrainContext
 from dynamicid_pack.mini.train.unet import UNetStage
 from dynamicid_pack.mini.train.words import words
-from dynamicid_pack.mini.world.caption import ADJECTIVES, GARMENTS, Ask, write
+from dynamicid_pack.mini.world.caption import ADJECTIVES, GARMENTS, CaptionSpec, to_caption
 from dynamicid_pack.mini.world.world import World, training_pairs
 from dynamicid_pack.tests.support import ROOT
 
@@ -81,13 +81,15 @@ def test_round_trips_keep_what_the_judge_looks_for(
 @pytest.mark.parametrize(("kind", "choices"), [("expression", tuple(ADJECTIVES)), ("garment", GARMENTS)])
 def test_the_texts_end_tells_small_things_too(context: TrainContext, kind: str, choices: tuple[str, ...]) -> None:
     """Captions that differ in one thing alone: what it is can be read off the last state, whatever else they say."""
-    world, network = World(seed=5, silence=0.0), encoders.load(context)
-    asks = [world.sample(i).ask for i in range(24)]
+    world, network = World(seed=5, omit_prob=0.0), encoders.load(context)
+    specs = [world.sample(i).spec for i in range(24)]
     captions = [
-        write(Ask((replace(ask.people[0], **{kind: choice}),), ask.place)) for ask in asks for choice in choices
+        to_caption(CaptionSpec((replace(spec.people[0], **{kind: choice}),), spec.place))
+        for spec in specs
+        for choice in choices
     ]
     with torch.no_grad():
-        states = network.states(words().batch(captions))[0][:, -1].unflatten(0, (len(asks), len(choices)))
+        states = network.states(words().batch(captions))[0][:, -1].unflatten(0, (len(specs), len(choices)))
     states = states - states.mean(1, keepdim=True)
     known, asked = states[:12].mean(0), states[12:]
     found = torch.cdist(asked, known.expand(len(asked), -1, -1)).argmin(2)
@@ -140,7 +142,7 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     shards = Shards(folder / "people")
     assert len(shards) >= 11
     for number in range(len(shards)):
-        sample = World(31, silence=SILENCE, motion_silence=MOTION_SILENCE).sample(int(shards.keys[number]), 1)
+        sample = World(31, omit_prob=OMIT_PROB, omit_motion_prob=OMIT_MOTION_PROB).sample(int(shards.keys[number]), 1)
         (face,) = sample.picture().faces
         assert shards.text(number) == sample.caption and shards.persons[number] == str(face.person.seed)
         assert np.linalg.norm(shards.array(number, "embedding")) == pytest.approx(1, abs=1e-3)

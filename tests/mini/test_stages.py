@@ -12,7 +12,7 @@ from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
 from dynamicid_pack.mini.train.pictures import Pictures
 from dynamicid_pack.mini.train.stage import TrainContext, Training
 from dynamicid_pack.mini.train.words import SAYINGS, Words, said_in
-from dynamicid_pack.mini.world.caption import Look
+from dynamicid_pack.mini.world.caption import PersonSpec
 from dynamicid_pack.mini.world.world import World
 
 
@@ -162,7 +162,7 @@ def test_every_caption_is_made_of_known_words_and_fits(context):
     words = Words()
     for count in (1, 2, 3):
         for i in range(60):
-            numbers = words.numbers(World(seed=9, silence=0.0).sample(i, count).caption)
+            numbers = words.numbers(World(seed=9, omit_prob=0.0).sample(i, count).caption)
             assert words.unknown not in numbers and len(numbers) <= 77
             assert numbers[0] == words.start and numbers[-1] == words.end
     assert words.unknown in words.numbers("a portrait of a zebra")
@@ -292,7 +292,7 @@ def test_people_are_looked_for_in_their_own_columns():
 def test_a_face_is_as_asked_in_what_the_caption_says():
     kinds = {"colour": np.array([0, 2]), "garment": np.array([1, 3]), "expression": np.array([1, 2])}
     verdict = judge.Verdict(kinds, np.zeros((2, 1)), np.array([[0.0, 21.0, 0.0]] * 2, np.float32), np.zeros((2, 4)))
-    look = Look("red", "t-shirt", unet.NAMES[1], view="the face is slightly turned to the right", posed=True)
+    look = PersonSpec("red", "t-shirt", unet.NAMES[1], view="the face is slightly turned to the right", posed=True)
     assert all(unet.as_asked(look, verdict, 0).values())
     assert unet.as_asked(look, verdict, 1) == {
         "colour": False, "garment": False, "clothes": False, "expression": False, "view": True,

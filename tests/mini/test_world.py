@@ -11,11 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dynamicid_pack.mini.world.caption import PLACES, VIEWS, YAWS, Ask, Look, face_prompt, parse, view_of, write
+from dynamicid_pack.mini.world.caption import (
+    PLACES,
+    VIEWS,
+    YAWS,
+    CaptionSpec,
+    PersonSpec,
+    face_prompt,
+    parse_caption,
+    to_caption,
+    view_of,
+)
+from dynamicid_pack.mini.world.composition import Figure, Scene, compose, describe
 from dynamicid_pack.mini.world.head import CONTOUR, EXPRESSIONS, IBUG68, MIRROR106, Head, Motion, rotation
 from dynamicid_pack.mini.world.person import CHOICES, NUMBERS, draw_person
 from dynamicid_pack.mini.world.render import render
-from dynamicid_pack.mini.world.scene import Figure, Scene, compose, describe
 from dynamicid_pack.mini.world.world import HELD_OUT_PAIRS, PAIRS, World, training_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +52,7 @@ def test_the_same_scene_is_the_same_picture_bit_for_bit():
 
 def test_another_process_draws_the_same_picture():
     script = (
-        "import hashlib; from mini.world import World;"
+        "import hashlib; from mini.world.world import World;"
         "print(hashlib.sha256(World().sample(5, 2).picture().image.tobytes()).hexdigest())"
     )
 
@@ -55,7 +65,7 @@ def test_another_process_draws_the_same_picture():
 
 
 def test_drawing_needs_neither_torch_nor_the_host():
-    script = "import sys, mini.world, mini.__main__; print(sorted({'torch', 'comfy'} & set(sys.modules)))"
+    script = "import sys, mini.world.world, mini.__main__; print(sorted({'torch', 'comfy'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -192,39 +202,39 @@ def test_insightface_finds_the_pose_in_the_68_points():
 
 
 def test_captions_are_read_as_they_were_written():
-    world = World(silence=0.4)
+    world = World(omit_prob=0.4)
     for i in range(300):
         sample = world.sample(i, 1 + i % 3)
-        assert parse(sample.caption) == sample.ask
+        assert parse_caption(sample.caption) == sample.spec
 
 
 def test_a_scene_shows_what_its_caption_asks():
     rng = random.Random(0)
     for i in range(100):
-        ask = parse(World().sample(i, 1 + i % 3).caption)
-        people = tuple(draw_person(rng.randrange(1000)) for _ in ask.people)
-        scene = compose(ask, people, i)
+        spec = parse_caption(World().sample(i, 1 + i % 3).caption)
+        people = tuple(draw_person(rng.randrange(1000)) for _ in spec.people)
+        scene = compose(spec, people, i)
         for posed in (False, True):
             told = describe(scene, posed)
-            assert ask.place in (None, told.place)
-            for wished, shown in zip(ask.people, told.people, strict=True):
+            assert spec.place in (None, told.place)
+            for wished, shown in zip(spec.people, told.people, strict=True):
                 assert wished.colour in (None, shown.colour) and wished.expression in (None, shown.expression)
                 if wished.posed == posed:
                     assert wished.view in (None, shown.view) and (wished.tilt in (None, shown.tilt) or posed)
 
 
 def test_what_captions_say():
-    look = Look("red", "hoodie", "happy", "facing up", "in side view")
+    look = PersonSpec("red", "hoodie", "happy", "facing up", "in side view")
     told = "a portrait of a person in a red hoodie, at the beach, in a happy expression, facing up, in side view"
-    assert write(Ask((look,), "at the beach")) == told
-    assert write(Ask((Look(),))) == "a portrait of a person"
+    assert to_caption(CaptionSpec((look,), "at the beach")) == told
+    assert to_caption(CaptionSpec((PersonSpec(),))) == "a portrait of a person"
     assert face_prompt("sad", -40) == "in a sad expression, in side view"
     assert face_prompt("fear", 21, posed=True) == "the expression is afraid, the face is slightly turned to the right"
     assert [view_of(y, posed=True) for y in YAWS] == [v for v, yaws in VIEWS.items() if len(yaws) == 1 and v[0] == "t"]
     with pytest.raises(ValueError, match="a green dog"):
-        parse("two people, with a green dog")
+        parse_caption("two people, with a green dog")
     with pytest.raises(ValueError, match="1 to 3"):
-        write(Ask(()))
+        to_caption(CaptionSpec(()))
 
 
 @pytest.mark.parametrize("place", PLACES)

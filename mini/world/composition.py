@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from .caption import CLOTHES_COLOURS, GARMENTS, PLACES, VIEWS, YAWS, Ask, Look, tilt_of, view_of
+from .caption import CLOTHES_COLORS, GARMENTS, PLACES, VIEWS, YAWS, CaptionSpec, PersonSpec, tilt_of, view_of
 from .head import EXPRESSIONS, Motion
 from .person import Person
 
@@ -32,7 +32,7 @@ class Scene:
     seed: int = 0
 
 
-def _motion(look: Look, rng: random.Random, jitter: bool) -> Motion:
+def _motion(look: PersonSpec, rng: random.Random, jitter: bool) -> Motion:
     yaw = rng.choice(VIEWS[look.view] if look.view else YAWS)
     pitch = {"facing up": 17.0, "facing down": -17.0, None: 0.0}[look.tilt]
     expression = look.expression or rng.choice(list(EXPRESSIONS))
@@ -42,36 +42,36 @@ def _motion(look: Look, rng: random.Random, jitter: bool) -> Motion:
     return Motion(expression, yaw + swing, pitch + nod, rng.uniform(-6, 6), rng.uniform(0.85, 1.1))
 
 
-def compose(ask: Ask, people: tuple[Person, ...], seed: int, jitter: bool = True) -> Scene:
-    """The scene that shows `people` (one per look of `ask`, left to right); what `ask` leaves free follows from `seed`.
+def compose(spec: CaptionSpec, people: tuple[Person, ...], seed: int, jitter: bool = True) -> Scene:
+    """Return the scene that shows `people`, in the order of `spec`; what `spec` leaves free follows from `seed`.
 
     With `jitter` off, heads stand still at their place's centre and yaws are exactly the asked ones.
     """
-    if len(people) != len(ask.people):
-        raise ValueError(f"the caption speaks of {len(ask.people)} people, got {len(people)} to show")
+    if len(people) != len(spec.people):
+        raise ValueError(f"the caption speaks of {len(spec.people)} people, got {len(people)} to show")
     rng = random.Random(f"scene {seed}")
     count = len(people)
     width = 128 if count == 1 else 256
     low, high = {1: (24.5, 27.5), 2: (23.0, 26.0), 3: (21.0, 22.5)}[count]
     figures = []
-    for i, (person, look) in enumerate(zip(people, ask.people, strict=True)):
+    for i, (person, look) in enumerate(zip(people, spec.people, strict=True)):
         scale = rng.uniform(low, high)
         x, y = width * (i + 0.5) / count + rng.uniform(-4, 4), 64 + rng.uniform(-3, 3)
         if not jitter:
             scale, x, y = (low + high) / 2, width * (i + 0.5) / count, 64.0
         motion = _motion(look, rng, jitter)
-        colour, garment = look.colour or rng.choice(CLOTHES_COLOURS), look.garment or rng.choice(GARMENTS)
+        colour, garment = look.colour or rng.choice(CLOTHES_COLORS), look.garment or rng.choice(GARMENTS)
         figures.append(Figure(person, motion, colour, garment, x, y, scale))
-    return Scene(width, 128, ask.place or rng.choice(PLACES), tuple(figures), seed)
+    return Scene(width, 128, spec.place or rng.choice(PLACES), tuple(figures), seed)
 
 
-def describe(scene: Scene, posed: bool = False) -> Ask:
+def describe(scene: Scene, posed: bool = False) -> CaptionSpec:
     """All that a caption can say of a scene."""
     looks = [
-        Look(
+        PersonSpec(
             f.colour, f.garment, f.motion.expression, None if posed else tilt_of(f.motion.pitch),
             view_of(f.motion.yaw, posed), posed,
         )
         for f in scene.figures
     ]  # fmt: skip
-    return Ask(tuple(looks), scene.place)
+    return CaptionSpec(tuple(looks), scene.place)
