@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 CONTEXT = 128  # width of the text states
@@ -71,11 +70,3 @@ def with_all_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
     table = rows[-1].expand(VOCABULARY, -1).clone()
     table[ids] = rows[:-1]
     return {name: tensor for name, tensor in state.items() if name != ROW_IDS} | {ROWS: table}
-
-
-def as_seen(images: Tensor) -> Tensor:
-    """Pictures (n, 3, H, W) in [0, 1] as the image encoder sees them whole: (n, 3, 128, 128) in [-1, 1]."""
-    size = VISION["image_size"]
-    if images.shape[2:] != (size, size):
-        images = torch.nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-    return images * 2 - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from ..image_inputs import clip_input, clip_normalization, negative_clip_input
 from .weighting import weight_of_times
 
 LENGTH = 77  # tokens of a prompt
@@ -44,7 +44,7 @@ class BaseNetworks:
         return int(self.unet.config["cross_attention_dim"])
 
     @property
-    def _seen(self) -> int:
+    def _image_size(self) -> int:
         """Pixels a side of what the image encoder sees."""
         size = self.image_encoder.config.image_size
         if not isinstance(size, int):
@@ -97,17 +97,12 @@ class BaseNetworks:
     @torch.no_grad()
     def image_states(self, images: Tensor) -> Tensor:
         """CLIP's penultimate states (n, N, W) of square pictures (n, 3, S, S) in [0, 1]."""
-        size = self._seen
-        if images.shape[2:] != (size, size):
-            images = nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-        images = images.mul(255).round().div(255)  # as ComfyUI does
-        return self._states((images - self.mean) / self.std)
+        return self._states(clip_input(images, self._image_size, self.mean, self.std))
 
     @torch.no_grad()
     def blank_states(self) -> Tensor:
         """(1, N, W): the states of pixels that are zero after preprocessing, which nobody is encoded from."""
-        size = self._seen
-        return self._states(torch.zeros(1, 3, size, size, device=self.mean.device))
+        return self._states(negative_clip_input(self._image_size, self.mean.device))
 
     def _states(self, pixels: Tensor) -> Tensor:
         states: Tensor = self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
@@ -136,17 +131,8 @@ def load_base_model(folder: Path, device: torch.device | str = "cpu") -> BaseNet
     assert isinstance(unet, UNet2DConditionModel) and isinstance(text_encoder, CLIPTextModel)
     assert isinstance(image_encoder, CLIPVisionModelWithProjection)
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions are quicker with it
-    mean, std = _normalisation(folder / "image_encoder")
+    mean, std = clip_normalization(folder / "image_encoder" / "preprocessor_config.json")
     return BaseNetworks(
         unet, vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"), image_encoder,
         DDPMScheduler.from_pretrained(folder / "scheduler"), mean.to(device), std.to(device),
     )  # fmt: skip
-
-
-def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:
-    """(3, 1, 1) mean and standard deviation of the image encoder's input: its own where it says them, else CLIP's."""
-    path = folder / "preprocessor_config.json"
-    said = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    mean = said.get("image_mean", [0.48145466, 0.4578275, 0.40821073])
-    std = said.get("image_std", [0.26862954, 0.26130258, 0.27577711])
-    return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]

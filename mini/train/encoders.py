@@ -3,6 +3,7 @@
 Those classes' names for weights are the host's.
 """
 
+import torch
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
@@ -11,7 +12,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from ..networks import ROW_IDS, TEXT, VISION, as_seen
+from ...dynamicid_core.image_inputs import clip_input
+from ..networks import ROW_IDS, TEXT, VISION
 from .stage import TrainContext
 from .words import words
 
@@ -39,7 +41,11 @@ def read(text: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 def see(vision: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Pictures (n, 3, H, W) in [0, 1] to the penultimate states (n, 65, 192) and the vector (n, 128)."""
-    found = vision(pixel_values=as_seen(images), output_hidden_states=True)
+    mean, std = (
+        torch.tensor(VISION[name], device=images.device)[:, None, None] for name in ("image_mean", "image_std")
+    )
+    inputs = clip_input(images, VISION["image_size"], mean, std, to_bytes=False)
+    found = vision(pixel_values=inputs, output_hidden_states=True)
     return found.hidden_states[-2], found.image_embeds
 
 
