@@ -27,11 +27,8 @@ FORMAT = "dynamicid-1"
 ADAPTER, FACE_ENCODER, IMR, KEYPOINT_ENCODER = "SAA_module", "proj_module", "imr", "keypoint_encoder"
 
 _PREFIXES = {
-    "SAA_module": ADAPTER,
+    **{part: part for part in (ADAPTER, FACE_ENCODER, IMR, KEYPOINT_ENCODER)},
     "adapter_modules": ADAPTER,  # what one script of the release calls it
-    "proj_module": FACE_ENCODER,
-    "imr": IMR,
-    "keypoint_encoder": KEYPOINT_ENCODER,
 }
 # a file that holds one part alone, as the release's IMR and keypoint encoder do, has no prefixes
 _ALONE = {
@@ -62,7 +59,7 @@ class Checkpoint:
 
 
 def load_checkpoint(*paths: str | os.PathLike[str], read: Read = read_tensors) -> Checkpoint:
-    """Reads and checks the parts that the files hold together.
+    """Read and check the parts that the files hold together.
 
     Args:
         read: how a file's tensors and metadata are read, for files that keep them in a way of their own.
@@ -89,20 +86,20 @@ def load_checkpoint(*paths: str | os.PathLike[str], read: Read = read_tensors) -
     encoder = parts.get(FACE_ENCODER)
     adapter = None
     if ADAPTER in parts:
-        known = FaceEncoder.shaped_like(encoder) if encoder else None
+        network = FaceEncoder.shaped_like(encoder) if encoder else None
         adapter = adapter_from_weights(
-            parts[ADAPTER], fingerprint(encoder) if encoder else "", known.tokens if known else None
+            parts[ADAPTER], fingerprint(encoder) if encoder else "", network.tokens if network else None
         )
-        if known and known.dim != adapter.token_dim:
+        if network and network.dim != adapter.token_dim:
             raise ValueError(
                 f"{origin[ADAPTER]}: the adapter takes identity tokens of {adapter.token_dim}, the face encoder in "
-                f"{origin[FACE_ENCODER]} makes tokens of {known.dim}. Expected two that were trained together."
+                f"{origin[FACE_ENCODER]} makes tokens of {network.dim}. Expected two that were trained together."
             )
     return Checkpoint(adapter, encoder, parts.get(IMR), parts.get(KEYPOINT_ENCODER))
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
-    """Writes every part into one safetensors file, dtypes kept; a file that is there is replaced once the new is whole.
+    """Write every part into one safetensors file, dtypes kept; an existing file is replaced once the new one is whole.
 
     Raises OSError when it can't be written.
     """
@@ -130,25 +127,25 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
 
 
 def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
-    """The state dicts of the parts that are there, by the prefix that their tensors have in a file."""
-    found: dict[str, Mapping[str, Tensor] | None] = {
+    """Return the state dicts of the parts that are there, by the prefix of their tensors in a file."""
+    parts: dict[str, Mapping[str, Tensor] | None] = {
         ADAPTER: checkpoint.adapter.weights if checkpoint.adapter else None,
         FACE_ENCODER: checkpoint.face_encoder,
         IMR: checkpoint.imr,
         KEYPOINT_ENCODER: checkpoint.keypoint_encoder,
     }
-    return {part: weights for part, weights in found.items() if weights is not None}
+    return {part: weights for part, weights in parts.items() if weights is not None}
 
 
 def _read_parts(path: Path, read: Read) -> dict[str, dict[str, Tensor]]:
-    """A file's tensors by part, without prefixes."""
+    """Return a file's tensors by part, without prefixes."""
     tensors, metadata = read(path)
-    made_as = metadata.get("format", "")
-    if made_as.startswith("dynamicid") and made_as != FORMAT:
-        raise ValueError(f"{path}: expected weights of format {FORMAT}, this is a file of format {made_as}.")
+    file_format = metadata.get("format", "")
+    if file_format.startswith("dynamicid") and file_format != FORMAT:
+        raise ValueError(f"{path}: expected weights of format {FORMAT}, this is a file of format {file_format}.")
 
     parts: dict[str, dict[str, Tensor]] = {}
-    spelt: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
     others = []
     for name, tensor in tensors.items():
         prefix, _, rest = name.partition(".")
@@ -156,8 +153,8 @@ def _read_parts(path: Path, read: Read) -> dict[str, dict[str, Tensor]]:
             others.append(name)
             continue
         part = _PREFIXES[prefix]
-        if spelt.setdefault(part, prefix) != prefix:
-            raise ValueError(f"{path}: {spelt[part]} and {prefix} are the same part, expected one of them.")
+        if prefixes.setdefault(part, prefix) != prefix:
+            raise ValueError(f"{path}: {prefixes[part]} and {prefix} are the same part, expected one of them.")
         parts.setdefault(part, {})[rest] = tensor
     if parts and others:
         raise ValueError(
@@ -169,15 +166,15 @@ def _read_parts(path: Path, read: Read) -> dict[str, dict[str, Tensor]]:
     for part, pattern in _ALONE.items():
         if any(map(pattern.match, tensors)):
             return {part: tensors}
-    known = ", ".join(f"{prefix}.*" for prefix in _PREFIXES)
+    names = ", ".join(f"{prefix}.*" for prefix in _PREFIXES)
     raise ValueError(
-        f"{path}: expected weights of DynamicID (tensors {known}, or an IMR or keypoint encoder alone), "
+        f"{path}: expected weights of DynamicID (tensors {names}, or an IMR or keypoint encoder alone), "
         f"found {listed(others) or 'no tensors'}. Is it another model, a LoRA, an IP-Adapter?"
     )
 
 
 def _check(part: str, weights: Weights) -> None:
-    """Names, shapes, dtypes and values of a part; ValueError says what is wrong with which tensor."""
+    """Check names, shapes, dtypes and values of a part. Raises ValueError naming the tensor and what is wrong."""
     _CHECKS[part](weights)
     for name, tensor in weights.items():
         if name.endswith("num_batches_tracked"):

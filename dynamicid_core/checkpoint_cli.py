@@ -23,11 +23,10 @@ from .saa.adapter import Adapter
 from .state_dict import fingerprint
 
 _COLUMNS = ("part", "tensors", "values", "size", "dtype", "tokens", "rank", "depth", "shapes", "sha256")
-_MIB = 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; 0, or 1 after one line on stderr that says what is wrong."""
+    """Run one command; return 0, or 1 after one line on stderr that says what is wrong."""
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
@@ -38,25 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(checkpoint: Checkpoint) -> str:
-    """One line per part, what it was trained for read from its shapes, and the first 12 digits of its fingerprint."""
+    """Return one line per part: sizes read from its shapes, and the first 12 digits of its fingerprint."""
     rows = [_COLUMNS]
     for part, weights in parts_of(checkpoint).items():
-        tokens, rank, layers, shape = _sizes(part, weights, checkpoint.adapter)
-        bytes_ = sum(tensor.nbytes for tensor in weights.values())
-        rows.append(
-            (
-                part,
-                str(len(weights)),
-                f"{sum(tensor.numel() for tensor in weights.values()):,}",
-                f"{bytes_ / _MIB:.1f} MiB",
-                _dtypes(weights),
-                tokens,
-                rank,
-                layers,
-                shape,
-                fingerprint(weights)[:12],
-            )
-        )
+        tensors = weights.values()
+        values, size = sum(tensor.numel() for tensor in tensors), sum(tensor.nbytes for tensor in tensors) / 2**20
+        dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()})
+        rows.append((
+            part, str(len(weights)), f"{values:,}", f"{size:.1f} MiB", " ".join(dtypes),
+            *_sizes(part, weights, checkpoint.adapter), fingerprint(weights)[:12],
+        ))  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -93,13 +83,8 @@ def _convert(arguments: argparse.Namespace) -> None:
     print(f"written to {output}")
 
 
-def _dtypes(weights: Mapping[str, Tensor]) -> str:
-    names = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
-    return " ".join(sorted(names))
-
-
 def _sizes(part: str, weights: Mapping[str, Tensor], adapter: Adapter | None) -> tuple[str, str, str, str]:
-    """Token count, rank, depth and the dims of a part, `-` where it has no such thing."""
+    """Return token count, rank, depth and dims of a part, `-` where it has no such thing."""
     if part == ADAPTER and adapter:
         dims = " ".join(map(str, sorted(set(adapter.dims))))
         tokens = "-" if adapter.tokens is None else str(adapter.tokens)

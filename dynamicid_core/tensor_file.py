@@ -19,7 +19,7 @@ _NOT_TENSORS = re.compile(r"(?:GLOBAL|class|function|global) [`'\"]?([\w.]+)")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file under dotted names, and a safetensors file's metadata.
+    """Return all tensors of a file under dotted names, and a safetensors file's metadata.
 
     Takes safetensors, and what `torch.save` writes: nested dicts of tensors, zipped (memory-mapped) or in the format
     before that. Raises FileNotFoundError, or ValueError when the file is not whole or not of these kinds.
@@ -34,14 +34,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path}: the file is empty (0 bytes). {_AGAIN}")
     if start[8:9] == b"{":
         return _read_safetensors(path)
-    if start.startswith(b"PK\x03\x04"):
-        return _flat(path, _read_zip(path)), {}
-    if start.startswith(b"\x80"):
-        return _flat(path, _read_pickle(path)), {}
-    raise ValueError(
-        f"{path}: expected a safetensors file or a PyTorch .bin, this is neither: it begins with {start!r}. "
-        "Where it was downloaded, check that the file itself came, not a web page or a Git LFS pointer."
-    )
+    zipped = start.startswith(b"PK\x03\x04")
+    if zipped:
+        _refuse_torchscript(path)
+    elif not start.startswith(b"\x80"):
+        raise ValueError(
+            f"{path}: expected a safetensors file or a PyTorch .bin, this is neither: it begins with {start!r}. "
+            "Where it was downloaded, check that the file itself came, not a web page or a Git LFS pointer."
+        )
+    # PyTorch also knows an old tar format, which it used to unpack outside of weights_only's protection
+    elif tarfile.is_tarfile(path):
+        raise ValueError(f"{path}: this is a tar archive, expected tensors only. It was not loaded.")
+    return _flat(path, _load(path, mmap=zipped)), {}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -55,7 +59,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _read_zip(path: Path) -> Any:
+def _refuse_torchscript(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -64,14 +68,6 @@ def _read_zip(path: Path) -> Any:
     # older PyTorch hands such an archive to TorchScript, whatever weights_only says
     if any(name.split("/")[-1] == "constants.pkl" for name in names):
         raise ValueError(f"{path}: this is a TorchScript program, expected tensors only. It was not loaded.")
-    return _load(path, mmap=True)
-
-
-def _read_pickle(path: Path) -> Any:
-    # PyTorch also knows an old tar format, which it used to unpack outside of weights_only's protection
-    if tarfile.is_tarfile(path):
-        raise ValueError(f"{path}: this is a tar archive, expected tensors only. It was not loaded.")
-    return _load(path, mmap=False)
 
 
 def _load(path: Path, mmap: bool) -> Any:
@@ -80,10 +76,10 @@ def _load(path: Path, mmap: bool) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # what a damaged pickle makes the reader raise is anyone's guess
-        found = _NOT_TENSORS.search(str(error)) if isinstance(error, UnpicklingError) else None
-        if found:
+        refused = _NOT_TENSORS.search(str(error)) if isinstance(error, UnpicklingError) else None
+        if refused:
             raise ValueError(
-                f"{path}: the file asks for {found[1]}, expected tensors only. It was refused and nothing in it was "
+                f"{path}: the file asks for {refused[1]}, expected tensors only. It was refused and nothing in it was "
                 "run. Get the weights from a source that you trust."
             ) from error
         lines = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()
@@ -94,7 +90,7 @@ def _load(path: Path, mmap: bool) -> Any:
 
 
 def _flat(path: Path, content: Any) -> dict[str, Tensor]:
-    """The tensors in nested dicts under dotted names; what else lies beside them changes nothing and is left out."""
+    """Return the tensors in nested dicts under dotted names; what lies beside them is left out."""
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: expected a dict of tensors, found {type(content).__name__}. Is it another model?")
     tensors: dict[str, Tensor] = {}
