@@ -1,4 +1,4 @@
-"""Which expression a face shows, by a network: when data is built and when images are judged."""
+"""Classify the expression of a face, when data is built and when images are judged."""
 
 from pathlib import Path
 from typing import Any

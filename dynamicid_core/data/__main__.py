@@ -85,10 +85,10 @@ def _job(arguments: argparse.Namespace) -> BuildJob:
 
 
 def _describe(summary: Summary, out: Path) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) or "none"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.rejected.items()) or "none"
     state = "" if summary.fresh else " (nothing changed)"
     return (
-        f"{out}: {summary.pictures} pictures of {summary.people} people in {summary.shards} shards{state}; "
+        f"{out}: {summary.images} pictures of {summary.people} people in {summary.shards} shards{state}; "
         f"left out: {reasons}"
     )
 

@@ -1,4 +1,4 @@
-"""First stage: what each image shows, whoever it is of."""
+"""First stage: find and describe the face of each image."""
 
 from __future__ import annotations
 

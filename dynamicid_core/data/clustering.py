@@ -1,4 +1,4 @@
-"""Which faces of unsorted images are of one person."""
+"""Group the faces of unsorted images by person."""
 
 import numpy as np
 from numpy.typing import NDArray

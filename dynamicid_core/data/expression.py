@@ -1,4 +1,4 @@
-"""Which expression a face shows: as the image's sidecar says, or its name."""
+"""Read which expression a face shows from the image's sidecar or its name."""
 
 import re
 from pathlib import Path, PurePosixPath

@@ -1,4 +1,4 @@
-"""Images read from files that nobody vouches for."""
+"""Read images from files that may be broken or hostile."""
 
 import warnings
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whom the images show: as the folders say, or as the faces do."""
+"""Group images by person: by their folders, or by clustering their faces."""
 
 from __future__ import annotations
 

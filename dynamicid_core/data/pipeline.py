@@ -1,4 +1,4 @@
-"""A set built: images analyzed, people told apart, the best chosen, all written. It goes on where it was interrupted.
+"""Build a set: analyze images, group them by person, select the best, write them. Go on where it was interrupted.
 
     OUT/shard-000000.tar ...  index.parquet  dropped.parquet  dropped.csv  coverage.png
     OUT/.work/settings.json   what the set is built with
@@ -38,10 +38,10 @@ _SETTINGS, _DONE = "settings.json", "done.json"
 class Summary:
     """What a set holds: images, people, shards, how many images were rejected by reason; `fresh`: written just now."""
 
-    pictures: int
+    images: int
     people: int
     shards: int
-    dropped: dict[str, int]
+    rejected: dict[str, int]
     fresh: bool = True
 
 

@@ -1,6 +1,6 @@
-"""Second stage: which images of a person are kept.
+"""Second stage: select the images of a person that are kept.
 
-No duplicates, nobody else's, spread over expressions and yaws.
+Duplicates and other people's faces are rejected; the rest is stratified by expression and yaw.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which images there are, of whom, and whether they changed."""
+"""List the images of a source folder, and tell whether they changed."""
 
 import logging
 import os

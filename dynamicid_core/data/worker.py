@@ -1,4 +1,4 @@
-"""What does the stages' tasks: in this process, or in each of Ray's."""
+"""Do the tasks of the stages, in this process or in each of Ray's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawn people as pictures in folders, and builds of them."""
+"""Drawn people as images in folders, and builds of them."""
 
 import io
 import struct
@@ -23,12 +23,12 @@ SETTINGS = BuildSettings(
     size=128, embeds_rgb=False, min_face=40, min_sharpness=95, min_similarity=0.75, merge_distance=0.25,
     expression_from="name", per_shard=8,
 )  # fmt: skip
-_VIEWS = 12  # pictures of each person that can be asked for
+_VIEWS = 12  # images of each person that there are
 _GALLERY = Gallery(seed=5, held_out_people=True, views=_VIEWS)
 
 
 def portrait(person: int, view: int) -> Picture:
-    """One of 12 pictures of a person, each in another motion, clothes and place."""
+    """Return one of 12 images of a person, each in another motion, clothes and place."""
     return _GALLERY.sample(person * _VIEWS + view).picture()
 
 
@@ -37,7 +37,7 @@ def name_of(picture: Picture, view: int) -> str:
 
 
 def draw_person(folder: Path, person: int, count: int) -> dict[str, Picture]:
-    """Files named after what they show, and what is true of each."""
+    """Write images named after what they show. Return what is true of each, by its name."""
     folder.mkdir(parents=True)
     drawn = {}
     for view in range(count):
@@ -48,7 +48,7 @@ def draw_person(folder: Path, person: int, count: int) -> dict[str, Picture]:
 
 
 def draw_defects(folder: Path) -> dict[str, str]:
-    """One picture for each reason to leave it out, in the folder of person 0 with some of the 12 views; the reasons."""
+    """Write an image for each reason to reject it, beside some of person 0's 12 views. Return the reasons by name."""
     first, other = portrait(0, 0), portrait(0, 11)
     blurred = cv2.GaussianBlur(other.image, (0, 0), 2.0)
     content = io.BytesIO()
@@ -75,7 +75,7 @@ def draw_defects(folder: Path) -> dict[str, str]:
 
 
 def bomb() -> bytes:
-    """A small PNG file that says that it is 10000 x 10000."""
+    """Return a small PNG file that says that it is 10000 x 10000."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -99,7 +99,7 @@ def built(source: Path, out: Path, settings: BuildSettings = SETTINGS, rebuild: 
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """All files of a finished set."""
+    """Return all files of a finished set by name."""
     return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 

@@ -60,7 +60,7 @@ def test_a_sidecar_of_any_content_is_read_safely(tmp_path: Path) -> None:
 
 
 def classifier_file(path: Path, shape: tuple = SIZE, classes: int = len(CLASSES)) -> Path:
-    """A network that tells grey values apart: the kth class is what is nearest to a mean (normalised) of k/2 - 1.5."""
+    """A network that tells gray values apart: the kth class is what is nearest to a mean (normalized) of k/2 - 1.5."""
     means = np.arange(classes) / 2 - 1.5
     slope, offset = np.tile(2 * means / 3, (3, 1)).astype(np.float32), -(means**2).astype(np.float32)
     make = onnx.helper
@@ -82,8 +82,8 @@ def classifier_file(path: Path, shape: tuple = SIZE, classes: int = len(CLASSES)
 @pytest.mark.parametrize("number", range(len(CLASSES)))
 def test_the_classes_come_in_the_stated_order(tmp_path: Path, number: int) -> None:
     classify = ExpressionClassifier(classifier_file(tmp_path / "net.onnx"), "CPU")
-    grey = round(255 * (0.449 + 0.226 * (number / 2 - 1.5)))
-    assert classify(np.full((80, 80, 3), grey, np.uint8), Box(10, 10, 60, 60)) == CLASSES[number]
+    gray = round(255 * (0.449 + 0.226 * (number / 2 - 1.5)))
+    assert classify(np.full((80, 80, 3), gray, np.uint8), Box(10, 10, 60, 60)) == CLASSES[number]
     expected = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")
     assert CLASSES[number] == expected[number]
 

@@ -1,4 +1,4 @@
-"""Images read from files that nobody vouches for, and measured."""
+"""Images read from files that may be broken or hostile, and measured."""
 
 from pathlib import Path
 
@@ -38,13 +38,13 @@ def test_a_picture_is_turned_as_the_camera_was_held(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png", MOST), np.rot90(image, -1))
 
 
-def test_what_is_transparent_lies_on_white_and_grey_becomes_colour(tmp_path: Path) -> None:
+def test_what_is_transparent_lies_on_white_and_gray_becomes_color(tmp_path: Path) -> None:
     clear = np.zeros((4, 4, 4), np.uint8)
     clear[:2] = (10, 20, 30, 255)
     Image.fromarray(clear).save(tmp_path / "clear.png")
     assert read_image(tmp_path / "clear.png", MOST)[[0, 3], 0].tolist() == [[10, 20, 30], [255, 255, 255]]
-    Image.fromarray(np.full((4, 4), 90, np.uint8)).save(tmp_path / "grey.png")
-    assert read_image(tmp_path / "grey.png", MOST)[0, 0].tolist() == [90, 90, 90]
+    Image.fromarray(np.full((4, 4), 90, np.uint8)).save(tmp_path / "gray.png")
+    assert read_image(tmp_path / "gray.png", MOST)[0, 0].tolist() == [90, 90, 90]
     Image.fromarray(np.full((4, 4), 257 * 90, np.uint16)).save(tmp_path / "deep.png")
     assert read_image(tmp_path / "deep.png", MOST)[0, 0].tolist() == [90, 90, 90]
 
@@ -101,9 +101,9 @@ def test_the_square_holds_the_face_and_lies_within_the_picture(box: tuple) -> No
 
 def test_sharpness_is_the_variance_of_the_laplacian_and_falls_with_blur() -> None:
     tiles = np.kron(np.indices((16, 16)).sum(0) % 2, np.ones((8, 8)))[..., None].repeat(3, 2).astype(np.uint8) * 200
-    grey = tiles[..., 0].astype(float)
-    padded = np.pad(grey, 1, mode="reflect")
-    laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * grey
+    gray = tiles[..., 0].astype(float)
+    padded = np.pad(gray, 1, mode="reflect")
+    laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * gray
     assert sharpness(tiles, Box(0, 0, 128, 128)) == pytest.approx(laplacian.var(), rel=1e-6)
     for view in range(6):
         picture = portrait(1, view)
@@ -117,10 +117,10 @@ def test_sharpness_is_the_variance_of_the_laplacian_and_falls_with_blur() -> Non
 def test_saved_again_a_picture_keeps_its_hash_and_others_differ() -> None:
     images = [portrait(person, view).image for person in range(2) for view in range(6)]
     hashes = [perceptual_hash(image) for image in images]
-    for image, known in zip(images, hashes, strict=True):
+    for image, original in zip(images, hashes, strict=True):
         smaller = cv2.resize(cv2.resize(image, (100, 100), interpolation=cv2.INTER_AREA), (128, 128))
         for again in (smaller, cv2.add(image, (12, 12, 12, 0))):
-            assert hamming_distance(known, perceptual_hash(again)) <= 16
+            assert hamming_distance(original, perceptual_hash(again)) <= 16
     assert min(hamming_distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]) > 32
     assert hamming_distance("f" * 64, "0" * 64) == 256
 

@@ -43,8 +43,8 @@ def test_the_defects_and_nothing_else_are_left_out_each_for_its_reason(finished:
         assert list(csv.DictReader(file)) == table
     duplicate = next(row for row in table if row["reason"] == "duplicate")
     assert duplicate["detail"].startswith("of anna/00 ")
-    assert finished.summary.pictures == 15 and finished.summary.people == 3
-    assert finished.summary.dropped == Counter(finished.bad.values())
+    assert finished.summary.images == 15 and finished.summary.people == 3
+    assert finished.summary.rejected == Counter(finished.bad.values())
 
 
 def test_the_shards_load_and_agree_with_the_index(finished: Built) -> None:
@@ -134,7 +134,7 @@ def test_unsorted_pictures_are_sorted_into_the_true_people(tmp_path: Path) -> No
             true[moved] = number
     (mixed / "letter.png").write_text("no picture")
     summary = built(mixed, tmp_path / "set", changed(unsorted=True))
-    assert summary.people == 3 and summary.dropped == {"not a picture": 1}
+    assert summary.people == 3 and summary.rejected == {"not a picture": 1}
     index = _index(tmp_path / "set")
     assert {row["source"] for row in index} == set(true)
     pairs = {(row["person"], true[row["source"]]) for row in index}
@@ -147,7 +147,7 @@ def test_of_many_pictures_few_are_kept_and_people_with_too_few_are_left_out(fini
     draw_person(source / "anna", 0, 6)
     draw_person(source / "bert", 1, 2)
     summary = built(source, tmp_path / "set", changed(per_person=4, min_images=3))
-    assert summary.dropped == {"too few": 2, "not chosen": 2}
+    assert summary.rejected == {"too few": 2, "not chosen": 2}
     index = _index(tmp_path / "set")
     assert len(index) == 4 and {row["person"] for row in index} == {"anna"}
     assert len({row["expression"] for row in index}) + len({row["yaw_bin"] for row in index}) >= 7

@@ -42,13 +42,16 @@ FOLDERS = (("analyses", ".json"), ("samples", ".safetensors"))
 
 def _build_with_kills(
     finished: Built, out: Path, execute: Executor, monkeypatch: pytest.MonkeyPatch, when: str, kills: Iterable[int]
-) -> None:
+) -> list[tuple[int, ...]]:
     """Build a set in several runs. Each is killed at a file that it brings to its place, until one is not.
 
     In order these are the settings, each person's analysis, each person's samples, each file of the set.
 
     Args:
         kills: for each run, which of its files it is killed at, counted from 1.
+
+    Returns:
+        How many analyses, people's samples and files of the set there are after each kill.
     """
     moved, allowed, replace_file = 0, 0, os.replace
 
@@ -65,7 +68,7 @@ def _build_with_kills(
             replace_file(source, target)
         raise Killed
 
-    killed_at = []
+    killed_at: list[tuple[int, ...]] = []
     monkeypatch.setattr(os, "replace", fragile)
     for allowed in kills:  # noqa: B007 (`fragile` reads it)
         moved = 0
@@ -79,18 +82,17 @@ def _build_with_kills(
         pytest.fail("never finished")
     monkeypatch.undo()
     assert contents(out) == contents(finished.out)
-    stages = [("nothing analyzed", (0, 0)), ("analyzed in part", (1, 0)), ("all analyzed", (3, 0)), ("chosen", (3, 3))]
-    for stage, (analyses, samples) in stages:
-        assert any(a >= analyses and b >= samples for a, b, _ in killed_at), stage
-    assert any(0 < files < len(contents(out)) for *_, files in killed_at), "killed while the set was brought out"
     assert not list((out / ".work").rglob("*.part"))
+    return killed_at
 
 
 def test_a_kill_in_the_middle_of_each_stage_and_another_run_give_the_same_bytes(
     finished: Built, tmp_path: Path, execute: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second analysis, the second of the samples, and a file of the set are cut short; the fourth run is not."""
-    _build_with_kills(finished, tmp_path / "set", execute, monkeypatch, "in the middle of a write", (3, 4, 5, 99))
+    when, out = "in the middle of a write", tmp_path / "set"
+    killed_at = _build_with_kills(finished, out, execute, monkeypatch, when, (3, 4, 5, 99))
+    assert killed_at == [(1, 0, 0), (3, 1, 0), (3, 3, 2)]
 
 
 @pytest.mark.full
@@ -99,10 +101,15 @@ def test_a_kill_at_any_file_and_another_run_give_the_same_bytes(
     finished: Built, tmp_path: Path, execute: Executor, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """Run k is killed at the kth file that it brings to its place."""
-    _build_with_kills(finished, tmp_path / "set", execute, monkeypatch, when, range(1, 40))
+    out = tmp_path / "set"
+    killed_at = _build_with_kills(finished, out, execute, monkeypatch, when, range(1, 40))
+    stages = [("nothing analyzed", (0, 0)), ("analyzed in part", (1, 0)), ("all analyzed", (3, 0)), ("chosen", (3, 3))]
+    for stage, (analyses, samples) in stages:
+        assert any(a >= analyses and b >= samples for a, b, _ in killed_at), stage
+    assert any(0 < files < len(contents(out)) for *_, files in killed_at), "killed while the set was brought out"
 
 
-@pytest.mark.parametrize("stage", ["analyze", "select"])
+@pytest.mark.parametrize("stage", [pytest.param("analyze", marks=pytest.mark.full), "select"])
 def test_a_kill_in_a_stage_loses_only_the_task_in_work(
     finished: Built, tmp_path: Path, execute: Executor, stage: str
 ) -> None:
@@ -120,6 +127,7 @@ def test_a_kill_in_a_stage_loses_only_the_task_in_work(
     assert contents(tmp_path / "set") == contents(finished.out)
 
 
+@pytest.mark.full
 @pytest.mark.full
 def test_a_process_that_is_killed_goes_on_to_the_same_bytes(finished: Built, tmp_path: Path) -> None:
     out = tmp_path / "set"
@@ -187,10 +195,10 @@ def test_a_new_picture_is_the_only_work(finished: Built, tmp_path: Path) -> None
     hidden = next((source / "bert").glob("02*")).rename(tmp_path / "02 sad.png")
     done: list[str] = []
     execute = counted(local_executor(job(source)), done)
-    assert build(job(source), out, execute).pictures == 4
+    assert build(job(source), out, execute).images == 4
     assert done == ["analyze", "select"]
     hidden.rename(source / "bert" / "02 sad.png")
-    assert build(job(source), out, execute).pictures == 5
+    assert build(job(source), out, execute).images == 5
     (source / "bert" / "02 sad.txt").write_text("in a fear expression, in front view")
     assert build(job(source), out, execute).fresh, "a sidecar counts as a change"
     assert done == ["analyze", "select"] * 3 and contents(out)["index.parquet"] != before["index.parquet"]
@@ -219,9 +227,9 @@ def test_a_rebuild_replaces_a_set_and_touches_nothing_else(tmp_path: Path) -> No
     (out / "notes.txt").write_text("mine")
     before = contents(out)
     fewer = changed(per_person=1)
-    assert built(source, out, fewer, rebuild=True).pictures == 1
+    assert built(source, out, fewer, rebuild=True).images == 1
     assert (out / "notes.txt").read_text() == "mine"
-    assert built(source, out, SETTINGS, rebuild=True).pictures == 2
+    assert built(source, out, SETTINGS, rebuild=True).images == 2
     assert contents(out) == before
 
 
@@ -321,7 +329,7 @@ def test_names_of_any_bytes_come_through(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes no such names")
     summary = built(source, tmp_path / "set")
-    assert summary.pictures == 2 and summary.dropped == {"not a picture": 1}
+    assert summary.images == 2 and summary.rejected == {"not a picture": 1}
     rows = parquet.read_table(tmp_path / "set" / "index.parquet").to_pylist()
     assert {row["person"] for row in rows} == {"ann\\udce9"}
     assert "ann\\udce9/sad \\udcff,\n.png" in {row["source"] for row in rows}

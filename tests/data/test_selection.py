@@ -1,4 +1,4 @@
-"""Which pictures are kept: spread over the grid, each once, all of one person; and who is who."""
+"""Which images are kept: spread over the grid, each once, all of one person; and faces grouped by person."""
 
 import random
 from collections import Counter
@@ -39,9 +39,9 @@ def test_the_chosen_are_spread_better_than_the_first_35(seed: int) -> None:
     assert len(ours) == len(set(cells)), "every cell that any picture shows"
     assert len(ours) >= len(theirs) + 8
     assert max(ours.values()) < max(theirs.values())
-    shown = [i for i in range(len(cells)) if ours[cells[i]] == 1]
-    for i in set(chosen) & set(shown):
-        assert quality[i] == max(quality[j] for j in shown if cells[j] == cells[i])
+    alone = [i for i in range(len(cells)) if ours[cells[i]] == 1]
+    for i in set(chosen) & set(alone):
+        assert quality[i] == max(quality[j] for j in alone if cells[j] == cells[i])
 
 
 def test_a_full_grid_gives_each_cell_once_and_few_places_each_row_and_column() -> None:
