@@ -12,8 +12,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from ...dynamicid_core.image_inputs import clip_input
 from ..networks import ROW_IDS, TEXT, VISION
+from .core import clip_input
 from .stage import TrainContext
 from .words import words
 
