@@ -184,10 +184,10 @@ def _by_number(chunk: int) -> int:
 def _expanded(roles: list[int], chunks: Sequence[int], total: int) -> list[int]:
     """Return the roles after every chunk but number 1 was repeated equally often, so that there are `total` chunks."""
     repeated = sum(chunk != 1 for chunk in chunks)
-    times, left = divmod(total - (len(chunks) - repeated), repeated or 1)
-    if left or times < 1:
+    repeats, remainder = divmod(total - (len(chunks) - repeated), repeated or 1)
+    if remainder or repeats < 1:
         return roles
-    return [role for role, chunk in zip(roles, chunks, strict=True) for _ in range(1 if chunk == 1 else times)]
+    return [role for role, chunk in zip(roles, chunks, strict=True) for _ in range(1 if chunk == 1 else repeats)]
 
 
 def _attn2_patches(model: ModelPatcher) -> Any:

@@ -1,4 +1,4 @@
-"""One patched cross-attention: what its layer, its step and its rows of the batch make of the people."""
+"""One patched cross-attention: it gathers what `saa` needs for its layer, its step and its rows of the batch."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class IdentityAttention(SharedAttention):
         roles = row_roles(q.shape[0], step.run.negative, options)
 
         def rows(by_role: Tensor) -> Tensor:
-            """(2, ...) as (b, ...)"""
+            """Return (2, ...) by role as (b, ...) by row, in q's dtype, on its device."""
             return by_role.to(q, non_blocking=True)[list(roles)].contiguous()
 
         def prepare() -> tuple[Tensor, Tensor, Tensor]:
