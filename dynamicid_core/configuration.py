@@ -58,15 +58,15 @@ def plain_errors(prefix: str = "", renamed: Mapping[str, str] | None = None) -> 
 
 def _lines(error: ValidationError, renamed: Mapping[str, str]) -> list[str]:
     lines = []
-    for found in error.errors(include_url=False):
-        name = ".".join(str(part) for part in found["loc"])
-        leaf = str(found["loc"][-1]) if found["loc"] else ""
-        if found["type"] == "extra_forbidden" and leaf in renamed:
+    for detail in error.errors(include_url=False):
+        name = ".".join(str(part) for part in detail["loc"])
+        leaf = str(detail["loc"][-1]) if detail["loc"] else ""
+        if detail["type"] == "extra_forbidden" and leaf in renamed:
             lines.append(f"{name} is called {renamed[leaf]} now: rename it.")
-        elif found["type"] == "extra_forbidden":
+        elif detail["type"] == "extra_forbidden":
             lines.append(f"{name} is unknown: remove it or correct its name.")
-        elif found["type"] == "missing":
+        elif detail["type"] == "missing":
             lines.append(f"{name} is missing.")
         else:
-            lines.append(f"{name or 'the file'}: {found['msg']}, got {found['input']!r:.200}.")
+            lines.append(f"{name or 'the file'}: {detail['msg']}, got {detail['input']!r:.200}.")
     return lines

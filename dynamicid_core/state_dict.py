@@ -36,11 +36,20 @@ def depth(weights: Weights, prefix: str) -> int:
     return max(1, sum(head.isdecimal() for head in heads))
 
 
-def parts(length: int, of: int, name: str, what: str) -> int:
-    """Return `length / of`, for a tensor whose first axis stacks `what`s of size `of`."""
-    if of < 1 or length < 1 or length % of:
-        raise ValueError(f"{name} has {length} rows, expected a multiple of {of}: one block of {of} for each {what}.")
-    return length // of
+def stacked(weights: Weights, name: str, dim: int, what: str) -> int:
+    """Return how many `what`s of size `dim` a tensor's first axis stacks; 1 where it is missing."""
+    rows = size(weights, name, 0) if name in weights else dim
+    if dim < 1 or rows < 1 or rows % dim:
+        raise ValueError(f"{name} has {rows} rows, expected a multiple of {dim}: one block of {dim} for each {what}.")
+    return rows // dim
+
+
+def check_shape(what: str, tensor: Tensor, shape: Sequence[int | str], advice: str = "") -> None:
+    """Raise ValueError unless a tensor has a shape; an axis given by its name may have any length."""
+    fits = [isinstance(axis, str) or axis == length for axis, length in zip(shape, tensor.shape, strict=False)]
+    if tensor.ndim != len(shape) or not all(fits):
+        expected = ", ".join(map(str, shape))
+        raise ValueError(f"expected {what} of shape ({expected}), got {tuple(tensor.shape)}.{advice}")
 
 
 def compare(expected: Mapping[str, Sequence[int]], weights: Weights) -> None:
@@ -58,12 +67,12 @@ def compare(expected: Mapping[str, Sequence[int]], weights: Weights) -> None:
         )
     wrong = [name for name in expected if tuple(weights[name].shape) != tuple(expected[name])]
     if wrong:
-        shown = "; ".join(
+        details = "; ".join(
             f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(expected[name])}"
             for name in wrong[:_LISTED]
         )
         more = f"; and {len(wrong) - _LISTED} more of a wrong shape" if len(wrong) > _LISTED else ""
-        raise ValueError(f"{shown}{more}. The weights are damaged, or those of another network or version.")
+        raise ValueError(f"{details}{more}. The weights are damaged, or those of another network or version.")
 
 
 def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

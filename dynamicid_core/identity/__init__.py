@@ -1,1 +1,1 @@
-"""A person: the value and its file, faces found in photographs, and the network that encodes them."""
+"""A person: the value and its file, faces in images, face assignment, and the network that encodes them."""

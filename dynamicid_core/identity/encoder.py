@@ -4,7 +4,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..state_dict import Weights, WeightsNetwork, depth, parts, size
+from ..state_dict import Weights, WeightsNetwork, check_shape, depth, size, stacked
 from .perceiver import PerceiverLayer
 
 
@@ -36,14 +36,13 @@ class FaceEncoder(WeightsNetwork):
     @classmethod
     def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "FaceEncoder":
         dim = size(weights, "norm.weight", 0, axes=1)
-        stacked = size(weights, "proj.2.weight", 0) if "proj.2.weight" in weights else dim
         with torch.device("meta"):
             return cls(
                 embedding_dim=size(weights, "proj.0.weight", 1),
                 hidden_dim=size(weights, "proj.0.weight", 0),
                 clip_dim=size(weights, "perceiver_resampler.proj_in.weight", 1),
                 dim=dim,
-                tokens=parts(stacked, dim, "proj.2.weight", "token"),
+                tokens=stacked(weights, "proj.2.weight", dim, "token"),
                 depth=depth(weights, "perceiver_resampler.layers."),
                 dim_head=dim_head,
             )
@@ -56,15 +55,9 @@ class FaceEncoder(WeightsNetwork):
             clip_states: (B, N, 1280), the penultimate hidden states of CLIP ViT-H/14.
             shortcut: when given, the resampler's output, times this, is added to what the embedding alone gives.
         """
-        if embedding.ndim != 2 or embedding.shape[1] != self.embedding_dim:
-            raise ValueError(
-                f"expected face embeddings of shape (people, {self.embedding_dim}), got {tuple(embedding.shape)}."
-            )
-        if clip_states.ndim != 3 or clip_states.shape[::2] != (embedding.shape[0], self.clip_dim):
-            raise ValueError(
-                f"expected CLIP hidden states of shape ({embedding.shape[0]}, tokens, {self.clip_dim}), got "
-                f"{tuple(clip_states.shape)}. The face encoder was trained with CLIP ViT-H/14's penultimate states."
-            )
+        check_shape("face embeddings", embedding, ("people", self.embedding_dim))
+        trained = " The face encoder was trained with CLIP ViT-H/14's penultimate states."
+        check_shape("CLIP hidden states", clip_states, (len(embedding), "tokens", self.clip_dim), trained)
         # (B, T * D) to (B, T, D)
         x = self.norm(rearrange(self.proj(embedding), "b (t d) -> b t d", t=self.tokens))
         refined = self.perceiver_resampler(x, clip_states)

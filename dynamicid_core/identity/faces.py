@@ -1,4 +1,4 @@
-"""Faces in images as values: where one was found, what is known of it, and faces in order."""
+"""Faces in images as values: detections and their order, and the face that an identity was made from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORDERS = ("largest", "left to right", "centre")
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """What is known of the face an identity was made from; None where it isn't.
+    """The face an identity was made from; values that are not known are None.
 
     Attributes:
         embedding: (512,) float32, L2-normalized ArcFace embedding.

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..identity.perceiver import PerceiverLayer
-from ..state_dict import Weights, WeightsNetwork, depth, parts, size
+from ..state_dict import Weights, WeightsNetwork, check_shape, depth, size, stacked
 
 MotionFeatures = tuple[Tensor, Tensor]
 """Expression and head pose, one per row: the keypoint encoder's output (B, K) and SD1.5's pooled text state (B, P)."""
@@ -54,13 +54,12 @@ class IdentityMotionReconfigurator(WeightsNetwork):
     @classmethod
     def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "IdentityMotionReconfigurator":
         dim = size(weights, "norm_out.weight", 0, axes=1)
-        stacked = size(weights, "feature_fusion.4.weight", 0) if "feature_fusion.4.weight" in weights else dim
         with torch.device("meta"):
             return cls(
                 token_dim=size(weights, "norm_in.weight", 0, axes=1),
                 motion_dim=size(weights, "feature_fusion.0.weight", 0, axes=1),
                 dim=dim,
-                latents=parts(stacked, dim, "feature_fusion.4.weight", "latent"),
+                latents=stacked(weights, "feature_fusion.4.weight", dim, "latent"),
                 depth=depth(weights, "disentangleNet."),
                 dim_head=dim_head,
             )
@@ -74,10 +73,7 @@ class IdentityMotionReconfigurator(WeightsNetwork):
 
     def disentangle(self, tokens: Tensor, source: MotionFeatures) -> Tensor:
         """Return identity without motion, (B, T, dim), from tokens (B, T, D) and the motions they show (B rows)."""
-        if tokens.ndim != 3 or tokens.shape[2] != self.token_dim:
-            raise ValueError(
-                f"expected identity tokens of shape (people, tokens, {self.token_dim}), got {tuple(tokens.shape)}."
-            )
+        check_shape("identity tokens", tokens, ("people", "tokens", self.token_dim))
         latents = self.fuse(source)
         if len(latents) != len(tokens):
             raise ValueError(
@@ -156,9 +152,7 @@ class KeypointEncoder(WeightsNetwork):
     def forward(self, images: Tensor) -> Tensor:
         """Return features (B, 768) of keypoint images (B, 1, 96, 96) in [-1, 1] (points 1 on -1)."""
         side = self.image_side
-        if images.ndim != 4 or images.shape[1:] != (1, side, side):
-            shape = tuple(images.shape)
-            raise ValueError(f"expected keypoint pictures of shape (pictures, 1, {side}, {side}), got {shape}.")
+        check_shape("keypoint pictures", images, ("pictures", 1, side, side))
         for stage in self.blocks:
             images = stage(images)
         return images.flatten(1)  # (B, D, 1, 1) to (B, D)

@@ -1,4 +1,4 @@
-"""A scene: who stands where in one picture, how strongly and for which part of sampling."""
+"""A scene: who stands where in one image, how strongly and for which part of sampling."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Placement:
 
     Attributes:
         identity: who.
-        region: where; the rest of the picture is shared by all.
+        region: where; the rest of the image is shared by all.
         weight: factor on what this person adds, 0 or more; 1 is the method's own strength.
         start_at, end_at: part of the sampling schedule in which the person is drawn, 0..1, start before end.
     """
@@ -32,7 +32,7 @@ class Placement:
 
     @property
     def is_absent(self) -> bool:
-        """True where the person can't appear: an empty region or an empty span of the schedule."""
+        """Whether the person can't appear: an empty region or an empty span of the schedule."""
         return self.region.is_empty or self.start_at >= self.end_at
 
 
@@ -46,25 +46,22 @@ def check_span(start_at: float, end_at: float) -> None:
 
 
 def arrange(people: Sequence[Identity | Placement | Sequence[Placement]]) -> tuple[Placement, ...]:
-    """Bring identities and placements into one scene.
+    """Return identities and placements as one scene.
 
     An identity without a place of its own gets the column of its position: person i of n the i-th of n equal strips.
     """
     flat: list[Identity | Placement] = []
     for person in people:
-        if isinstance(person, (Identity, Placement)):
-            flat.append(person)
-        else:
-            flat.extend(person)
-    strips = columns(len(flat)) if flat else ()
+        flat += [person] if isinstance(person, (Identity, Placement)) else person
+    regions = columns(len(flat)) if flat else ()
     return tuple(
-        person if isinstance(person, Placement) else Placement(person, strip)
-        for person, strip in zip(flat, strips, strict=True)
+        person if isinstance(person, Placement) else Placement(person, region)
+        for person, region in zip(flat, regions, strict=True)
     )
 
 
 def adjusted(scene: Sequence[Placement], weight: float, start_at: float, end_at: float) -> tuple[Placement, ...]:
-    """The scene with every weight multiplied and every span cut to start_at..end_at; absent people are left out."""
+    """Return the scene with every weight multiplied and every span cut to start_at..end_at, without absent people."""
     check_span(start_at, end_at)
     present = []
     for person in scene:
