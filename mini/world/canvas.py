@@ -6,33 +6,29 @@ Drawing is in fixed point, so a picture is the same, bit for bit, wherever it is
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 _FINER = 2  # drawn so many times larger
 _SHIFT = 4  # fractional bits of a coordinate
 
 
-def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """`share` of b in a."""
-    return (
-        round(a[0] + share * (b[0] - a[0])),
-        round(a[1] + share * (b[1] - a[1])),
-        round(a[2] + share * (b[2] - a[2])),
-    )
+def mix(a: Color, b: Color, share: float) -> Color:
+    """Return `share` of b in a."""
+    red, green, blue = (round(x + share * (y - x)) for x, y in zip(a, b, strict=True))
+    return red, green, blue
 
 
 def hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(m, 2) convex outline of (n, 2) points."""
+    """Return the (m, 2) convex outline of (n, 2) points."""
     return cv2.convexHull(points[..., :2].reshape(-1, 2).astype(np.float32))[:, 0].astype(np.float64)
 
 
 def smooth(points: NDArray[np.float64], rounds: int = 2, closed: bool = True) -> NDArray[np.float64]:
-    """A polygon or polyline with its corners cut (Chaikin)."""
+    """Return a polygon or polyline (n, d) with its corners cut (Chaikin's algorithm)."""
     for _ in range(rounds):
         nxt = np.roll(points, -1, axis=0) if closed else points[1:]
         cur = points if closed else points[:-1]
@@ -42,14 +38,9 @@ def smooth(points: NDArray[np.float64], rounds: int = 2, closed: bool = True) ->
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, steps: int = 20) -> NDArray[np.float64]:
-    """(steps, 2) outline."""
-    return _circle(steps) * (rx, ry) + (x, y)
-
-
-@cache
-def _circle(steps: int) -> NDArray[np.float64]:
+    """Return the (steps, 2) outline of an ellipse about (x, y)."""
     turn = np.linspace(0, 2 * np.pi, steps, endpoint=False)
-    return np.column_stack([np.cos(turn), np.sin(turn)])
+    return np.column_stack([np.cos(turn), np.sin(turn)]) * (rx, ry) + (x, y)
 
 
 class Canvas:
@@ -71,36 +62,34 @@ class Canvas:
         y0, y1 = max(top - more, 0), min(top + high + more, self.pixels.shape[0])
         return (slice(y0, y1), slice(x0, x1)) if x1 > x0 and y1 > y0 else None
 
-    def fill(self, points: NDArray[np.float64], colour: Colour, alpha: float = 1.0, owner: int | None = None) -> None:
-        """A filled polygon; with `owner`, what it covers is that owner's."""
+    def fill(self, points: NDArray[np.float64], color: Color, alpha: float = 1.0, owner: int | None = None) -> None:
+        """Fill a polygon; with `owner`, what it covers becomes that owner's."""
         fixed = self._fixed(points)
         if owner is not None:
             cv2.fillPoly(self.owners, [fixed], owner, cv2.LINE_8, _SHIFT)
-        if alpha >= 1:
-            cv2.fillPoly(self.pixels, [fixed], colour, cv2.LINE_AA, _SHIFT)
-            return
-        if where := self._around(fixed, 1):
-            before = self.pixels[where].copy()
-            cv2.fillPoly(self.pixels, [fixed], colour, cv2.LINE_AA, _SHIFT)
-            self.pixels[where] = cv2.addWeighted(self.pixels[where], alpha, before, 1 - alpha, 0)
+        with self._blended(fixed, 1, alpha):
+            cv2.fillPoly(self.pixels, [fixed], color, cv2.LINE_AA, _SHIFT)
 
     def line(
-        self, points: NDArray[np.float64], colour: Colour, width: float, alpha: float = 1.0, closed: bool = False
+        self, points: NDArray[np.float64], color: Color, width: float, alpha: float = 1.0, closed: bool = False
     ) -> None:
-        """A stroke `width` pixels wide."""
-        fixed = self._fixed(points)
-        where = self._around(fixed, width + 1)
-        if where is None:
-            return
-        before = self.pixels[where].copy() if alpha < 1 else None
-        thickness = max(1, round(width * _FINER))
-        cv2.polylines(self.pixels, [fixed], closed, colour, thickness, cv2.LINE_AA, _SHIFT)
-        if before is not None:
+        """Draw a stroke `width` pixels wide."""
+        fixed, thickness = self._fixed(points), max(1, round(width * _FINER))
+        with self._blended(fixed, width + 1, alpha):
+            cv2.polylines(self.pixels, [fixed], closed, color, thickness, cv2.LINE_AA, _SHIFT)
+
+    @contextmanager
+    def _blended(self, fixed: NDArray[np.int32], margin: float, alpha: float) -> Iterator[None]:
+        """Blend what is drawn in this block, within `margin` pixels of the points, over what was there."""
+        where = self._around(fixed, margin) if alpha < 1 else None
+        before = self.pixels[where].copy() if where else None
+        yield
+        if where and before is not None:
             self.pixels[where] = cv2.addWeighted(self.pixels[where], alpha, before, 1 - alpha, 0)
 
     @contextmanager
     def inside(self, points: NDArray[np.float64]) -> Iterator[None]:
-        """What is drawn in this block is seen inside the polygon only. Nothing in it may change an owner."""
+        """Show what is drawn in this block inside the polygon only. Nothing in it may change an owner."""
         fixed = self._fixed(points)
         where = self._around(fixed, 1)
         whole, origin = self.pixels, self._origin
@@ -123,9 +112,9 @@ class Canvas:
         self.pixels = cv2.GaussianBlur(self.pixels, (0, 0), radius * _FINER).astype(np.uint8, copy=False)
 
     def picture(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB."""
+        """Return the finished picture, (H, W, 3) uint8 RGB."""
         return cv2.resize(self.pixels, (self.width, self.height), interpolation=cv2.INTER_AREA).astype(np.uint8)
 
     def owned(self) -> NDArray[np.uint8]:
-        """(H, W) uint8: the owner at each pixel."""
+        """Return the owner at each pixel, (H, W) uint8."""
         return np.ascontiguousarray(self.owners[::_FINER, ::_FINER])

@@ -8,14 +8,15 @@ or as those of its pose data set ("the expression is happy, the face is slightly
 Left and right are the picture's. Whatever a caption leaves out is free.
 """
 
-import re
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 CLOTHES_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black")
 GARMENTS = ("shirt", "t-shirt", "hoodie", "sweater")
 PLAIN_COLORS = ("grey", "yellow", "green", "blue", "pink")
 PLACES = (
-    *(f"on a plain {colour} background" for colour in PLAIN_COLORS),
+    *(f"on a plain {color} background" for color in PLAIN_COLORS),
     "on a gradient background",
     *("in a room", "in a park", "at the beach", "in a city", "in the mountains", "at night"),
 )
@@ -106,9 +107,14 @@ def to_caption(spec: CaptionSpec) -> str:
     return ", ".join(clauses)
 
 
-_CLOTHES = re.compile(rf"in a ({'|'.join(CLOTHES_COLORS)}) ({'|'.join(GARMENTS)})")
-_NAMES, _WORDS = "|".join(ADJECTIVES), "|".join(ADJECTIVES.values())
-_EXPRESSION = re.compile(rf"in a ({_NAMES}) expression|the expression is ({_WORDS})")
+# What each clause about a person says, as fields of a PersonSpec.
+_FIELDS: dict[str, dict[str, Any]] = {
+    **{f"in a {one} {other}": {"colour": one, "garment": other} for one, other in product(CLOTHES_COLORS, GARMENTS)},
+    **{f"in a {name} expression": {"expression": name, "posed": False} for name in ADJECTIVES},
+    **{f"the expression is {word}": {"expression": name, "posed": True} for name, word in ADJECTIVES.items()},
+    **{tilt: {"tilt": tilt} for tilt in TILTS},
+    **{view: {"view": view, "posed": view in _POSED} for view in VIEWS},
+}
 
 
 def parse_caption(caption: str) -> CaptionSpec:
@@ -120,22 +126,15 @@ def parse_caption(caption: str) -> CaptionSpec:
     if rest := first[len(COUNTS[count]) :].strip():
         clauses.insert(0, rest)
     place, who = None, 0
-    said: list[dict[str, str | bool]] = [{} for _ in range(count)]
+    people: list[dict[str, Any]] = [{} for _ in range(count)]
     for clause in clauses:
         for position, where in enumerate(WHERE.get(count, ())):
             if clause.startswith(where + " "):
                 who, clause = position, clause[len(where) + 1 :]
         if clause in PLACES:
             place = clause
-        elif clause in TILTS:
-            said[who]["tilt"] = clause
-        elif clause in VIEWS:
-            said[who].update(view=clause, posed=clause in _POSED)
-        elif match := _CLOTHES.fullmatch(clause):
-            said[who].update(colour=match[1], garment=match[2])
-        elif match := _EXPRESSION.fullmatch(clause):
-            name = match[1] or next(k for k, word in ADJECTIVES.items() if word == match[2])
-            said[who].update(expression=name, posed=match[1] is None)
+        elif clause in _FIELDS:
+            people[who] |= _FIELDS[clause]
         else:
             raise ValueError(f"{clause!r} is not a clause of this language (in {caption!r})")
-    return CaptionSpec(tuple(PersonSpec(**look) for look in said), place)  # type: ignore[arg-type]
+    return CaptionSpec(tuple(PersonSpec(**person) for person in people), place)

@@ -45,16 +45,6 @@ IBUG68 = (
     *(35, 41, 42, 39, 37, 36, 89, 95, 96, 93, 91, 90),
     *(52, 64, 63, 71, 67, 68, 61, 58, 59, 53, 56, 55, 65, 66, 62, 70, 69, 57, 60, 54),
 )
-# Where each of the 106 goes when the picture is mirrored.
-MIRROR106 = np.array(
-    [
-        *(0, *range(17, 33), *range(1, 17)),
-        *(87, 88, 93, 91, 90, 92, 89, 94, 96, 95, 101, 100, 99, 97, 98, 105, 104, 102, 103),
-        *(61, 53, 57, 58, 59, 54, 55, 56, 60, 52, 62, 67, 68, 69, 70, 63, 64, 65, 66, 71),
-        *(72, 73, 74, 81, 82, 83, 84, 85, 80, 75, 76, 77, 78, 79, 86),
-        *(33, 34, 39, 37, 36, 38, 35, 40, 42, 41, 46, 47, 45, 44, 43, 50, 51, 49, 48),
-    ]
-)
 KEYPOINTS5 = (38, 92, 86, 52, 61)  # eyes, nose tip, corners of the mouth: the detector's five
 
 
@@ -192,11 +182,9 @@ _MOUTHS = {  # half width, thickness of the upper and the lower lip
 }  # fmt: skip
 
 
-def _join(x: Points, y: Points, z: Points) -> Points:
-    """(..., 3) points from their coordinates; x has the whole shape, y and z spread to it."""
-    points = np.empty((*x.shape, 3))
-    points[..., 0], points[..., 1], points[..., 2] = x, y, z
-    return points
+def _points(*coordinates: Points) -> Points:
+    """Return (..., 3) points from their coordinates, which spread to one shape."""
+    return np.stack(np.broadcast_arrays(*coordinates), axis=-1)
 
 
 @cache
@@ -250,7 +238,7 @@ class Head:
         radius = (np.abs(sine) ** _FLATNESS + np.abs(cosine) ** _FLATNESS) ** (-1 / _FLATNESS)
         depth = np.where(cosine >= 0, front - middle, np.sqrt(np.clip(width, 0, 1)))
         height = y if hang else self._stretch(y)
-        points = _join(width * sine * radius, height, middle + depth * cosine * radius)
+        points = _points(width * sine * radius, height, middle + depth * cosine * radius)
         return points + lift * (points - _MIDDLE) * ([1, 0, 1] if hang else 1)
 
     def around(self, angle: Points, y: Points, lift: float = 0.0, hang: bool = False) -> Points:
@@ -270,7 +258,7 @@ class Head:
         width, middle, front = self._ring(y)
         side = np.clip(1 - np.abs(x / np.maximum(width, 0.05)) ** _FLATNESS, 0, 1) ** (1 / _FLATNESS)
         height = self._stretch(y) if jaw else np.where(y > 0, y * self._lower, y)
-        return _join(x, height, middle + (front - middle) * side + lift)
+        return _points(x, height, middle + (front - middle) * side + lift)
 
     # --- the features, as curves on the face -------------------------------------------------------------------------
 
@@ -318,19 +306,14 @@ class Head:
     def nose_points(self) -> Points:
         """(15, 3) head units: insightface's 72..86."""
         half, height, drop = self.nose
-        flat = [(0.0, -0.27), (0.0, -0.13), (0.0, 0.02)]
-        down = (-0.22, 0.02, 0.14 + drop, 0.22 + drop, 0.27 + drop)
-        rise = [0.10, 0.38 * height + 0.06, 0.75 * height + 0.04]
-        for side in (-1, 1):
-            xs = (0.13, 0.55 * half, 0.95 * half, half, 0.5 * half)
-            flat += [(side * x, y) for x, y in zip(xs, down, strict=True)]
-            rise += [0.0, 0.12, 0.12, 0.08, 0.16]
-            if side < 0:
-                flat += [(0, 0.29 + drop)]
-                rise += [0.2]
-        flat += [(0, 0.15 + drop)]
-        rise += [height]
-        return self.on_face(np.array(flat, dtype=float), np.array(rise))
+        bridge = [(0.0, -0.27, 0.1), (0.0, -0.13, 0.38 * height + 0.06), (0.0, 0.02, 0.75 * height + 0.04)]
+        right = [
+            (0.13, -0.22, 0.0), (0.55 * half, 0.02, 0.12), (0.95 * half, 0.14 + drop, 0.12), (half, 0.22 + drop, 0.08),
+            (0.5 * half, 0.27 + drop, 0.16),
+        ]  # fmt: skip
+        left = [(-x, y, rise) for x, y, rise in right]
+        points = np.array([*bridge, *left, (0.0, 0.29 + drop, 0.2), *right, (0.0, 0.15 + drop, height)])
+        return self.on_face(points[:, :2], points[:, 2])
 
     # --- the truth ---------------------------------------------------------------------------------------------------
 

@@ -1,34 +1,33 @@
 """People, painted from the back to the front: hair behind, body, skull, ears, face, features, fringe, glasses."""
 
 import math
-from functools import cache
 
 import numpy as np
 
-from .canvas import Canvas, Colour, ellipse, hull, mix, smooth
+from .canvas import Canvas, Color, ellipse, hull, mix, smooth
 from .composition import Figure
 from .head import Head, Points
 
-SKIN: dict[str, Colour] = {
+SKIN: dict[str, Color] = {
     "porcelain": (254, 219, 195), "light": (243, 193, 152), "tan": (224, 166, 118),
     "olive": (198, 150, 104), "brown": (150, 98, 66), "dark": (104, 68, 50),
 }  # fmt: skip
-HAIR: dict[str, Colour] = {
+HAIR: dict[str, Color] = {
     "black": (42, 38, 46), "brown": (98, 62, 42), "auburn": (142, 58, 44), "ginger": (220, 116, 44),
     "blond": (242, 204, 112), "silver": (196, 200, 210), "pink": (240, 120, 170), "teal": (40, 160, 164),
 }  # fmt: skip
-IRIS: dict[str, Colour] = {
+IRIS: dict[str, Color] = {
     "brown": (98, 58, 34), "hazel": (168, 114, 44), "green": (62, 142, 78), "blue": (50, 122, 204),
     "grey": (120, 134, 150),
 }  # fmt: skip
-CLOTHES: dict[str, Colour] = {
+CLOTHES: dict[str, Color] = {
     "red": (212, 50, 54), "orange": (244, 138, 44), "yellow": (248, 206, 64), "green": (52, 152, 84),
     "blue": (46, 96, 196), "purple": (132, 76, 176), "pink": (244, 138, 178), "white": (244, 244, 240),
     "black": (50, 50, 58),
 }  # fmt: skip
-FRAMES: dict[str, Colour] = {"black": (30, 30, 36), "red": (196, 36, 50), "blue": (32, 72, 160), "gold": (206, 158, 50)}
-DARK: Colour = (46, 30, 34)
-WHITE: Colour = (255, 255, 255)
+FRAMES: dict[str, Color] = {"black": (30, 30, 36), "red": (196, 36, 50), "blue": (32, 72, 160), "gold": (206, 158, 50)}
+DARK: Color = (46, 30, 34)
+WHITE: Color = (255, 255, 255)
 
 # Hair style: lift of the volume off the skull, how far down it goes at the sides, heights of its front edge.
 _VOLUME = {
@@ -38,19 +37,17 @@ _VOLUME = {
 _COVERS_EARS = ("bob", "long", "afro", "curly")
 
 
-@cache
 def _turns(low: float, high: float, steps: int) -> Points:
     return np.radians(np.linspace(low, high, steps))
 
 
-@cache
 def _heights(low: float, steps: int, top: float = -1.72) -> Points:
     """Heights from the crown down to `low`, closer together near the crown, where the skull is round."""
     return top + (low - top) * np.linspace(0, 1, steps) ** 2
 
 
 class Painter:
-    """Paints one figure; `owner` body and `owner + 1` head on the canvas's owners."""
+    """Paints one figure, whose body belongs to the canvas's `owner` and whose head to `owner + 1`."""
 
     def __init__(self, canvas: Canvas, figure: Figure, owner: int):
         self.canvas, self.figure, self.owner = canvas, figure, owner
@@ -82,12 +79,12 @@ class Painter:
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
-    def _fill(self, points: Points, colour: Colour, alpha: float = 1.0, part: int | None = None) -> None:
-        self.canvas.fill(points, colour, alpha, None if part is None else self.owner + part)
+    def _fill(self, points: Points, color: Color, alpha: float = 1.0, part: int | None = None) -> None:
+        self.canvas.fill(points, color, alpha, None if part is None else self.owner + part)
 
-    def _line(self, points: Points, colour: Colour, width: float, alpha: float = 1.0, closed: bool = False) -> None:
+    def _line(self, points: Points, color: Color, width: float, alpha: float = 1.0, closed: bool = False) -> None:
         """A stroke `width` head units wide."""
-        self.canvas.line(points, colour, width * self.unit, alpha, closed)
+        self.canvas.line(points, color, width * self.unit, alpha, closed)
 
     def _on_face(self, xy: Points, lift: float = 0.0, jaw: bool = False) -> Points:
         return self.head.project(self.head.on_face(np.asarray(xy, float), lift, jaw))
@@ -96,9 +93,9 @@ class Painter:
         """An ellipse that lies on the face."""
         return self._on_face(ellipse(x, y, rx, ry, 16), lift)
 
-    def _dot(self, at: Points, rx: float, ry: float, colour: Colour, alpha: float = 1.0) -> None:
+    def _dot(self, at: Points, rx: float, ry: float, color: Color, alpha: float = 1.0) -> None:
         """An upright ellipse at `at` (pixels), its radii in head units."""
-        self._fill(ellipse(at[0], at[1], rx * self.unit, ry * self.unit, 12), colour, alpha)
+        self._fill(ellipse(at[0], at[1], rx * self.unit, ry * self.unit, 12), color, alpha)
 
     def _down(self, *points: tuple[float, float]) -> Points:
         """Points of the body, in head units from the base of the head."""
@@ -184,12 +181,12 @@ class Painter:
                 self._fill(ellipse(x, at, size, size, 14), self.hair, part=1)
         back = self.head.around(_turns(68, 292, 25)[:, None], _heights(low, 14)[None], lift, hang=True)
         top = self.head.around(_turns(-180, 180, 25)[:, None], _heights(-0.95, 8)[None], lift)
-        colour = mix(self.hair, self.skin, 0.3) if style == "buzz" else self.hair
+        color = mix(self.hair, self.skin, 0.3) if style == "buzz" else self.hair
         volume = hull(np.concatenate([back.reshape(-1, 3), top.reshape(-1, 3)]))
-        self._fill(volume, colour, part=1)
+        self._fill(volume, color, part=1)
         if style == "quiff":
             at = [(-0.85, -1.25), (-0.8, -1.85), (-0.2, -2.2), (0.5, -2.15), (1.0, -1.75), (0.9, -1.2)]
-            self._fill(smooth(self.head.project(np.array([(x, y, -0.3) for x, y in at]))), colour, part=1)
+            self._fill(smooth(self.head.project(np.array([(x, y, -0.3) for x, y in at]))), color, part=1)
         if style == "spiky":
             for i in range(-5, 6):
                 for depth in (-1.0, -0.35):
@@ -206,8 +203,8 @@ class Painter:
             far = np.array([0.95, 0.95, 1.36, 1.36, 0.95, 0.95])
             x = np.array([-0.2, 0.2, -0.07, 0.07, -0.2, 0.2])
             spike = np.column_stack([x, -0.55 - 1.17 * far * np.sin(turn), -0.75 + 1.12 * far * np.cos(turn)])
-            colour = mix(self.hair, self.hair_shade, 0.0 if degrees % 24 else 0.5)
-            self._fill(hull(self.head.project(spike)), colour, part=1)
+            color = mix(self.hair, self.hair_shade, 0.0 if degrees % 24 else 0.5)
+            self._fill(hull(self.head.project(spike)), color, part=1)
 
     def _ears(self, behind: bool = True) -> None:
         """Both ears; or, over the hair's volume (`behind` off), the one that is turned to the viewer."""
@@ -247,9 +244,9 @@ class Painter:
         angle = u * math.radians(92)
         edge = self.head.seen(angle, edges[style], lift)
         band = np.concatenate([edge, self.head.seen(angle[::-1], np.full(41, -1.45), lift)])
-        colour = mix(self.hair, self.skin, 0.3) if style == "buzz" else self.hair
-        self._fill(band, colour, part=1)
-        self._line(edge[5:-5], mix(colour, self.hair_shade, 0.8), 0.045, 0.7)
+        color = mix(self.hair, self.skin, 0.3) if style == "buzz" else self.hair
+        self._fill(band, color, part=1)
+        self._line(edge[5:-5], mix(color, self.hair_shade, 0.8), 0.045, 0.7)
         if style in ("bob", "long"):
             for sign in (-1, 1):
                 y = np.linspace(-1.1, 0.8 if style == "bob" else 2.15, 14)
@@ -289,9 +286,9 @@ class Painter:
         style = self.person.beard
         if style == "none":
             return
-        colour, alpha = mix(self.hair, (30, 18, 24), 0.22), 1.0
+        color, alpha = mix(self.hair, (30, 18, 24), 0.22), 1.0
         if style == "stubble":
-            colour, alpha = mix(self.skin, (40, 34, 48), 0.55), 0.55
+            color, alpha = mix(self.skin, (40, 34, 48), 0.55), 0.55
         over, *_ = self.head.lips(np.linspace(-1, 1, 13))
         if style in ("stubble", "full"):
             angle, y = self.head._jaw
@@ -301,18 +298,18 @@ class Painter:
             cheek = [(0.86, 0.22), (0.66, 0.4), (0.45, 0.42), (0.24, 0.36), (0.0, 0.34)]
             line = cheek + [(-x, y) for x, y in reversed(cheek[:-1])]
             edge = smooth(self._on_face(np.array(line), 0.03), 2, closed=False)
-            self._fill(np.concatenate([jaw, edge]), colour, alpha)
+            self._fill(np.concatenate([jaw, edge]), color, alpha)
             return
         out, x = np.abs(np.linspace(-1, 1, 13)), over[:, 0] * 1.18
         top = np.column_stack([x, 0.37 + 0.12 * out**1.6 + 0.5 * (over[:, 1] - 0.5) * out])
         low = np.column_stack([x, over[:, 1] + 0.02 + 0.12 * out**2])
-        self._fill(self._on_face(np.concatenate([top, low[::-1]]), 0.08), colour)
+        self._fill(self._on_face(np.concatenate([top, low[::-1]]), 0.08), color)
         if style == "goatee":
             patch = smooth(np.array([(-0.3, 0.74), (0.0, 0.8), (0.3, 0.74), (0.34, 1.0), (0.0, 1.12), (-0.34, 1.0)]))
-            self._fill(self._on_face(patch, 0.08, jaw=True), colour)
+            self._fill(self._on_face(patch, 0.08, jaw=True), color)
             for side in (-1, 1):
                 edge = np.array([(side * 0.42, 0.52), (side * 0.42, 0.7), (side * 0.26, 0.84)])
-                self._line(self._on_face(edge, 0.06, jaw=True), colour, 0.1)
+                self._line(self._on_face(edge, 0.06, jaw=True), color, 0.1)
 
     def _nose(self) -> None:
         points = self.head.project(self.head.nose_points())[:, :2]
@@ -402,11 +399,9 @@ class Painter:
         across = np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** power
         along = np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** power
         rx, ry = (0.37, 0.36) if style == "round" else (0.38, 0.3)
-        rims = {}
         for side in (-1, 1):
             x = side * (0.45 + 0.03 * self.person.eye_spacing) + rx * across
             rim = np.column_stack([x, -0.22 + ry * along, 0.55 - 0.14 * x * x])
-            rims[side] = rim
             shown = self.head.project(rim)
             hinge = self.head.project(np.array([(side * 0.8, -0.3, 0.45), (side * 1.06, -0.24, -0.7)]))
             if side * self.head.motion.yaw < 12:
@@ -419,8 +414,3 @@ class Painter:
         self._line(bridge, frame, 0.085)
         glare = np.array([(-0.6, -0.38, 0.5), (-0.48, -0.38, 0.5), (-0.62, -0.14, 0.5), (-0.72, -0.14, 0.5)])
         self._fill(self.head.project(glare), WHITE, 0.4)
-
-
-def paint_figure(canvas: Canvas, figure: Figure, owner: int) -> Head:
-    """Paint a figure; its body belongs to `owner`, its head to `owner + 1`."""
-    return Painter(canvas, figure, owner).paint()

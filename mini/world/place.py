@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import Canvas, Colour, ellipse, mix
+from .canvas import Canvas, Color, ellipse, mix
 
-_PLAIN: dict[str, Colour] = {
+_PLAIN: dict[str, Color] = {
     "grey": (188, 192, 196),
     "yellow": (246, 214, 110),
     "green": (148, 204, 150),
@@ -21,7 +21,7 @@ def _box(x0: float, y0: float, x1: float, y1: float) -> NDArray[np.float64]:
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=float)
 
 
-def _sky(canvas: Canvas, top: Colour, bottom: Colour) -> None:
+def _sky(canvas: Canvas, top: Color, bottom: Color) -> None:
     rows = np.linspace(np.array(top, float), np.array(bottom, float), canvas.pixels.shape[0])
     canvas.pixels[:] = np.repeat(np.rint(rows).astype(np.uint8)[:, None], canvas.pixels.shape[1], axis=1)
 
@@ -31,20 +31,20 @@ def _cloud(canvas: Canvas, x: float, y: float, size: float) -> None:
         canvas.fill(ellipse(x + dx * size, y + dy * size, r * size * 1.2, r * size * 0.75), (255, 255, 255), 0.85)
 
 
-def _hills(canvas: Canvas, rng: random.Random, y: float, rise: float, colour: Colour) -> None:
+def _hills(canvas: Canvas, rng: random.Random, y: float, rise: float, color: Color) -> None:
     start, steps = rng.uniform(0, 6), np.linspace(0, canvas.width, 40)
     line = y - rise * (np.sin(start + steps / 23) + 0.5 * np.sin(2 * start + steps / 11))
     ends = np.array([(canvas.width, canvas.height), (0, canvas.height)], float)
-    canvas.fill(np.concatenate([np.column_stack([steps, line]), ends]), colour)
+    canvas.fill(np.concatenate([np.column_stack([steps, line]), ends]), color)
 
 
-def _plain(canvas: Canvas, rng: random.Random, colour: str) -> None:
-    base = _PLAIN[colour]
+def _plain(canvas: Canvas, rng: random.Random, color: str) -> None:
+    base = _PLAIN[color]
     _sky(canvas, mix(base, (255, 255, 255), 0.12), mix(base, (60, 60, 80), 0.08))
 
 
 def _gradient(canvas: Canvas, rng: random.Random) -> None:
-    pairs: list[tuple[Colour, Colour]] = [
+    pairs: list[tuple[Color, Color]] = [
         ((255, 140, 120), (110, 80, 190)), ((90, 200, 210), (250, 210, 140)), ((120, 110, 220), (250, 160, 190)),
     ]  # fmt: skip
     _sky(canvas, *rng.choice(pairs))
@@ -102,11 +102,11 @@ def _beach(canvas: Canvas, rng: random.Random) -> None:
 
 def _city(canvas: Canvas, rng: random.Random) -> None:
     _sky(canvas, (176, 196, 222), (246, 226, 206))
-    for distance, colour, low, high in ((0, (158, 166, 190), 14, 46), (1, (104, 114, 146), 34, 66)):
+    for distance, color, low, high in ((0, (158, 166, 190), 14, 46), (1, (104, 114, 146), 34, 66)):
         x = -4.0
         while x < canvas.width:
             wide, top = rng.uniform(16, 26), rng.uniform(low, high)
-            canvas.fill(_box(x, top, x + wide, 128), colour)
+            canvas.fill(_box(x, top, x + wide, 128), color)
             for row in range(int(top) + 5, 120, 8) if distance else ():
                 for column in range(3):
                     light = (255, 226, 140) if rng.random() < 0.5 else (134, 146, 176)
@@ -121,9 +121,9 @@ def _mountains(canvas: Canvas, rng: random.Random) -> None:
     for back in (True, False):
         for left in range(-30, canvas.width, 58):
             x, top, half = left + rng.uniform(20, 44), rng.uniform(14, 30) + (0 if back else 26), rng.uniform(38, 50)
-            colour = (146, 154, 190) if back else (100, 116, 150)
+            color = (146, 154, 190) if back else (100, 116, 150)
             peak = np.array([(x, top), (x + half, 104.0), (x - half, 104.0)])
-            canvas.fill(peak, colour)
+            canvas.fill(peak, color)
             canvas.fill(peak[0] + (peak - peak[0]) * 0.27, (250, 252, 255))
     _hills(canvas, rng, 98, 3, (96, 148, 112))
 

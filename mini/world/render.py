@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from .canvas import Canvas
 from .composition import Scene
 from .head import KEYPOINTS5, Head, Motion
-from .paint import paint_figure
+from .paint import Painter
 from .person import Person
 from .place import paint_place
 
@@ -72,10 +72,9 @@ def render(scene: Scene) -> Picture:
     """Draw a scene. The same scene gives the same picture, bit for bit."""
     canvas = Canvas(scene.width, scene.height)
     paint_place(canvas, scene.place, scene.seed)
-    owners = [1 + 2 * i for i in range(len(scene.figures))]
-    # Larger faces are nearer: they are painted last. Equal ones from the left.
-    order = sorted(range(len(owners)), key=lambda i: scene.figures[i].scale)
-    heads = {i: paint_figure(canvas, scene.figures[i], owners[i]) for i in order}
+    # Larger faces are nearer: they are painted last. Equal ones from the left. A body's owner is odd, a head's even.
+    order = sorted(range(len(scene.figures)), key=lambda i: scene.figures[i].scale)
+    heads = {i: Painter(canvas, scene.figures[i], 1 + 2 * i).paint() for i in order}
     owned = canvas.owned()
-    faces = tuple(_truth(heads[i], scene, owned, owners[i]) for i in range(len(owners)))
+    faces = tuple(_truth(heads[i], scene, owned, 1 + 2 * i) for i in sorted(heads))
     return Picture(canvas.picture(), faces, scene)

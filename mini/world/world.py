@@ -1,10 +1,9 @@
 """Endless pictures of the world, each found by its number alone.
 
-Any process can draw any number, in any order, and gets the same picture: workers share nothing but `stride`.
+Any process can draw any number, in any order, and gets the same picture: workers share nothing.
 """
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .caption import CLOTHES_COLORS, GARMENTS, PLACES, YAWS, CaptionSpec, PersonSpec, to_caption, view_of
@@ -66,13 +65,6 @@ class World:
         looks = [self._look(rng) for _ in people]
         scene = compose(CaptionSpec(tuple(looks), rng.choice(PLACES)), tuple(people), rng.getrandbits(32))
         return Sample(scene, self._said(describe(scene, posed=rng.random() < 0.5), rng))
-
-    def stream(self, counts: tuple[int, ...] = (1,), start: int = 0, stride: int = 1) -> Iterator[Sample]:
-        """Samples without end, taking turns with `counts`; worker k of n starts at k with stride n."""
-        index = start
-        while True:
-            yield self.sample(index // len(counts), counts[index % len(counts)])
-            index += stride
 
     def portraits_of(self, number: int) -> list[Sample]:
         """One person in every motion of `pairs`, clothes and place the same: a set to learn or judge editing by."""

@@ -8,8 +8,9 @@ import pytest
 from dynamicid_pack.dynamicid_core.imr import mediapipe
 from dynamicid_pack.dynamicid_core.imr.landmarks import CONTOUR, rotation
 from dynamicid_pack.dynamicid_core.imr.motion import target_motion
-from dynamicid_pack.mini.world.head import MIRROR106, Head, Motion
+from dynamicid_pack.mini.world.head import Head, Motion
 from dynamicid_pack.mini.world.person import draw_person
+from dynamicid_pack.tests.mirror import MIRROR106
 
 SIZE = (480, 640)
 POSE = (8.0, -20.0, 5.0)
