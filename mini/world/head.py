@@ -321,7 +321,7 @@ class Head:
     def points(self) -> Points:
         """(106, 3) head units, in insightface's order, the contour on the jaw itself (where 1k3d68 puts it)."""
         out = np.empty((106, 3))
-        out[list(CONTOUR)] = self.surface(*self._jaw)
+        out[list(CONTOUR)] = self.surface(*self.jaw)
         quarters = np.array([-1, -0.5, 0, 0.5, 1.0])
         for side, eye, brow in ((-1, 33, 43), (1, 87, 97)):
             up, low = (self.on_face(p, 0.03) for p in self.lids(side, quarters))
@@ -345,7 +345,7 @@ class Head:
         return out
 
     @cached_property
-    def _jaw(self) -> tuple[Points, Points]:
+    def jaw(self) -> tuple[Points, Points]:
         """Angle and height of the 33 contour points, evenly along the jaw from the picture's left to its right."""
         y = np.concatenate([np.linspace(-0.25, 0.9, 40), np.linspace(0.9, CHIN, 40)[1:]])
         outline = np.column_stack([self._ring(y)[0], self._stretch(y)])
@@ -357,7 +357,7 @@ class Head:
     def landmarks(self) -> Points:
         """(106, 2) pixels. The contour lies on the outline that the picture shows, as annotators place it."""
         out = self.project(self.points)[:, :2]
-        contour = self.seen(*self._jaw)[:, :2]
+        contour = self.seen(*self.jaw)[:, :2]
         contour[16] = out[0]  # the chin is a point of its own: it has no outline to be pulled to
         out[list(CONTOUR)] = contour
         return out

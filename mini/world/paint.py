@@ -3,31 +3,12 @@
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .canvas import Canvas, Color, ellipse, hull, mix, smooth
 from .composition import Figure
 from .head import Head, Points
-
-SKIN: dict[str, Color] = {
-    "porcelain": (254, 219, 195), "light": (243, 193, 152), "tan": (224, 166, 118),
-    "olive": (198, 150, 104), "brown": (150, 98, 66), "dark": (104, 68, 50),
-}  # fmt: skip
-HAIR: dict[str, Color] = {
-    "black": (42, 38, 46), "brown": (98, 62, 42), "auburn": (142, 58, 44), "ginger": (220, 116, 44),
-    "blond": (242, 204, 112), "silver": (196, 200, 210), "pink": (240, 120, 170), "teal": (40, 160, 164),
-}  # fmt: skip
-IRIS: dict[str, Color] = {
-    "brown": (98, 58, 34), "hazel": (168, 114, 44), "green": (62, 142, 78), "blue": (50, 122, 204),
-    "grey": (120, 134, 150),
-}  # fmt: skip
-CLOTHES: dict[str, Color] = {
-    "red": (212, 50, 54), "orange": (244, 138, 44), "yellow": (248, 206, 64), "green": (52, 152, 84),
-    "blue": (46, 96, 196), "purple": (132, 76, 176), "pink": (244, 138, 178), "white": (244, 244, 240),
-    "black": (50, 50, 58),
-}  # fmt: skip
-FRAMES: dict[str, Color] = {"black": (30, 30, 36), "red": (196, 36, 50), "blue": (32, 72, 160), "gold": (206, 158, 50)}
-DARK: Color = (46, 30, 34)
-WHITE: Color = (255, 255, 255)
+from .palette import CLOTHES, DARK, FRAMES, HAIR, IRIS, SKIN, WHITE
 
 # Hair style: lift of the volume off the skull, how far down it goes at the sides, heights of its front edge.
 _VOLUME = {
@@ -58,6 +39,7 @@ class Painter:
         self.shade = mix(self.skin, (110, 40, 60), 0.22)
         self.hair = HAIR[self.person.hair_colour]
         self.hair_shade = mix(self.hair, (30, 16, 40), 0.3)
+        self.cover = mix(self.hair, self.skin, 0.3) if self.person.hair == "buzz" else self.hair
         self.neck = np.array([figure.x, figure.y + 0.5 * self.unit])
 
     def paint(self) -> Head:
@@ -86,16 +68,17 @@ class Painter:
         """A stroke `width` head units wide."""
         self.canvas.line(points, color, width * self.unit, alpha, closed)
 
-    def _on_face(self, xy: Points, lift: float = 0.0, jaw: bool = False) -> Points:
+    def _on_face(self, xy: ArrayLike, lift: float = 0.0, jaw: bool = False) -> Points:
+        """Project points (n, 2) that lie `lift` above the face."""
         return self.head.project(self.head.on_face(np.asarray(xy, float), lift, jaw))
 
     def _spot(self, x: float, y: float, rx: float, ry: float, lift: float = 0.0) -> Points:
         """An ellipse that lies on the face."""
         return self._on_face(ellipse(x, y, rx, ry, 16), lift)
 
-    def _dot(self, at: Points, rx: float, ry: float, color: Color, alpha: float = 1.0) -> None:
-        """An upright ellipse at `at` (pixels), its radii in head units."""
-        self._fill(ellipse(at[0], at[1], rx * self.unit, ry * self.unit, 12), color, alpha)
+    def _oval(self, at: Points, rx: float, ry: float, steps: int = 20) -> Points:
+        """Return an upright ellipse at `at` (pixels), its radii in head units."""
+        return ellipse(at[0], at[1], rx * self.unit, ry * self.unit, steps)
 
     def _down(self, *points: tuple[float, float]) -> Points:
         """Points of the body, in head units from the base of the head."""
@@ -160,9 +143,9 @@ class Painter:
                 self._fill(smooth(self.head.project(tail)), self.hair, part=1)
                 self._fill(smooth(self.head.project(tail[3:] + np.array([side * 0.03, 0.06, 0]))), self.hair_shade)
         elif style == "bun":
-            x, y, _ = self.head.project(np.array([0.0, -1.85, -1.0]))
-            self._fill(ellipse(x, y, 0.5 * self.unit, 0.46 * self.unit), self.hair, part=1)
-            self._line(ellipse(x, y, 0.3 * self.unit, 0.27 * self.unit)[:12], self.hair_shade, 0.06)
+            at = self.head.project(np.array([0.0, -1.85, -1.0]))
+            self._fill(self._oval(at, 0.5, 0.46), self.hair, part=1)
+            self._line(self._oval(at, 0.3, 0.27)[:12], self.hair_shade, 0.06)
 
     def _skull(self) -> None:
         style = self.person.hair
@@ -176,18 +159,17 @@ class Painter:
         lift, low = _VOLUME[style]
         if style in ("afro", "curly"):
             angle, y = np.meshgrid(_turns(-150, 180, 12), np.linspace(-1.6, low, 5))
-            size = (0.36 if style == "afro" else 0.26) * self.unit
-            for x, at, _ in self.head.around(angle.ravel(), y.ravel() + 0.1 * np.cos(5 * angle.ravel()), lift):
-                self._fill(ellipse(x, at, size, size, 14), self.hair, part=1)
+            size = 0.36 if style == "afro" else 0.26
+            for curl in self.head.around(angle.ravel(), y.ravel() + 0.1 * np.cos(5 * angle.ravel()), lift):
+                self._fill(self._oval(curl, size, size, 14), self.hair, part=1)
         back = self.head.around(_turns(68, 292, 25)[:, None], _heights(low, 14)[None], lift, hang=True)
         top = self.head.around(_turns(-180, 180, 25)[:, None], _heights(-0.95, 8)[None], lift)
-        color = mix(self.hair, self.skin, 0.3) if style == "buzz" else self.hair
         volume = hull(np.concatenate([back.reshape(-1, 3), top.reshape(-1, 3)]))
-        self._fill(volume, color, part=1)
+        self._fill(volume, self.cover, part=1)
         if style == "quiff":
             at = [(-0.85, -1.25), (-0.8, -1.85), (-0.2, -2.2), (0.5, -2.15), (1.0, -1.75), (0.9, -1.2)]
-            self._fill(smooth(self.head.project(np.array([(x, y, -0.3) for x, y in at]))), color, part=1)
-        if style == "spiky":
+            self._fill(smooth(self.head.project(np.array([(x, y, -0.3) for x, y in at]))), self.hair, part=1)
+        elif style == "spiky":
             for i in range(-5, 6):
                 for depth in (-1.0, -0.35):
                     base, low, tip = 0.17 * i, -1.32 + 0.02 * i * i, (0.23 * i, -2.3 + 0.03 * i * i, depth)
@@ -244,9 +226,8 @@ class Painter:
         angle = u * math.radians(92)
         edge = self.head.seen(angle, edges[style], lift)
         band = np.concatenate([edge, self.head.seen(angle[::-1], np.full(41, -1.45), lift)])
-        color = mix(self.hair, self.skin, 0.3) if style == "buzz" else self.hair
-        self._fill(band, color, part=1)
-        self._line(edge[5:-5], mix(color, self.hair_shade, 0.8), 0.045, 0.7)
+        self._fill(band, self.cover, part=1)
+        self._line(edge[5:-5], mix(self.cover, self.hair_shade, 0.8), 0.045, 0.7)
         if style in ("bob", "long"):
             for sign in (-1, 1):
                 y = np.linspace(-1.1, 0.8 if style == "bob" else 2.15, 14)
@@ -279,8 +260,7 @@ class Painter:
         elif self.person.marks == "mole":
             self._fill(self._spot(0.46, 0.42, 0.055, 0.055), (60, 34, 30))
         if self.person.hair in ("bald", "mohawk"):
-            x, y, _ = self.head.project(np.array([-0.4, -1.35, 0.0]))
-            self._fill(ellipse(x, y, 0.22 * self.unit, 0.12 * self.unit), WHITE, 0.35)
+            self._fill(self._oval(self.head.project(np.array([-0.4, -1.35, 0.0])), 0.22, 0.12), WHITE, 0.35)
 
     def _beard(self) -> None:
         style = self.person.beard
@@ -291,13 +271,11 @@ class Painter:
             color, alpha = mix(self.skin, (40, 34, 48), 0.55), 0.55
         over, *_ = self.head.lips(np.linspace(-1, 1, 13))
         if style in ("stubble", "full"):
-            angle, y = self.head._jaw
-            part = slice(4, 29)
-            lift = 0.09 if style == "full" else 0.0
-            jaw = self.head.seen(angle[part], y[part], lift)
+            angle, y = (along[4:29] for along in self.head.jaw)
+            jaw = self.head.seen(angle, y, 0.09 if style == "full" else 0.0)
             cheek = [(0.86, 0.22), (0.66, 0.4), (0.45, 0.42), (0.24, 0.36), (0.0, 0.34)]
             line = cheek + [(-x, y) for x, y in reversed(cheek[:-1])]
-            edge = smooth(self._on_face(np.array(line), 0.03), 2, closed=False)
+            edge = smooth(self._on_face(line, 0.03), 2, closed=False)
             self._fill(np.concatenate([jaw, edge]), color, alpha)
             return
         out, x = np.abs(np.linspace(-1, 1, 13)), over[:, 0] * 1.18
@@ -308,7 +286,7 @@ class Painter:
             patch = smooth(np.array([(-0.3, 0.74), (0.0, 0.8), (0.3, 0.74), (0.34, 1.0), (0.0, 1.12), (-0.34, 1.0)]))
             self._fill(self._on_face(patch, 0.08, jaw=True), color)
             for side in (-1, 1):
-                edge = np.array([(side * 0.42, 0.52), (side * 0.42, 0.7), (side * 0.26, 0.84)])
+                edge = [(side * 0.42, 0.52), (side * 0.42, 0.7), (side * 0.26, 0.84)]
                 self._line(self._on_face(edge, 0.06, jaw=True), color, 0.1)
 
     def _nose(self) -> None:
@@ -316,19 +294,18 @@ class Painter:
         shape = smooth(hull(points[[1, 2, 5, 6, 7, 8, 10, 11, 12, 13, 14]]))
         self._fill(shape + self.unit * np.array([0.06, 0.05]), self.shade, 0.55)
         self._fill(shape, mix(self.skin, WHITE, 0.07), part=1)
-        base = points[[6, 7, 8, 13, 12]]
-        self._line(smooth(base, closed=False), mix(self.shade, DARK, 0.35), 0.06)
+        self._line(smooth(points[[6, 7, 8, 13, 12]], closed=False), mix(self.shade, DARK, 0.35), 0.06)
         for i in (7, 13):
-            self._dot(0.8 * points[i] + 0.2 * points[8], 0.05, 0.035, DARK, 0.7)
-        self._dot(points[14] - 0.05 * self.unit, 0.07, 0.05, WHITE, 0.4)
-        if (wrinkle := self.head.expression.wrinkle) > 0.7:
-            for side in (-1, 1):
+            self._fill(self._oval(0.8 * points[i] + 0.2 * points[8], 0.05, 0.035, 12), DARK, 0.7)
+        self._fill(self._oval(points[14] - 0.05 * self.unit, 0.07, 0.05, 12), WHITE, 0.4)
+        wrinkle = self.head.expression.wrinkle
+        for side in (-1, 1):
+            if wrinkle > 0.7:
                 for y in (-0.3, -0.16, -0.02):
-                    mark = self._on_face(np.array([(side * 0.03, y - 0.04), (side * 0.15, y + 0.02)]), 0.12)
+                    mark = self._on_face([(side * 0.03, y - 0.04), (side * 0.15, y + 0.02)], 0.12)
                     self._line(mark, mix(self.shade, DARK, 0.4), 0.045)
-        elif wrinkle > 0.2:
-            for side in (-1, 1):
-                self._line(self._on_face(np.array([(side * 0.07, -0.66), (side * 0.09, -0.45)]), 0.03), DARK, 0.05, 0.6)
+            elif wrinkle > 0.2:
+                self._line(self._on_face([(side * 0.07, -0.66), (side * 0.09, -0.45)], 0.03), DARK, 0.05, 0.6)
 
     def _mouth(self) -> None:
         e = self.head.expression
@@ -341,8 +318,7 @@ class Painter:
             self._fill(opening, (92, 22, 34))
             with self.canvas.inside(opening):
                 if 0 < e.tongue <= 1:
-                    x, y = lower[10, :2]
-                    self._fill(ellipse(x, y, 0.26 * self.unit, 0.17 * self.unit), (232, 100, 110), e.tongue + 0.4)
+                    self._fill(self._oval(lower[10], 0.26, 0.17), (232, 100, 110), e.tongue + 0.4)
                 if e.upper_teeth > 0.02:
                     self._fill(np.concatenate([upper, (upper + e.upper_teeth * (lower - upper))[::-1]]), WHITE)
                 if e.lower_teeth > 0.02:
@@ -353,12 +329,11 @@ class Painter:
         else:
             self._line(upper, mix(lip, DARK, 0.65), 0.07)
         if e.tongue > 1:
-            y = curves[1][10, 1] + 0.05
-            out = 0.3 * (e.tongue - 0.6)
+            y, out = curves[1][10, 1] + 0.05, 0.3 * (e.tongue - 0.6)
             half = [(0.16, y), (0.18, y + out), (0.08, y + out + 0.12)]
             shape = half + [(-x, at) for x, at in reversed(half)]
-            self._fill(smooth(self._on_face(np.array(shape), 0.12)), (236, 92, 112))
-            self._line(self._on_face(np.array([(0, y + 0.06), (0, y + out)]), 0.12), (180, 50, 76), 0.04)
+            self._fill(smooth(self._on_face(shape, 0.12)), (236, 92, 112))
+            self._line(self._on_face([(0, y + 0.06), (0, y + out)], 0.12), (180, 50, 76), 0.04)
 
     def _eye(self, side: int) -> None:
         t = np.linspace(-1, 1, 15)
@@ -371,17 +346,16 @@ class Painter:
         self._fill(white, (252, 252, 250), part=1)
         (x, y), radius = self.head.iris(side)
         with self.canvas.inside(white):
-            self._fill(self._spot(x, y, radius, radius, 0.03), mix(IRIS[self.person.eye_colour], DARK, 0.35))
-            self._fill(self._spot(x, y, radius * 0.82, radius * 0.82, 0.03), IRIS[self.person.eye_colour])
-            pupil = radius * 0.5 * e.pupil
-            self._fill(self._spot(x, y, pupil, pupil, 0.03), (16, 12, 18))
+            iris = IRIS[self.person.eye_colour]
+            rings = ((radius, mix(iris, DARK, 0.35)), (radius * 0.82, iris), (radius * 0.5 * e.pupil, (16, 12, 18)))
+            for size, color in rings:
+                self._fill(self._spot(x, y, size, size, 0.03), color)
             self._fill(self._spot(x - 0.05, y - 0.05, 0.045, 0.045, 0.03), WHITE)
             self._line(upper + np.array([0, 0.03 * self.unit, 0]), (90, 80, 110), 0.05, 0.35)
         self._line(upper, DARK, 0.065)
         self._line(lower, mix(self.shade, DARK, 0.5), 0.035, 0.8)
-        outer = -1 if side > 0 else 0
-        lash = np.stack([upper[outer], upper[outer] + np.array([side * 0.06, -0.05, 0]) * self.unit])
-        self._line(lash, DARK, 0.045)
+        outer = upper[-1 if side > 0 else 0]
+        self._line(np.stack([outer, outer + np.array([side * 0.06, -0.05, 0]) * self.unit]), DARK, 0.045)
         if self.head.motion.expression == "sad":
             tear = np.array([(0.6, 0.0), (0.69, 0.18), (0.6, 0.28), (0.51, 0.18)])
             self._fill(smooth(self._on_face(tear * [side, 1])), (116, 196, 250))

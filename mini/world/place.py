@@ -7,14 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .canvas import Canvas, Color, ellipse, mix
-
-_PLAIN: dict[str, Color] = {
-    "grey": (188, 192, 196),
-    "yellow": (246, 214, 110),
-    "green": (148, 204, 150),
-    "blue": (128, 178, 230),
-    "pink": (244, 172, 190),
-}
+from .palette import PLAIN, WHITE
 
 
 def _box(x0: float, y0: float, x1: float, y1: float) -> NDArray[np.float64]:
@@ -28,7 +21,7 @@ def _sky(canvas: Canvas, top: Color, bottom: Color) -> None:
 
 def _cloud(canvas: Canvas, x: float, y: float, size: float) -> None:
     for dx, dy, r in ((-1.0, 0.1, 0.6), (0.0, -0.2, 0.9), (0.9, 0.05, 0.7)):
-        canvas.fill(ellipse(x + dx * size, y + dy * size, r * size * 1.2, r * size * 0.75), (255, 255, 255), 0.85)
+        canvas.fill(ellipse(x + dx * size, y + dy * size, r * size * 1.2, r * size * 0.75), WHITE, 0.85)
 
 
 def _hills(canvas: Canvas, rng: random.Random, y: float, rise: float, color: Color) -> None:
@@ -39,8 +32,8 @@ def _hills(canvas: Canvas, rng: random.Random, y: float, rise: float, color: Col
 
 
 def _plain(canvas: Canvas, rng: random.Random, color: str) -> None:
-    base = _PLAIN[color]
-    _sky(canvas, mix(base, (255, 255, 255), 0.12), mix(base, (60, 60, 80), 0.08))
+    base = PLAIN[color]
+    _sky(canvas, mix(base, WHITE, 0.12), mix(base, (60, 60, 80), 0.08))
 
 
 def _gradient(canvas: Canvas, rng: random.Random) -> None:
