@@ -33,7 +33,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not start:
         raise ValueError(f"{path}: the file is empty (0 bytes). {_AGAIN}")
     if start[8:9] == b"{":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     zipped = start.startswith(b"PK\x03\x04")
     if zipped:
         _refuse_torchscript(path)
@@ -48,7 +48,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return _flat(path, _load(path, mmap=zipped)), {}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file. Raises ValueError where it is not whole."""
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             names = list(file.keys())

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..box import Box
 from ..files import write_atomically
 from ..state_dict import listed
+from ..tensor_file import read_safetensors
 from .faces import Face
 
 FORMAT = "dynamicid-identity-1"
@@ -130,13 +130,10 @@ def load_identity(path: Path) -> Identity:
         FileNotFoundError: no such file.
     """
     try:
-        # The file's own name for the tensors' framework and a plain read: nothing in the file is executed.
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
+        tensors, metadata = read_safetensors(path)
+    except ValueError as error:
         raise ValueError(
-            f"{path.name} is not a readable safetensors file ({error}). "
+            f"{path.name} is not a readable safetensors file ({error.__cause__}). "
             "Save the identity again, or copy the file again if it was moved here."
         ) from error
     try:
