@@ -114,7 +114,7 @@ class FaceAnalyzer:
             landmarks = self._run("landmark_2d_106", np.ascontiguousarray(square[..., ::-1]), _insight_face(nearest))
         else:  # squashed, it is no longer found
             landmarks = self._run("landmark_2d_106", bgr, face) * np.array(squash, np.float32)
-        pitch, yaw, roll = (float(angle) for angle in face.pose)
+        pitch, yaw, roll = (float(angle) for angle in face.pose)  # set by landmark_3d_68, in degrees
         length = np.linalg.norm(embedding)
         return Face(
             embedding=torch.from_numpy(embedding / max(float(length), 1e-12)).float(),

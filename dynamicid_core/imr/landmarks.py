@@ -16,10 +16,9 @@ Points are (106, 2) in pixels of their image, x to the right and y down, in the 
 looks up, yaw > 0 turns the nose to the image's right.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 Points = NDArray[np.float64]
 
@@ -63,11 +62,7 @@ def keypoint_image(landmarks: Points) -> NDArray[np.uint8]:
 
 def rotation(pose: tuple[float, float, float]) -> Points:
     """Return the (3, 3) matrix of (pitch, yaw, roll) in degrees; x right, y down, z towards the viewer."""
-    (sx, cx), (sy, cy), (sz, cz) = ((math.sin(a), math.cos(a)) for a in map(math.radians, pose))
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
+    return np.asarray(Rotation.from_euler("xyz", pose, degrees=True).as_matrix())
 
 
 def with_depth(landmarks: Points, points68: Points) -> Points:

@@ -5,12 +5,12 @@ Numbers are those of MediaPipe's canonical face mesh; "left" is the image's left
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from ..identity.faces import Face
 from .landmarks import CONTOUR, FRAME, IBUG68, Points
@@ -99,11 +99,8 @@ def _pose(matrix: Points) -> tuple[float, float, float]:
     """Return (pitch, yaw, roll) in degrees of MediaPipe's facial transformation (4, 4), whose y points up."""
     turn = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     down = np.diag([1.0, -1.0, 1.0])
-    turn = down @ turn @ down
-    pitch = math.atan2(turn[2, 1], turn[2, 2])
-    yaw = math.atan2(-turn[2, 0], math.hypot(turn[2, 1], turn[2, 2]))
-    roll = math.atan2(turn[1, 0], turn[0, 0])
-    return math.degrees(pitch), math.degrees(yaw), math.degrees(roll)
+    pitch, yaw, roll = Rotation.from_matrix(down @ turn @ down).as_euler("xyz", degrees=True)
+    return float(pitch), float(yaw), float(roll)
 
 
 def expression_from(landmarks: Mapping[str, Any], index: int = 0) -> str:
