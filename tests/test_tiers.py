@@ -35,7 +35,8 @@ FILES = {
 
         def test_slow(monkeypatch):
             monkeypatch.setattr(tiers, "UNIT_SECONDS", 0.01)
-            time.sleep(0.05)
+            begun = time.process_time()
+            while time.process_time() < begun + 0.1: ...
 
         def test_importing(monkeypatch):
             monkeypatch.setitem(sys.modules, "comfy", tiers)
@@ -83,4 +84,4 @@ def test_options_choose(suite: pytest.Pytester, options: str, names: str) -> Non
 def test_a_unit_test_that_is_slow_or_imports_comfyui_fails(suite: pytest.Pytester) -> None:
     result = suite.runpytest_inprocess("--fast", "-p", "no:xdist")
     result.assert_outcomes(passed=1, failed=2)
-    result.stdout.fnmatch_lines(["*a unit test may take 0 s and took 0.1 s*", "*a unit test imported ComfyUI*"])
+    result.stdout.fnmatch_lines(["*a unit test may take 0 s of processors*", "*a unit test imported ComfyUI*"])

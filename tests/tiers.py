@@ -1,5 +1,6 @@
 """The tiers of the tests: each test belongs to the heaviest of what its folder, its fixtures and its marks need."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ FULL = "full"
 """The mark of what only --full runs, besides the tier full_size."""
 
 UNIT_SECONDS = 5.0
-"""What a unit test may take: the tier must stay quick enough to run after each change."""
+"""What a unit test may take of processors, its own and its children's: the tier must stay quick enough to run after
+each change, and what else a machine does must not fail it."""
 
 FOLDERS = {"host": "host", "browser": "browser"}
 """Folder of tests -> the tier that all its tests need."""
@@ -65,12 +67,17 @@ def is_chosen(item: pytest.Item, config: pytest.Config) -> bool:
     return bool(not long or config.getoption("--full") or long & set(re.findall(r"\w+", config.getoption("markexpr"))))
 
 
+def processor_seconds() -> float:
+    """Return what this process and those that it waited for have taken of processors so far."""
+    return sum(os.times()[:4])
+
+
 def broken_promise(item: pytest.Item, seconds: float) -> str | None:
     """Return what a unit test did that its tier forbids, None where it kept to it."""
     if tier_of(item) != "unit":
         return None
     if seconds > UNIT_SECONDS:
-        return f"a unit test may take {UNIT_SECONDS:.0f} s and took {seconds:.1f} s: see tests/tiers.py"
+        return f"a unit test may take {UNIT_SECONDS:.0f} s of processors and took {seconds:.1f} s: see tests/tiers.py"
     if item.config.getoption("--fast") and "comfy" in sys.modules:
         return "a unit test imported ComfyUI: ask for the fixture `host`, see tests/tiers.py"
     return None
