@@ -78,7 +78,7 @@ class IdentityAttention(SharedAttention):
 
         def rows(by_role: Tensor) -> Tensor:
             """Return (2, ...) by role as (b, ...) by row, in q's dtype, on its device."""
-            return by_role.to(q, non_blocking=True)[list(roles)].contiguous()
+            return by_role[list(roles)].contiguous().to(q, non_blocking=True)
 
         def prepare() -> tuple[Tensor, Tensor, Tensor]:
             keys, values, key_sums = zip(*(self.tokens[i] for i in step.active), strict=True)
