@@ -85,9 +85,9 @@ def face_crop(image: Image, square: CropBox, size: int) -> Image:
 
 
 def to_crop_coords(points: NDArray[np.floating], square: CropBox, size: int) -> NDArray[np.float32]:
-    """Return where points (n, 2) of an image lie in its `face_crop`."""
+    """Return where points (n, 2) of an image lie in its `face_crop`, computed in float32 whatever they come in."""
     corner = np.array([square.x, square.y], np.float32)
-    return ((points - corner) * (size / square.side)).astype(np.float32)
+    return ((np.asarray(points, np.float32) - corner) * (size / square.side)).astype(np.float32)
 
 
 def classifier_input(image: Image, box: Box) -> NDArray[np.float32]:

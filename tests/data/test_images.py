@@ -8,7 +8,7 @@ import pytest
 from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.data.images import RejectedError, read_image
 from dynamicid_pack.dynamicid_core.data.quality import hamming_distance, perceptual_hash, quality, sharpness
-from dynamicid_pack.dynamicid_core.image_inputs import crop_box
+from dynamicid_pack.dynamicid_core.image_inputs import CropBox, crop_box, to_crop_coords
 from dynamicid_pack.tests.data.drawn import bomb, portrait
 from PIL import Image, ImageFile
 
@@ -97,6 +97,13 @@ def test_the_square_holds_the_face_and_lies_within_the_picture(box: tuple) -> No
     if 2 * longer <= height:
         assert square.x <= max(0, box[0]) and square.x + square.side >= min(width, box[2])
         assert square.y <= max(0, box[1]) and square.y + square.side >= min(height, box[3])
+
+
+def test_a_crops_coordinates_do_not_follow_from_the_precision_of_the_points() -> None:
+    """The last bit of a box moves the pose that is written."""
+    points = np.random.default_rng(0).uniform(0, 500, (100, 2)).astype(np.float32)
+    single, double = (to_crop_coords(points.astype(kind), CropBox(31, 17, 83), 128) for kind in ("f4", "f8"))
+    assert np.array_equal(single, double) and single.dtype == double.dtype == np.float32
 
 
 def test_sharpness_is_the_variance_of_the_laplacian_and_falls_with_blur() -> None:
