@@ -7,13 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    PreTrainedModel,
+)
 
 from .. import networks
 from . import comfyui, ship
@@ -25,8 +31,11 @@ def export(weights: Path, folder: Path) -> None:
     """Write what ships in `weights` to `folder`. Raises ValueError where ComfyUI, for its tokenizer, is missing."""
     unet(ship.as_shipped(weights, "unet")).save_pretrained(folder / "unet")
     autoencoder(ship.as_shipped(weights, "autoencoder")).save_pretrained(folder / "vae")
-    _text_encoder(networks.with_all_rows(ship.as_shipped(weights, "text"))).save_pretrained(folder / "text_encoder")
-    _image_encoder(ship.as_shipped(weights, "vision")).save_pretrained(folder / "image_encoder")
+    text, vision = CLIPTextConfig(**networks.TEXT), CLIPVisionConfig(**networks.VISION)
+    rows = networks.with_all_rows(ship.as_shipped(weights, "text"))
+    _filled(CLIPTextModel(text), rows).save_pretrained(folder / "text_encoder")
+    vision_weights = ship.as_shipped(weights, "vision")
+    _filled(CLIPVisionModelWithProjection(vision), vision_weights).save_pretrained(folder / "image_encoder")
     DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     ).save_pretrained(folder / "scheduler")
@@ -62,10 +71,10 @@ def autoencoder(weights: dict[str, Tensor]) -> AutoencoderTiny:
     """diffusers' TAESD; its decoder counts its layers from behind the clamp."""
     state = {}
     for name, tensor in weights.items():
-        kind, _, rest = name.partition(".")
-        number, _, rest = rest.partition(".")
+        kind, _, layer = name.partition(".")
+        number, _, rest = layer.partition(".")
         if kind == "taesd_encoder":
-            state[f"encoder.layers.{number}.{rest}"] = tensor
+            state[f"encoder.layers.{layer}"] = tensor
         elif kind == "taesd_decoder":
             state[f"decoder.layers.{int(number) - 1}.{rest}"] = tensor
     network = AutoencoderTiny(scaling_factor=1.0)
@@ -73,27 +82,13 @@ def autoencoder(weights: dict[str, Tensor]) -> AutoencoderTiny:
     return network.eval()
 
 
-def _text_encoder(weights: dict[str, Tensor]) -> CLIPTextModel:
-    network = CLIPTextModel(CLIPTextConfig(**networks.TEXT))
-    _fill(network, weights)
-    return network.eval()
-
-
-def _image_encoder(weights: dict[str, Tensor]) -> CLIPVisionModelWithProjection:
-    network = CLIPVisionModelWithProjection(CLIPVisionConfig(**networks.VISION))
-    _fill(network, weights)
-    return network.eval()
-
-
-def _fill(network: torch.nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load what the network has, whether or not its names carry transformers' older prefix."""
+def _filled(network: PreTrainedModel, weights: dict[str, Tensor]) -> PreTrainedModel:
+    """Load what the network has, whether or not its names carry transformers' older prefix `text_model.`."""
     wanted = network.state_dict()
-    found = {}
-    for name, tensor in weights.items():
-        for known in (name, name.removeprefix("text_model.")):
-            if known in wanted:
-                found[known] = tensor
-    missing = [name for name in wanted if name not in found and not name.endswith("position_ids")]
+    short = {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
+    state = {name: tensor for name, tensor in (short | weights).items() if name in wanted}
+    missing = [name for name in wanted if name not in state and not name.endswith("position_ids")]
     if missing:
         raise ValueError(f"expected weights for {type(network).__name__}, missing {', '.join(missing[:3])}.")
-    network.load_state_dict(found, strict=False)
+    network.load_state_dict(state, strict=False)
+    return network

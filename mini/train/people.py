@@ -1,15 +1,11 @@
 """Drawn people for the method's stages: shards for anchoring, folders of pictures for the data builder."""
 
-import io
-import json
 from pathlib import Path
 
-import cv2
-import numpy as np
 import webdataset
-from numpy.typing import NDArray
 
 from ..world.world import World, training_pairs
+from .figures import write_image
 from .ship import PACK
 
 EACH = 1000  # pictures a shard
@@ -40,20 +36,19 @@ def write_people(weights: Path, folder: Path, count: int, seed: int = 31) -> int
         for number in range(count):
             sample = world.sample(number, 1)
             picture = sample.picture()
-            found = analysis.get(picture.image[..., ::-1].copy())
-            if len(found) != 1:
+            faces = analysis.get(picture.image[..., ::-1].copy())
+            if len(faces) != 1:
                 continue
             (face,) = picture.faces
             height, width = picture.image.shape[:2]
-            where = [float(side) for side in np.asarray(face.box) / [width, height, width, height]]
-            told = {"person": str(face.person.seed), "face": where}
+            box = (face.box / [width, height, width, height]).tolist()  # x0, y0, x1, y1 as fractions
             writer.write(
                 {
                     "__key__": f"{number:06}",
-                    "png": cv2.imencode(".png", cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR))[1].tobytes(),
-                    "txt": sample.caption.encode(),
-                    "embedding.npy": _npy(found[0].normed_embedding),
-                    "json": json.dumps(told).encode(),
+                    "png": picture.image,
+                    "txt": sample.caption,
+                    "embedding.npy": faces[0].normed_embedding,
+                    "json": {"person": str(face.person.seed), "face": box},
                 }
             )
             written += 1
@@ -70,11 +65,5 @@ def write_sets(folder: Path, people: int, seed: int = 32) -> None:
         place = folder / f"{number:05}"
         place.mkdir(parents=True, exist_ok=True)
         for i, sample in enumerate(world.portraits_of(number)):
-            cv2.imwrite(str(place / f"{i:02}.png"), cv2.cvtColor(sample.picture().image, cv2.COLOR_RGB2BGR))
+            write_image(place / f"{i:02}.png", sample.picture().image)
             (place / f"{i:02}.txt").write_text(sample.caption + "\n", "utf-8")
-
-
-def _npy(array: NDArray[np.float32]) -> bytes:
-    data = io.BytesIO()
-    np.save(data, array)
-    return data.getvalue()

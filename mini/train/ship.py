@@ -1,6 +1,5 @@
 """`python -m mini ship`: the trained networks as the pack ships them, and what each gets right, as a model card."""
 
-import csv
 import json
 import tempfile
 from dataclasses import replace
@@ -15,10 +14,11 @@ from ..networks import VISION
 from ..quantize import dequantize, quantize
 from . import autoencoder, comfyui, encoders, face_pack, figures, judge
 from .autoencoder import AutoencoderStage
+from .core import write_atomically
 from .face_networks import read_pack, write_pack
 from .face_pack import FacePackStage
 from .judge import JudgeStage
-from .stage import RECORD, TrainContext, read_record, write_record
+from .stage import RECORD, TrainContext, read_record
 from .text import TextStage
 from .unet import UNetStage
 
@@ -43,12 +43,10 @@ def ship(context: TrainContext, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in NETWORKS:
         save_file(quantize(context.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
-    (folder / "vision.json").write_text(json.dumps(VISION, indent=2) + "\n")
+    write_atomically(folder / "vision.json", json.dumps(VISION, indent=2) + "\n")
     write_pack(face_pack.load(context), folder / PACK)
     for name in WHAT:
-        record = read_record(context.folder / name / RECORD)
-        if record is not None:
-            write_record(_record(folder, name), record)
+        _copy(context.folder / name / RECORD, _record(folder, name))
 
 
 def keep_dynamicid(trained: Path, folder: Path) -> Path:
@@ -64,12 +62,11 @@ def show_training(training: Path, folder: Path, every: int = 100) -> None:
     Args:
         every: steps whose losses a point of the curves is the mean of.
     """
-    with (training / "losses.csv").open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    history = []
-    for last in range(every, len(rows) + 1, every):
-        means = {name: float(np.mean([row[name] for row in rows[last - every : last]])) for name in rows[0]}
-        history.append((int(rows[last - 1]["step"]), {name: mean for name, mean in means.items() if name != "step"}))
+    with (training / "losses.csv").open() as file:
+        _, *names = file.readline().strip().split(",")
+        rows = np.loadtxt(file, delimiter=",", ndmin=2)
+    blocks = rows[: len(rows) // every * every].reshape(-1, every, len(names) + 1)  # (points, steps, step and losses)
+    history = [(int(block[-1, 0]), dict(zip(names, block[:, 1:].mean(0), strict=True))) for block in blocks]
     folder.mkdir(parents=True, exist_ok=True)
     figures.write_image(folder / f"{training.name}-curves.webp", figures.curves(history))
     drawn = sorted(training.glob("samples-*.png"))
@@ -78,8 +75,14 @@ def show_training(training: Path, folder: Path, every: int = 100) -> None:
 
 
 def _record(folder: Path, name: str) -> Path:
-    """Where the record of a network in `folder` is kept: beside it, since only another training reads it."""
+    """Return where the record of a network in `folder` is kept: beside it, since only another training reads it."""
     return folder.parent / "records" / f"{name}.json"
+
+
+def _copy(file: Path, to: Path) -> None:
+    """Copy a file, if there is one."""
+    if file.exists():
+        write_atomically(to, file.read_bytes())
 
 
 def show(context: TrainContext, folder: Path) -> None:
@@ -93,7 +96,7 @@ def show(context: TrainContext, folder: Path) -> None:
 
 
 def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """A shipped network's weights in float32."""
+    """Return a shipped network's weights in float32."""
     return dequantize(load_file(folder / f"{name}.safetensors"))
 
 
@@ -105,15 +108,13 @@ def restore(folder: Path, checkpoints: Path) -> None:
     for name in NETWORKS:
         (checkpoints / name).mkdir(parents=True, exist_ok=True)
         save_file(as_shipped(folder, name), checkpoints / name / "weights.safetensors")
-        record = read_record(_record(folder, name))
-        if record is not None:
-            write_record(checkpoints / name / RECORD, record)
+        _copy(_record(folder, name), checkpoints / name / RECORD)
     (checkpoints / PACK).mkdir(parents=True, exist_ok=True)
     save_file(read_pack(folder / PACK).state_dict(), checkpoints / PACK / "weights.safetensors")
 
 
 def restored(context: TrainContext, folder: Path, scratch: Path) -> TrainContext:
-    """A context in which the stages' stored weights are the shipped ones, so that what is measured is what ships."""
+    """Return a context in which the stages' stored weights are the shipped ones, so that what ships is measured."""
     restore(folder, scratch)
     for drawn in context.folder.glob("pictures-*"):
         (scratch / drawn.name).symlink_to(drawn)
@@ -121,7 +122,7 @@ def restored(context: TrainContext, folder: Path, scratch: Path) -> TrainContext
 
 
 def measure(context: TrainContext, folder: Path, quick: bool = False) -> dict[str, dict[str, float]]:
-    """What the shipped networks in `folder` get right on held-out people, by network; `quick` for a first look."""
+    """Return what the shipped networks get right on held-out people, by network; `quick` for a first look."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = restored(context, folder, Path(scratch))
         coder, judging, unet = autoencoder.load(shop), judge.load(shop), comfyui.unet()
@@ -151,7 +152,7 @@ def measure(context: TrainContext, folder: Path, quick: bool = False) -> dict[st
 
 
 def card(context: TrainContext, folder: Path, measured: dict[str, dict[str, float]]) -> str:
-    """The model card, in Markdown."""
+    """Return the model card, in Markdown."""
     lines = [
         "# The miniature's networks",
         "",
