@@ -29,10 +29,10 @@ def test_convert_and_inspect(tmp_path: Path, release: list[str], capsys: pytest.
     assert holds(load_checkpoint(out), PARTS)
     converted = capsys.readouterr().out
     assert main(["inspect", str(out)]) == 0
-    shown = capsys.readouterr().out
-    assert converted == f"{shown}written to {out}\n"
+    output = capsys.readouterr().out
+    assert converted == f"{output}written to {out}\n"
 
-    head, *lines = (line.split() for line in shown.splitlines())
+    head, *lines = (line.split() for line in output.splitlines())
     assert head[:2] == ["part", "tensors"]
     assert [line[0] for line in lines] == list(PARTS)
     assert [line[-1] for line in lines] == [fingerprint(weights)[:12] for weights in PARTS.values()]
@@ -41,7 +41,7 @@ def test_convert_and_inspect(tmp_path: Path, release: list[str], capsys: pytest.
     assert lines[0][5:9] == ["float32", "2", str(RANK), "4"]
     assert lines[1][5:9] == ["float32", "2", "-", "1"]
     assert lines[2][5:9] == ["float32", "-", "-", "2"]
-    assert "6x6 to 5" in shown
+    assert "6x6 to 5" in output
 
 
 def test_inspect_a_part_alone(release: list[str], capsys: pytest.CaptureFixture[str]) -> None:

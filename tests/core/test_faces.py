@@ -16,7 +16,7 @@ def test_the_right_face_comes_first_in_every_order(order: str) -> None:
     """On the true boxes of rendered groups, handed over in another order."""
     for number in range(12):
         faces = World(seed=9, held_out_people=True).sample(number, 2 + number % 2).picture().faces
-        found = [Detection(Box.of(face.box), face.keypoints, 0.9) for face in faces][::-1]
+        result = [Detection(Box.of(face.box), face.keypoints, 0.9) for face in faces][::-1]
         size = (128, 256)
         measures = [
             {
@@ -24,7 +24,7 @@ def test_the_right_face_comes_first_in_every_order(order: str) -> None:
                 "left to right": (x0 + x1) / 2,
                 "centre": np.hypot((x0 + x1) / 2 - 128, (y0 + y1) / 2 - 64),
             }[order]
-            for x0, y0, x1, y1 in (face.box for face in in_order(found, order, size))
+            for x0, y0, x1, y1 in (face.box for face in in_order(result, order, size))
         ]
         assert measures == sorted(measures)
 

@@ -30,13 +30,13 @@ class FakeSession:
     """An onnxruntime session that keeps what it was given."""
 
     def __init__(self, *_: object, **__: object):
-        self.given = np.empty(0)
+        self.received = np.empty(0)
 
     def get_inputs(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name="x", shape=["n", 3, 64, 64])]
 
     def run(self, _: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        self.given = inputs["x"]
+        self.received = inputs["x"]
         return [np.zeros((1, 7), np.float32)]
 
 
@@ -47,20 +47,20 @@ def test_building_and_judging_show_the_classifier_the_same(monkeypatch: pytest.M
     judging, building = (ExpressionClassifier(Path("none.onnx"), "CPU") for _ in range(2))
     ModelsJudge(None, None, None, judging, "").expression(IMAGE, AT_THE_EDGE)  # type: ignore[arg-type]
     building(IMAGE, AT_THE_EDGE)
-    np.testing.assert_array_equal(judging._session.given, building._session.given)
+    np.testing.assert_array_equal(judging._session.received, building._session.received)
     inside = classifier_input(IMAGE, Box(0, 50, 50, 100))
-    np.testing.assert_array_equal(building._session.given, inside, "the square is moved into the image")
+    np.testing.assert_array_equal(building._session.received, inside, "the square is moved into the image")
 
 
 def test_the_classifier_sees_the_face_in_gray_normalized() -> None:
     image = np.zeros((200, 300, 3), np.uint8)
     image[50:130, 100:160] = (200, 100, 50)  # taller than wide: the square about it is seen
-    shown = classifier_input(image, Box(100, 50, 160, 130))
-    assert shown.shape == (1, 3, 64, 64) and shown.dtype == np.float32
+    output = classifier_input(image, Box(100, 50, 160, 130))
+    assert output.shape == (1, 3, 64, 64) and output.dtype == np.float32
     gray = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
     for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
-        assert shown[0, channel, 32, 32] == pytest.approx((gray / 255 - mean) / std, abs=0.02)
-        assert shown[0, channel, 32, 2] == pytest.approx(-mean / std, abs=0.02)
+        assert output[0, channel, 32, 32] == pytest.approx((gray / 255 - mean) / std, abs=0.02)
+        assert output[0, channel, 32, 2] == pytest.approx(-mean / std, abs=0.02)
     flat = np.full((100, 100, 3), 255, np.uint8)
     np.testing.assert_allclose(classifier_input(flat, Box(-50, -50, 20, 20))[0, 0], (1 - 0.485) / 0.229, rtol=1e-6)
     assert classifier_input(flat, Box(-500, -500, 900, 700)).shape == (1, 3, 64, 64), "larger than the image"
@@ -79,11 +79,11 @@ def test_a_square_leads_out_of_the_image_or_is_moved_into_it() -> None:
 def test_a_face_is_found_again_in_its_crop() -> None:
     image = np.zeros((100, 160, 3), np.uint8)
     image[50:60, 90:110] = 255
-    shown = face_crop(image, CropBox(80, 40, 40), 120)
+    output = face_crop(image, CropBox(80, 40, 40), 120)
     detection = Detection(Box(90, 50, 110, 60), np.array([[90, 50]] * 5, np.float32), 0.9)
     moved = detection.in_crop(CropBox(80, 40, 40), 120)
     assert moved.box == (30, 30, 90, 60) and moved.keypoints[0].tolist() == [30, 30] and moved.score == 0.9
-    assert shown[33:57, 33:87].min() > 220 and shown[:25].max() < 30 and shown[66:].max() < 30
+    assert output[33:57, 33:87].min() > 220 and output[:25].max() < 30 and output[66:].max() < 30
 
 
 def test_clips_input_is_resized_rounded_and_normalized(tmp_path: Path) -> None:
@@ -93,11 +93,11 @@ def test_clips_input_is_resized_rounded_and_normalized(tmp_path: Path) -> None:
     config.write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}))
     mean, std = clip_normalization(config)
     images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    shown = clip_input(images, 32, mean, std)
-    assert shown.shape == (2, 3, 32, 32)
-    levels = (shown * std + mean) * 255
+    output = clip_input(images, 32, mean, std)
+    assert output.shape == (2, 3, 32, 32)
+    levels = (output * std + mean) * 255
     assert float((levels - levels.round()).abs().max()) < 1e-3 and float(levels.min()) >= 0
     free = clip_input(images.requires_grad_(), 32, mean, std, to_bytes=False)
-    assert free.requires_grad and float((free - shown).detach().abs().max()) <= 0.5 / 255 / 0.25 + 1e-6
+    assert free.requires_grad and float((free - output).detach().abs().max()) <= 0.5 / 255 / 0.25 + 1e-6
     assert torch.equal(clip_input(torch.ones(1, 3, 32, 32), 32, mean, std), torch.full((1, 3, 32, 32), 2.0))
     assert torch.equal(negative_clip_input(8), torch.zeros(1, 3, 8, 8))

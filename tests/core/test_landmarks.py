@@ -40,12 +40,12 @@ def test_the_order_and_the_angles_are_the_renderers():
 
 def test_every_point_has_a_depth():
     face = head(1, Motion(yaw=-20))
-    found = lm.with_depth(face.landmarks(), face.points68())
+    result = lm.with_depth(face.landmarks(), face.points68())
     true = face.project(face.points)
-    assert np.isfinite(found).all()
+    assert np.isfinite(result).all()
     inner = [i for i in range(106) if i not in lm.CONTOUR]
-    assert np.median(np.abs(found - true)[inner, 2]) < 0.02 * SCALE
-    assert np.abs(found - true)[inner, 2].max() < 0.25 * SCALE
+    assert np.median(np.abs(result - true)[inner, 2]) < 0.02 * SCALE
+    assert np.abs(result - true)[inner, 2].max() < 0.25 * SCALE
 
 
 @pytest.mark.parametrize("yaw", [-30.0, 30.0])
@@ -55,15 +55,15 @@ def test_a_turned_face_lies_where_the_renderer_draws_it(yaw, source):
     off = []
     for seed, expression in enumerate(EXPRESSIONS):
         face, goal = (head(seed, Motion(expression, source + more, 4.0)) for more in (0.0, yaw))
-        found = turned(face.landmarks(), face.points68(), (4.0, source, 0.0), yaw)
-        off.append(np.linalg.norm(found - goal.landmarks(), axis=1) / width(face))
+        result = turned(face.landmarks(), face.points68(), (4.0, source, 0.0), yaw)
+        off.append(np.linalg.norm(result - goal.landmarks(), axis=1) / width(face))
     assert np.median(np.stack(off)) < 0.03
 
 
 def test_pitch_moves_too():
     face, goal = (head(3, Motion("happy", 10.0, pitch)) for pitch in (0.0, 15.0))
-    found = turned(face.landmarks(), face.points68(), (0.0, 10.0, 0.0), pitch=15.0)
-    assert np.median(np.linalg.norm(found - goal.landmarks(), axis=1)) < 0.03 * width(face)
+    result = turned(face.landmarks(), face.points68(), (0.0, 10.0, 0.0), pitch=15.0)
+    assert np.median(np.linalg.norm(result - goal.landmarks(), axis=1)) < 0.03 * width(face)
 
 
 def test_no_turn_changes_nothing():
@@ -80,13 +80,13 @@ def test_a_driver_keeps_this_faces_proportions(expression):
         frame.inward(lm.with_depth(h.landmarks(), h.points68()))
         for frame, h in zip(frames, (face, driver), strict=True)
     )
-    found = lm.transfer_expression(others, own)
+    result = lm.transfer_expression(others, own)
 
     def distance(points, a, b):
         return points[b, 0] - points[a, 0]
 
     for a, b in ((lm.LEFT_EYE, lm.RIGHT_EYE), (lm.CONTOUR[0], lm.CONTOUR[-1])):
-        assert distance(found, a, b) == pytest.approx(distance(own, a, b), rel=0.02)
+        assert distance(result, a, b) == pytest.approx(distance(own, a, b), rel=0.02)
 
 
 def test_a_driver_brings_its_mouth():
@@ -96,11 +96,11 @@ def test_a_driver_brings_its_mouth():
         lm.Frame(h.points68(), (0.0, 0.0, 0.0)).inward(lm.with_depth(h.landmarks(), h.points68()))
         for h in (face, driver)
     )
-    found = lm.transfer_expression(others, own)
+    result = lm.transfer_expression(others, own)
     upper, lower = 62, 60  # the middle of the lips' inner edges
 
     def opening(points):
         return points[lower, 1] - points[upper, 1]
 
     assert opening(own) < 0.05
-    assert opening(found) == pytest.approx(opening(others), rel=0.25)
+    assert opening(result) == pytest.approx(opening(others), rel=0.25)

@@ -56,10 +56,10 @@ def test_all_106_are_there_and_left_is_not_right():
 
 def test_the_landmarks_the_depth_and_the_pose_come_through(head: Head):
     face = mediapipe.face_from(payload(head))
-    found = face.landmarks.numpy() / [512 / SIZE[1], 512 / SIZE[0]]
+    result = face.landmarks.numpy() / [512 / SIZE[1], 512 / SIZE[0]]
     width = np.ptp(head.landmarks()[:, 0])
     # eyes' centres and brows' corners are means of points that lie apart on a real mesh
-    assert np.median(np.linalg.norm(found - head.landmarks(), axis=1)) < 0.01 * width
+    assert np.median(np.linalg.norm(result - head.landmarks(), axis=1)) < 0.01 * width
     assert face.pose == pytest.approx(POSE, abs=1e-6) and face.size == SIZE
     inner = face.points68.numpy()[17:, 2] - face.points68.numpy()[17:, 2].mean()
     true = head.points68()[17:, 2] - head.points68()[17:, 2].mean()
@@ -70,14 +70,14 @@ def test_it_drives_another_face(head: Head):
     driver = mediapipe.face_from(payload(head))
     other = Head(draw_person(8), Motion(), (256.0, 240.0), 80.0)
     face = mediapipe.face_from(payload(other, (0.0, 0.0, 0.0)))
-    found = target_motion(face, "surprise", driver=driver)
+    result = target_motion(face, "surprise", driver=driver)
     goal = Head(draw_person(8), Motion("surprise", POSE[1], POSE[0], POSE[2]), (256.0, 240.0), 80.0)
     true = goal.landmarks() * [512 / SIZE[1], 512 / SIZE[0]]
     off, before = (
-        np.median(np.linalg.norm(points - true, axis=1)) for points in (found.landmarks, face.landmarks.numpy())
+        np.median(np.linalg.norm(points - true, axis=1)) for points in (result.landmarks, face.landmarks.numpy())
     )
     assert off < 0.06 * np.ptp(true[:, 0]) < 2 * off < before  # not nothing: no two people are surprised alike
-    assert found.prompt == "in a surprise expression, in side view"
+    assert result.prompt == "in a surprise expression, in side view"
 
 
 @pytest.mark.parametrize(

@@ -23,23 +23,23 @@ def face(seed: int, motion: Motion) -> Face:
     )
 
 
-def off(found: np.ndarray, true: Face) -> float:
+def off(result: np.ndarray, true: Face) -> float:
     """Median distance in the squashed picture, in face widths."""
     assert true.landmarks is not None
     width = np.ptp(true.landmarks.numpy()[:, 0])
-    return float(np.median(np.linalg.norm(found - true.landmarks.numpy(), axis=1)) / width)
+    return float(np.median(np.linalg.norm(result - true.landmarks.numpy(), axis=1)) / width)
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("requested", "words"),
     [
         (("happy", 0, 0), "in a happy expression, in front view"),
         (("sad", 11, -9.9), "in a sad expression, facing up, in front view"),
         (("slightly amused", -10.1, 10), "in a slightly amused expression, facing down, in side view"),
     ],
 )
-def test_prompts_are_the_releases(asked, words):
-    assert face_prompt(*asked) == words
+def test_prompts_are_the_releases(requested, words):
+    assert face_prompt(*requested) == words
 
 
 def test_a_prompt_of_ones_own_is_taken_as_it_is():
@@ -53,22 +53,22 @@ def test_a_prompt_of_ones_own_is_taken_as_it_is():
 
 def test_words_alone_leave_the_landmarks():
     reference = face(0, Motion(yaw=20.0))
-    found = target_motion(reference, "anger")
-    assert found.prompt == "in a anger expression, in side view"
-    assert np.array_equal(found.landmarks, source_motion(reference).landmarks)
+    result = target_motion(reference, "anger")
+    assert result.prompt == "in a anger expression, in side view"
+    assert np.array_equal(result.landmarks, source_motion(reference).landmarks)
 
 
 def test_yaw_and_pitch_move_landmarks_and_words():
     reference, true = face(1, Motion()), face(1, Motion(yaw=30.0, pitch=12.0))
-    found = target_motion(reference, "happy", yaw=30.0, pitch=12.0)
-    assert found.prompt == "in a happy expression, facing up, in side view"
-    assert off(found.landmarks, true) < 0.03 < off(source_motion(reference).landmarks, true)
+    result = target_motion(reference, "happy", yaw=30.0, pitch=12.0)
+    assert result.prompt == "in a happy expression, facing up, in side view"
+    assert off(result.landmarks, true) < 0.03 < off(source_motion(reference).landmarks, true)
 
 
 def test_a_driver_of_the_same_person_leads_to_their_own_landmarks():
     reference, true = face(2, Motion()), face(2, Motion("surprise", -20.0))
-    found = target_motion(reference, "surprise", driver=true)
-    assert found.prompt.endswith("in side view") and off(found.landmarks, true) < 0.02
+    result = target_motion(reference, "surprise", driver=true)
+    assert result.prompt.endswith("in side view") and off(result.landmarks, true) < 0.02
 
 
 def test_strength_leads_from_here_to_the_driver():
@@ -81,8 +81,8 @@ def test_strength_leads_from_here_to_the_driver():
 
 
 def test_without_a_face_there_are_words():
-    found = target_motion(None, "fear", yaw=40.0)
-    assert found.landmarks is None and found.prompt == "in a fear expression, in side view"
+    result = target_motion(None, "fear", yaw=40.0)
+    assert result.landmarks is None and result.prompt == "in a fear expression, in side view"
 
 
 def test_without_depth_the_landmarks_stay():

@@ -15,16 +15,16 @@ def test_nothing_is_told_where_nothing_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "wanted"),
+    ("installed", "expected"),
     [
         (set(), "pip install insightface onnxruntime"),
         ({"onnxruntime-gpu"}, "pip install insightface"),
         ({"insightface"}, "pip install onnxruntime"),
     ],
 )
-def test_what_photographs_need_is_named(installed: set[str], wanted: str) -> None:
+def test_what_photographs_need_is_named(installed: set[str], expected: str) -> None:
     ((level, words),) = advice(installed, cuda=True)
-    assert level == logging.INFO and words.endswith(wanted)
+    assert level == logging.INFO and words.endswith(expected)
 
 
 def test_a_hidden_runtime_is_a_warning_with_what_to_do() -> None:

@@ -51,8 +51,8 @@ def equal(ours: Any, theirs: Weights) -> bool:
 
 
 def holds(checkpoint: Checkpoint, parts: dict[str, Weights]) -> bool:
-    found = parts_of(checkpoint)
-    return found.keys() == parts.keys() and all(equal(found[part], parts[part]) for part in parts)
+    result = parts_of(checkpoint)
+    return result.keys() == parts.keys() and all(equal(result[part], parts[part]) for part in parts)
 
 
 def assert_says(path: Path, *expected: str) -> None:
