@@ -10,13 +10,14 @@ from .edit import EditFacialMotion
 from .encode import EncodeIdentity
 from .identities import LoadIdentity, MixIdentities, SaveIdentity
 from .inspect import ActivationMap
+from .layout import AutoLayout
 from .load import LoadDynamicID, LoadDynamicIDMini
-from .place import AutoLayout, PlaceIdentity
-from .who_is_who import WhoIsWhoNode
+from .place import PlaceIdentity
+from .who_is_who import WhoIsWho
 
 
 class DynamicIDExtension(ComfyExtension):
-    """What the host loads."""
+    """The pack's nodes, for the host."""
 
     async def on_load(self) -> None:
         folders.register()
@@ -36,5 +37,5 @@ class DynamicIDExtension(ComfyExtension):
             Apply,
             ApplyAdvanced,
             ActivationMap,
-            WhoIsWhoNode,
+            WhoIsWho,
         ]

@@ -2,30 +2,30 @@
 
 from typing import Any
 
+import torch
 from comfy.sd import CLIP
 from comfy_api.latest import io
-from torch import Tensor
 
-from ..dynamicid_core.host.edit import edit_motion
-from ..dynamicid_core.host.encode import face_of
+from ..dynamicid_core.host.edit import ALL, MotionRequest, edit_motion
+from ..dynamicid_core.host.layout import CANVAS
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.identity.faces import Face
 from ..dynamicid_core.identity.identity import Identity
-from ..dynamicid_core.imr import mediapipe
-from ..dynamicid_core.imr.motion import EXPRESSIONS, source_motion, target_motion
+from ..dynamicid_core.imr.motion import EXPRESSIONS
 from .notify import warn
 from .preview import motion_preview
-from .sockets import DynamicIDSocket, IdentitySocket
+from .sockets import DynamicIDSocket, IdentitySocket, choice, number
 
-ALL = "all"
+_FaceLandmarks = io.Custom("FACE_LANDMARKS")
 
 
 class EditFacialMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def degrees(name: str, tooltip: str) -> io.Float.Input:
-            return io.Float.Input(name, default=0.0, min=-60.0, max=60.0, step=1.0, tooltip=tooltip)
-
+        yaw = "Degrees to turn the head beyond the reference's pose; + is to the picture's right."
+        pitch = "Degrees to raise the face beyond the reference's pose; + is up."
+        strength = "0: the person unchanged; 1: as requested. Above 1 exaggerates."
+        driving = "How far the keypoints move towards those of the driving picture."
+        degrees = {"low": -60.0, "high": 60.0, "step": 1.0}
         return io.Schema(
             node_id="DynamicIDEditMotion",
             display_name="Edit Facial Motion",
@@ -33,110 +33,59 @@ class EditFacialMotion(io.ComfyNode):
             description="Gives a person another expression and head pose, before anything is drawn.",
             search_aliases=["expression", "emotion", "head pose", "liveportrait", "smile", "imr"],
             inputs=[
-                IdentitySocket.Input("identity", tooltip="Who."),
+                IdentitySocket.Input("identity", tooltip="The person to edit."),
                 DynamicIDSocket.Input("dynamicid", tooltip="From Load DynamicID, with its imr."),
                 io.Clip.Input("clip", tooltip="The text encoder of the SD1.5 checkpoint."),
                 io.Combo.Input(
                     "expression",
                     options=[*EXPRESSIONS, ALL],
                     default="happy",
-                    tooltip="The wanted expression. all: one person for each, and what follows runs once for each.",
+                    tooltip="The wanted expression. all: one person for each expression; the nodes that follow run "
+                    "once for each person.",
                 ),
-                degrees("yaw", "Degrees to turn the head, beyond the reference's pose; + is to the picture's right."),
-                degrees("pitch", "Degrees to raise the face, beyond the reference's pose; + is up."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="0: the person as they are, 1: as asked. Above 1 exaggerates.",
-                ),
+                number("yaw", 0.0, yaw, **degrees),
+                number("pitch", 0.0, pitch, **degrees),
+                number("strength", 1.0, strength, high=2.0, step=0.05),
                 io.String.Input(
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="Words of your own, in place of those for expression and pose. Each line makes a person.",
+                    tooltip="Your own words, in place of those for expression and pose. Each line makes a person.",
                 ),
-                io.Combo.Input(
-                    "source_expression",
-                    options=list(EXPRESSIONS),
-                    default="neutral",
-                    tooltip="What the reference shows, so that it can be taken out.",
-                ),
-                io.String.Input("source_prompt", default="", tooltip="Words of your own for what the reference shows."),
-                io.Float.Input(
-                    "driving_strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="How far the keypoints go towards the driving picture's.",
-                ),
-                io.Image.Input(
-                    "driving_image", optional=True, tooltip="A face whose expression and pose are carried over."
-                ),
-                io.Custom("FACE_LANDMARKS").Input(
+                choice("source_expression", EXPRESSIONS, "The expression that the reference shows. It is removed."),
+                io.String.Input("source_prompt", default="", tooltip="Your own words for what the reference shows."),
+                number("driving_strength", 1.0, driving, step=0.05),
+                io.Image.Input("driving_image", optional=True, tooltip="A face whose expression and pose are copied."),
+                _FaceLandmarks.Input(
                     "landmarks",
                     optional=True,
-                    tooltip="The same from Detect Face Landmarks (MediaPipe), in place of a driving picture.",
+                    tooltip="The driving face from Detect Face Landmarks (MediaPipe), in place of driving_image.",
                 ),
-                io.Custom("FACE_LANDMARKS").Input(
+                _FaceLandmarks.Input(
                     "source_landmarks",
                     optional=True,
-                    tooltip="The reference's own, from Detect Face Landmarks (MediaPipe): they tell what it shows, in "
-                    "place of source_expression.",
+                    tooltip="The reference's own, from Detect Face Landmarks (MediaPipe). They tell its expression, "
+                    "in place of source_expression.",
                 ),
             ],
             outputs=[
-                IdentitySocket.Output(display_name="identity", is_output_list=True),
-                io.Image.Output(display_name="keypoints", tooltip="Grey: the reference's. Coloured: the wanted ones."),
+                IdentitySocket.Output(
+                    display_name="identity", is_output_list=True, tooltip="The person with the new expression: a list."
+                ),
+                io.Image.Output(display_name="keypoints", tooltip="Gray: the reference's. Colored: the wanted ones."),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
-        cls,
-        identity: Identity | None,
-        dynamicid: DynamicID,
-        clip: CLIP,
-        expression: str,
-        yaw: float,
-        pitch: float,
-        strength: float,
-        prompt: str,
-        source_expression: str,
-        source_prompt: str,
-        driving_strength: float,
-        driving_image: Tensor | None = None,
-        landmarks: dict[str, Any] | None = None,
-        source_landmarks: dict[str, Any] | None = None,
+        cls, identity: Identity | None, dynamicid: DynamicID, clip: CLIP, strength: float, **request: Any
     ) -> io.NodeOutput:
-        if identity is None:  # skipped before
-            return io.NodeOutput([None], motion_preview([]))
-        face = identity.face
-        driver = _driver(driving_image, landmarks, dynamicid)
-        if (yaw or pitch or driver) and (face is None or face.points68 is None):
+        if identity is None:  # Encode Identity skipped this person
+            return io.NodeOutput([None], torch.zeros(1, CANVAS, CANVAS, 3))
+        wanted, face = MotionRequest(**request), identity.face
+        if wanted.moves_keypoints and (face is None or face.points68 is None):
             warn(cls, "this identity remembers no 3-D points: the words alone tell the pose. Encode it again.")
-        if source_landmarks is not None:
-            source_expression = mediapipe.expression_from(source_landmarks)
-        source = source_motion(face, source_expression, source_prompt.strip())
-        prompts = [line.strip() for line in prompt.splitlines() if line.strip()]
-        asked = [("", words) for words in prompts] or [
-            (name, "") for name in (EXPRESSIONS if expression == ALL else (expression,))
-        ]
-        wanted = [target_motion(face, name, yaw, pitch, words, driver, driving_strength) for name, words in asked]
-        edited = [edit_motion(identity, dynamicid, clip, source, target, strength) for target in wanted]
-        return io.NodeOutput(edited, motion_preview([(source, target) for target in wanted]))
-
-
-def _driver(image: Tensor | None, landmarks: dict[str, Any] | None, dynamicid: DynamicID) -> Face | None:
-    if landmarks is not None:
-        return mediapipe.face_from(landmarks)
-    if image is None:
-        return None
-    try:
-        return face_of(image, dynamicid.faces)
-    except ValueError as error:
-        raise ValueError(f"driving_image: {error}") from error
+        source, targets = wanted.source(face), wanted.targets(face, dynamicid)
+        edited = [edit_motion(identity, dynamicid, clip, source, target, strength) for target in targets]
+        return io.NodeOutput(edited, motion_preview(source, targets))

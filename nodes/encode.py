@@ -1,4 +1,4 @@
-"""Encode Identity: a photograph to a person."""
+"""Encode Identity: photographs of a person to an identity."""
 
 from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
@@ -10,12 +10,13 @@ from ..dynamicid_core.identity.analyzer import FaceAnalyzer
 from ..dynamicid_core.identity.faces import ORDERS
 from .notify import warn
 from .preview import faces_preview
-from .sockets import PEOPLE_ALIASES, DynamicIDSocket, IdentitySocket
+from .sockets import PEOPLE_ALIASES, DynamicIDSocket, IdentitySocket, choice
 
 
 class EncodeIdentity(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        pack = "Replaces Load DynamicID's face pack: another pack's insightface loader, with buffalo_l."
         return io.Schema(
             node_id="DynamicIDEncode",
             display_name="Encode Identity",
@@ -25,52 +26,42 @@ class EncodeIdentity(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="A photograph; a batch is several photographs of one person."),
                 DynamicIDSocket.Input("dynamicid", tooltip="From Load DynamicID: its face encoder makes the identity."),
-                io.Combo.Input(
+                choice(
                     "face",
-                    options=list(ORDERS),
-                    default=ORDERS[0],
-                    tooltip="The order in which a picture's faces are counted: by size, from the left, or from the "
-                    "picture's centre.",
+                    ORDERS,
+                    "The order in which a picture's faces are counted: by size, from the left, or from the picture's "
+                    "center.",
                 ),
                 io.Int.Input(
                     "index",
                     default=0,
                     min=0,
                     max=99,
-                    tooltip="Which face in that order; 0 is the first. See the preview.",
+                    tooltip="Which face in that order; 0 is the first. The output faces shows it.",
                 ),
-                io.Combo.Input(
+                choice(
                     "crop",
-                    options=list(CROPS),
-                    default=CROPS[0],
-                    tooltip="What CLIP looks at: the whole picture, as the method does, or the face with some margin, "
-                    "for pictures in which the face is small.",
+                    CROPS,
+                    "What CLIP sees: the whole picture, as the method does, or the face with a margin, for pictures "
+                    "in which the face is small.",
                 ),
-                io.Combo.Input(
+                choice(
                     "combine",
-                    options=list(COMBINATIONS),
-                    default=COMBINATIONS[0],
-                    tooltip="How several photographs become one person. best only: the one most like all the others.",
+                    COMBINATIONS,
+                    "How several photographs become one person. best only: the photograph most like all the others.",
                 ),
-                io.Combo.Input(
+                choice(
                     "no_face",
-                    options=["error", "skip"],
-                    default="error",
-                    tooltip="If no photograph shows the face: stop with an error, or go on without this person.",
+                    ["error", "skip"],
+                    "If no photograph shows the face: stop with an error, or go on without this person.",
                 ),
-                io.ClipVision.Input(
-                    "clip_vision", optional=True, tooltip="Taken instead of Load DynamicID's: CLIP ViT-H."
-                ),
+                io.ClipVision.Input("clip_vision", optional=True, tooltip="Replaces Load DynamicID's: CLIP ViT-H."),
                 io.MultiType.Input(
-                    "face_analysis",
-                    [io.Custom("INSIGHTFACE"), io.Custom("FACEANALYSIS")],
-                    optional=True,
-                    tooltip="Taken instead of Load DynamicID's face pack: another pack's insightface loader, with "
-                    "buffalo_l.",
+                    "face_analysis", [io.Custom("INSIGHTFACE"), io.Custom("FACEANALYSIS")], optional=True, tooltip=pack
                 ),
             ],
             outputs=[
-                IdentitySocket.Output(display_name="identity"),
+                IdentitySocket.Output(display_name="identity", tooltip="The person; nothing where they are skipped."),
                 io.Image.Output(display_name="faces", tooltip="The photographs; the face that was used has a frame."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -90,9 +81,8 @@ class EncodeIdentity(io.ComfyNode):
         face_analysis: object | None = None,
     ) -> io.NodeOutput:
         analyzer = None if face_analysis is None else FaceAnalyzer(face_analysis, dynamicid.embeds_rgb)
-        choice = Choice(face, index)
         try:
-            encoded = encode(image, dynamicid, choice, crop, combine, clip_vision, analyzer)
+            encoded = encode(image, dynamicid, Choice(face, index), crop, combine, clip_vision, analyzer)
         except NoFaceError as error:
             if no_face == "error":
                 raise ValueError(f"{error} Or set no_face to skip, and this person is left out.") from error

@@ -7,9 +7,10 @@ import torch
 from comfy_api.latest import io
 
 from ..dynamicid_core.host import folders
-from ..dynamicid_core.identity.identity import Identity, load_identity, mix, save_identity
+from ..dynamicid_core.identity.identity import Identity, load_identity, save_identity
+from ..dynamicid_core.identity.identity import mix as mix_identities
 from .notify import warn
-from .sockets import IdentitySocket
+from .sockets import IdentitySocket, number
 
 
 class LoadIdentity(io.ComfyNode):
@@ -28,12 +29,12 @@ class LoadIdentity(io.ComfyNode):
                     tooltip="A saved person. Press R to refresh the list after saving a new one.",
                 )
             ],
-            outputs=[IdentitySocket.Output(display_name="identity")],
+            outputs=[IdentitySocket.Output(display_name="identity", tooltip="The person.")],
         )
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> tuple[int, int]:
-        """An identity saved again under the same name is loaded again."""
+        """Return what changes when an identity is saved again under the same name."""
         stat = folders.identity_path(name).stat()
         return stat.st_mtime_ns, stat.st_size
 
@@ -63,24 +64,24 @@ class SaveIdentity(io.ComfyNode):
                     "overwrite",
                     default=False,
                     optional=True,
-                    tooltip="Replace another person saved under this name. Off: say so and save nothing.",
+                    tooltip="Replace another person saved under this name. Off: stop with an error and save nothing.",
                 ),
             ],
-            outputs=[IdentitySocket.Output(display_name="identity")],
+            outputs=[IdentitySocket.Output(display_name="identity", tooltip="The person, under the new name.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, identity: Identity | None, name: str, overwrite: bool = False) -> io.NodeOutput:
         if identity is None:
-            warn(cls, "nobody was saved: this person was skipped, since no photograph shows a face.")
+            warn(cls, "nobody was saved: Encode Identity skipped this person, since no photograph shows the face.")
             return io.NodeOutput(None)
         path = folders.new_identity_path(name)
         named = replace(identity, name=path.stem)
         if path.exists() and not overwrite and not _same_person(identity, path):
             raise FileExistsError(
                 f"Another person is saved as {name!r} already. Choose another name, or turn overwrite on to replace "
-                "the one that is there."
+                "that person."
             )
         save_identity(named, path)
         return io.NodeOutput(named)
@@ -101,30 +102,24 @@ class MixIdentities(io.ComfyNode):
             node_id="DynamicIDMix",
             display_name="Mix Identities",
             category="DynamicID/identity",
-            description="Makes one person out of two: their attention scores are scaled against each other.",
+            description="Makes one person out of two by scaling their attention scores against each other.",
             search_aliases=["blend faces", "merge faces", "average face", "morph"],
             inputs=[
                 IdentitySocket.Input("identity_a", tooltip="The person at mix 0."),
                 IdentitySocket.Input("identity_b", tooltip="The person at mix 1."),
-                io.Float.Input(
+                number(
                     "mix",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
+                    0.5,
+                    "0 is only the first person, 1 only the second. In between, the first person's scores are "
+                    "multiplied by 1 - mix, the second person's by mix.",
                     step=0.05,
-                    tooltip="0 is only the first person, 1 only the second. In between, both stay in play: the "
-                    "scores of the first are multiplied by 1 - mix, those of the second by mix.",
                 ),
             ],
-            outputs=[IdentitySocket.Output(display_name="identity")],
+            outputs=[IdentitySocket.Output(display_name="identity", tooltip="The mixed person.")],
         )
 
     @classmethod
     def execute(cls, identity_a: Identity | None, identity_b: Identity | None, mix: float) -> io.NodeOutput:
-        if identity_a is None or identity_b is None:  # skipped before: the other remains
+        if identity_a is None or identity_b is None:  # Encode Identity skipped one: the other remains
             return io.NodeOutput(identity_b if identity_a is None else identity_a)
-        return io.NodeOutput(_mix(identity_a, identity_b, mix))
-
-
-# The node's input is called `mix` too.
-_mix = mix
+        return io.NodeOutput(mix_identities(identity_a, identity_b, mix))

@@ -1,4 +1,4 @@
-"""Tell the user something in the log and on the node itself."""
+"""Warnings for the user, in the log and on the node itself."""
 
 import logging
 
@@ -8,7 +8,7 @@ logger = logging.getLogger("DynamicID")
 
 
 def warn(node: type[io.ComfyNode], message: str) -> None:
-    """Log a warning and show it on the node, which must ask for the hidden input `unique_id`."""
+    """Log a warning and show it on the node, which must have the hidden input `unique_id`."""
     logger.warning("%s: %s", node.define_schema().display_name, message)
     node_id = getattr(node.hidden, "unique_id", None)
     if node_id is None:

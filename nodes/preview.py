@@ -1,4 +1,4 @@
-"""Pictures that show who stands where."""
+"""Drawing: images that show who stands where, which face was used, and how landmarks move."""
 
 from collections.abc import Sequence
 
@@ -8,53 +8,44 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..dynamicid_core.box import Box
-from ..dynamicid_core.identity.assignment import FaceAssignment
+from ..dynamicid_core.host.layout import CANVAS
+from ..dynamicid_core.identity.comparison import Comparison
 from ..dynamicid_core.identity.faces import Face
-from ..dynamicid_core.image_inputs import Image as Picture
+from ..dynamicid_core.image_inputs import Image as Pixels
 from ..dynamicid_core.imr.motion import FacialMotion
-from ..dynamicid_core.saa.scene import Placement
+from ..dynamicid_core.saa.scene import Placement, names_of
 
-# Longer side of previews and of masks made from boxes, in pixels; regional prompts scale masks to the latent.
-CANVAS = 512
-
-_COLOURS = ((235, 87, 87), (86, 156, 214), (111, 207, 151), (242, 201, 76), (187, 107, 217), (242, 153, 74))
-_PAPER = (38, 38, 44)
-_INK = (245, 245, 245)
+_COLORS = ((235, 87, 87), (86, 156, 214), (111, 207, 151), (242, 201, 76), (187, 107, 217), (242, 153, 74))
+_PAPER, _INK = (38, 38, 44), (245, 245, 245)
+_GRAY, _LIGHT_GRAY = (140, 140, 146), (160, 160, 166)
 
 
-def colour(number: int) -> tuple[int, int, int]:
-    """The colour (8-bit RGB) of person 0, 1, ... in all previews."""
-    return _COLOURS[number % len(_COLOURS)]
-
-
-def canvas_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height of a preview of a picture with this aspect."""
-    scale = CANVAS / max(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+def color(number: int) -> tuple[int, int, int]:
+    """Return the color (8-bit RGB) of person 0, 1, ... in all previews."""
+    return _COLORS[number % len(_COLORS)]
 
 
 def overlay(base: Tensor, maps: Sequence[Tensor]) -> Tensor:
-    """Lay coloured maps, one per person, over a picture.
+    """Lay colored maps, one per person, over an image.
 
     Args:
         base: (H, W, 3) in [0, 1].
         maps: (H, W) in [0, 1] each.
     """
-    picture = base.clone()
+    image = base.clone()
     for number, share in enumerate(maps):
-        tint = torch.tensor(colour(number)) / 255
-        picture = torch.lerp(picture, tint.expand_as(picture), 0.65 * share.clamp(0, 1).unsqueeze(-1))
-    return picture
+        tint = torch.tensor(color(number)) / 255
+        image = torch.lerp(image, tint.expand_as(image), 0.65 * share.clamp(0, 1).unsqueeze(-1))
+    return image
 
 
 def scene_preview(
     scene: Sequence[Placement], width: int = CANVAS, height: int = CANVAS, backdrop: Tensor | None = None
 ) -> Tensor:
-    """The regions of a scene, outlined, with the people's names and faces: (1, H, W, 3) in [0, 1].
+    """Draw the regions of a scene, outlined, with the people's names and faces: (1, H, W, 3) in [0, 1].
 
     Args:
-        backdrop: (H, W, 3) in [0, 1], any size: the picture by which the regions were laid out.
+        backdrop: (H, W, 3) in [0, 1], any size: the image by which the regions were laid out.
     """
     if backdrop is None:
         paper = torch.tensor(_PAPER).div(255).expand(height, width, 3)
@@ -63,18 +54,14 @@ def scene_preview(
     masks = [placement.region.rasterize(height, width) for placement in scene]
     sheet = overlay(paper, masks)
     for number, (placement, mask) in enumerate(zip(scene, masks, strict=True)):
-        sheet[outline(mask)] = torch.tensor(colour(number)) / 255
+        sheet[outline(mask)] = torch.tensor(color(number)) / 255
         if placement.identity.thumbnail is not None:
             _paste(sheet, placement.identity.thumbnail, mask)
-    labels = [
-        (placement.identity.name or f"person {number + 1}", mask)
-        for number, (placement, mask) in enumerate(zip(scene, masks, strict=True))
-    ]
-    return labelled(sheet, labels)
+    return labeled(sheet, [*zip(names_of(scene), masks, strict=True)])
 
 
 def outline(mask: Tensor, width: int = 2) -> Tensor:
-    """Where a mask (H, W) ends: (H, W) bool, `width` pixels wide, inside it; the picture's edge ends it too."""
+    """Return the inner edge (H, W) bool of a mask (H, W), `width` pixels wide; the image's edge ends a mask too."""
     inside = (mask > 0.5).float()[None, None]
     deep = -F.max_pool2d(F.pad(-inside, (width,) * 4), 2 * width + 1, stride=1)
     return (inside - deep > 0)[0, 0]
@@ -94,66 +81,71 @@ def _paste(sheet: Tensor, thumbnail: Tensor, mask: Tensor) -> None:
 
 
 def faces_preview(images: Tensor, faces: Sequence[Face | None]) -> Tensor:
-    """Pictures (n, H, W, C) in [0, 1] with a frame about the face that was used of each: (n, H, W, 3)."""
-    shown = []
-    for image, face in zip(images, faces, strict=True):
-        colours = image[..., :3].expand(-1, -1, 3).clamp(0, 1).cpu()
-        picture = Image.fromarray((colours.numpy() * 255).round().astype(np.uint8))
-        if face is not None and face.box is not None:
-            width = max(1, min(picture.size) // 100)
-            ImageDraw.Draw(picture).rectangle(face.box, outline=colour(2), width=width)
-        shown.append(torch.from_numpy(np.asarray(picture).astype(np.float32) / 255))
-    return torch.stack(shown)
-
-
-def who_preview(
-    pictures: Sequence[Picture], found: Sequence[tuple[Sequence[Box], FaceAssignment]], names: Sequence[str]
-) -> Tensor:
-    """Each picture with its faces' boxes, whose each is, and how like them: (n, H, W, 3) in [0, 1]."""
-    shown = []
-    for picture, (boxes, who) in zip(pictures, found, strict=True):
-        image = Image.fromarray(picture)
-        draw, width = ImageDraw.Draw(image), max(1, min(image.size) // 150)
-        font = ImageFont.load_default(max(10, image.height // 24))
-        for face, box in enumerate(boxes):
-            person = who.face_of.index(face) if face in who.face_of else None
-            ink = (160, 160, 166) if person is None else colour(person)
-            draw.rectangle(box, outline=ink, width=width)
-            label = "nobody" if person is None else f"{names[person]} {who.match(person):.2f}"
-            draw.text((box[0], box[1]), label, fill=ink, font=font, anchor="lb", stroke_width=2, stroke_fill=_PAPER)
-        shown.append(torch.from_numpy(np.asarray(image).astype(np.float32) / 255))
-    return torch.stack(shown)
-
-
-def motion_preview(motions: Sequence[tuple[FacialMotion, FacialMotion]]) -> Tensor:
-    """Each source's landmarks (grey) and the wanted ones, with the prompts: (n, H, W, 3); one empty sheet for none."""
+    """Draw a frame about the face that was used of each image (n, H, W, C) in [0, 1]: (n, H, W, 3)."""
     sheets = []
-    for number, (source, wanted) in enumerate(motions):
+    for image, face in zip(images, faces, strict=True):
+        sheet = _to_pillow(image[..., :3].expand(-1, -1, 3).clamp(0, 1).cpu())
+        if face is not None and face.box is not None:
+            ImageDraw.Draw(sheet).rectangle(face.box, outline=color(2), width=max(1, min(sheet.size) // 100))
+        sheets.append(sheet)
+    return _to_tensor(sheets)
+
+
+def comparison_preview(images: Sequence[Pixels], comparisons: Sequence[Comparison], names: Sequence[str]) -> Tensor:
+    """Draw each image with its faces' boxes, whose each is, and how similar: (n, H, W, 3) in [0, 1]."""
+    sheets = []
+    for image, comparison in zip(images, comparisons, strict=True):
+        sheet = Image.fromarray(image)
+        draw, width = ImageDraw.Draw(sheet), max(1, min(sheet.size) // 150)
+        font = ImageFont.load_default(max(10, sheet.height // 24))
+        assignment = comparison.assignment
+        for number, face in enumerate(comparison.faces):
+            person = assignment.face_of.index(number) if number in assignment.face_of else None
+            ink = _LIGHT_GRAY if person is None else color(person)
+            draw.rectangle(face.box, outline=ink, width=width)
+            label = "nobody" if person is None else f"{names[person]} {assignment.match(person):.2f}"
+            draw.text(face.box[:2], label, fill=ink, font=font, anchor="lb", stroke_width=2, stroke_fill=_PAPER)
+        sheets.append(sheet)
+    return _to_tensor(sheets)
+
+
+def motion_preview(source: FacialMotion, targets: Sequence[FacialMotion]) -> Tensor:
+    """Draw the source's landmarks (gray) and each target's, with the prompts: (n, 512, 512, 3) in [0, 1]."""
+    sheets = []
+    for number, target in enumerate(targets):
         sheet = Image.new("RGB", (CANVAS, CANVAS), _PAPER)
-        draw = ImageDraw.Draw(sheet)
-        for motion, ink in ((source, (140, 140, 146)), (wanted, colour(number))):
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+        for motion, ink in ((source, _GRAY), (target, color(number))):
             for x, y in motion.landmarks if motion.landmarks is not None else ():
                 draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=ink)
-        font = ImageFont.load_default(16)
-        draw.text((8, 8), f"from: {source.prompt}", fill=(140, 140, 146), font=font)
-        draw.text((8, 30), f"to: {wanted.prompt}", fill=colour(number), font=font)
-        sheets.append(torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255))
-    return torch.stack(sheets) if sheets else torch.zeros(1, CANVAS, CANVAS, 3)
+        draw.text((8, 8), f"from: {source.prompt}", fill=_GRAY, font=font)
+        draw.text((8, 30), f"to: {target.prompt}", fill=color(number), font=font)
+        sheets.append(sheet)
+    return _to_tensor(sheets)
 
 
-def labelled(picture: Tensor, labels: Sequence[tuple[str, Tensor]]) -> Tensor:
-    """Write each label at the centre of its map: (1, H, W, 3).
+def labeled(image: Tensor, labels: Sequence[tuple[str, Tensor]]) -> Tensor:
+    """Write each label at the center of its map: (1, H, W, 3).
 
     Args:
-        picture: (H, W, 3) in [0, 1].
+        image: (H, W, 3) in [0, 1].
         labels: text and (H, W) map in [0, 1]; a map that is zero everywhere gets no label.
     """
-    image = Image.fromarray((picture.numpy() * 255).round().astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(max(12, image.height // 24))
+    sheet = _to_pillow(image)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(max(12, sheet.height // 24))
     for text, mask in labels:
         rows, cols = torch.nonzero(mask > 0.5 * mask.max(), as_tuple=True)
         if mask.max() > 0:
-            centre = (float(cols.float().mean()), float(rows.float().mean()))
-            draw.text(centre, text, fill=_INK, font=font, anchor="mm", stroke_width=2, stroke_fill=_PAPER)
-    return torch.from_numpy(np.asarray(image).astype(np.float32) / 255).unsqueeze(0)
+            center = (float(cols.float().mean()), float(rows.float().mean()))
+            draw.text(center, text, fill=_INK, font=font, anchor="mm", stroke_width=2, stroke_fill=_PAPER)
+    return _to_tensor([sheet])
+
+
+def _to_pillow(image: Tensor) -> Image.Image:
+    """Return an image (H, W, 3) in [0, 1] as Pillow's."""
+    return Image.fromarray((image.numpy() * 255).round().astype(np.uint8))
+
+
+def _to_tensor(sheets: Sequence[Image.Image]) -> Tensor:
+    """Return Pillow's images of one size as (n, H, W, 3) in [0, 1]."""
+    return torch.from_numpy(np.stack([np.asarray(sheet) for sheet in sheets]).astype(np.float32) / 255)

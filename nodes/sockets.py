@@ -1,4 +1,6 @@
-"""The pack's own socket types and inputs that several nodes share."""
+"""The pack's own socket types, and inputs that several nodes share."""
+
+from collections.abc import Sequence
 
 from comfy_api.latest import io
 
@@ -10,31 +12,42 @@ PlacementsSocket = io.Custom("DYNAMICID_PLACEMENTS")
 MAX_PEOPLE = 50
 
 PEOPLE_ALIASES = ["faceid", "ipadapter", "instantid", "pulid", "multi id", "two people", "face", "identity"]
+REGION_ALIASES = ["region", "regional", "area", "mask", "box", "two people", "multi id", "layout"]
+
+
+def number(
+    name: str, default: float, tooltip: str, low: float = 0.0, high: float = 1.0, step: float = 0.01
+) -> io.Float.Input:
+    """Return a float widget; its range is a fraction's unless told otherwise."""
+    return io.Float.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip)
+
+
+def choice(name: str, options: Sequence[str], tooltip: str, optional: bool = False) -> io.Combo.Input:
+    """Return a combo widget whose default is its first option."""
+    return io.Combo.Input(name, options=[*options], default=options[0], optional=optional, tooltip=tooltip)
+
+
+def people_input(person: io.Input) -> io.Autogrow.Input:
+    """Return the growing list of sockets `people`, each of them like `person`."""
+    template = io.Autogrow.TemplatePrefix(person, prefix="person_", min=1, max=MAX_PEOPLE)
+    return io.Autogrow.Input("people", template=template)
+
+
+def person_or_placements(tooltip: str = "") -> io.MultiType.Input:
+    """Return a socket that takes one person, or people with places."""
+    words = f"A person (identity), or people with places (placements). {tooltip}".rstrip()
+    return io.MultiType.Input("person", [IdentitySocket, PlacementsSocket], tooltip=words)
 
 
 def weight_input(tooltip: str) -> io.Float.Input:
-    """The `weight` widget as all identity packs have it."""
-    return io.Float.Input("weight", default=1.0, min=0.0, max=3.0, step=0.05, tooltip=tooltip)
+    """Return the `weight` widget as all identity packs have it."""
+    return number("weight", 1.0, tooltip, high=3.0, step=0.05)
 
 
-def span_inputs(whom: str) -> list[io.Float.Input]:
-    """The `start_at` and `end_at` widgets."""
+def span_inputs(start: str, stop: str) -> list[io.Float.Input]:
+    """Return the `start_at` and `end_at` widgets; the arguments say who starts and who stops there."""
+    merged = "The LoRA is merged into the model and follows no schedule."
     return [
-        io.Float.Input(
-            "start_at",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=0.001,
-            tooltip=f"Part of sampling at which {whom} appear: 0 is the first step. "
-            "The LoRA is merged into the model and follows no schedule.",
-        ),
-        io.Float.Input(
-            "end_at",
-            default=1.0,
-            min=0.0,
-            max=1.0,
-            step=0.001,
-            tooltip=f"Part of sampling at which {whom} stop: 1 is the last step.",
-        ),
+        number("start_at", 0.0, f"Fraction of sampling at which {start}: 0 is the first step. {merged}", step=0.001),
+        number("end_at", 1.0, f"Fraction of sampling at which {stop}: 1 is the last step.", step=0.001),
     ]

@@ -1,35 +1,22 @@
-"""Who Is Who: how like the people they are meant to be a picture's faces are."""
-
-from typing import Any
+"""Who Is Who: how similar a picture's faces are to the people they are meant to be."""
 
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..dynamicid_core.box import Box
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.identity.assignment import (
-    NO_MATCH,
-    FaceAssignment,
-    assign_faces,
-    reference_embedding,
-    regions_of,
-    report,
-)
-from ..dynamicid_core.identity.faces import in_order
+from ..dynamicid_core.identity.assignment import NO_MATCH
+from ..dynamicid_core.identity.comparison import compare
 from ..dynamicid_core.image_inputs import as_pixels
-from ..dynamicid_core.saa.scene import arrange
-from .preview import who_preview
-from .sockets import MAX_PEOPLE, DynamicIDSocket, IdentitySocket, PlacementsSocket
+from ..dynamicid_core.saa.scene import arrange, names_of
+from .apply import People
+from .preview import comparison_preview
+from .sockets import DynamicIDSocket, people_input, person_or_placements
 
 
-class WhoIsWhoNode(io.ComfyNode):
+class WhoIsWho(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        person = io.MultiType.Input(
-            "person",
-            [IdentitySocket, PlacementsSocket],
-            tooltip="A person (identity), or people with places (placements).",
-        )
+        worst = "The similarity of the least similar person; -1 where someone has no face."
         return io.Schema(
             node_id="DynamicIDWhoIsWho",
             display_name="Who Is Who",
@@ -38,44 +25,26 @@ class WhoIsWhoNode(io.ComfyNode):
             "stands in another's place.",
             search_aliases=["similarity", "face similarity", "compare faces", "identity", "evaluate"],
             inputs=[
-                io.Image.Input("image", tooltip="The finished picture; of a batch every picture is looked at."),
-                io.Autogrow.Input(
-                    "people", template=io.Autogrow.TemplatePrefix(person, prefix="person_", min=1, max=MAX_PEOPLE)
-                ),
+                io.Image.Input("image", tooltip="The finished picture; of a batch, every picture is compared."),
+                people_input(person_or_placements()),
                 DynamicIDSocket.Input("dynamicid", tooltip="From Load DynamicID: its face pack compares faces."),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="Similarities, -1 to 1; [ ] marks whose face it is."),
-                io.Image.Output(display_name="annotated"),
-                io.Float.Output(
-                    display_name="worst match", tooltip="The least similar person's; -1 where someone has no face."
-                ),
+                io.Image.Output(display_name="annotated", tooltip="The pictures with each face's box and person."),
+                io.Float.Output(display_name="worst match", tooltip=worst),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, people: dict[str, Any], dynamicid: DynamicID) -> io.NodeOutput:
-        scene = arrange([person for person in people.values() if person is not None])
-        if not scene:
-            raise ValueError("Who Is Who needs at least one person: connect an identity or placements to people.")
-        everybody = [placement.identity for placement in scene]
-        wanted = [reference_embedding(person, number) for number, person in enumerate(everybody)]
-        names = [person.name or f"person {number + 1}" for number, person in enumerate(everybody)]
-        reports: list[str] = []
-        found: list[tuple[list[Box], FaceAssignment]] = []
-        pictures = as_pixels(image)
-        for picture in pictures:
-            faces = in_order(dynamicid.faces.detect(picture), "left to right", picture.shape[:2])
-            known = [dynamicid.faces.describe(picture, face).embedding for face in faces]
-            who = assign_faces(wanted, [embedding for embedding in known if embedding is not None])
-            height, width = picture.shape[:2]
-            middles = [face.box.to_fractions(width, height).center for face in faces]
-            found.append(([face.box for face in faces], who))
-            reports.append(report(names, who, regions_of(middles, [placement.region for placement in scene])))
-        text = "\n\n".join(
-            f"picture {number + 1}\n{said}" if len(reports) > 1 else said for number, said in enumerate(reports)
-        )
-        worst = min((who.worst for _, who in found), default=NO_MATCH)
-        annotated = who_preview(pictures, found, names)
+    def execute(cls, image: Tensor, people: People, dynamicid: DynamicID) -> io.NodeOutput:
+        scene, images = arrange([person for person in people.values() if person is not None]), as_pixels(image)
+        comparisons = compare(scene, images, dynamicid.faces)
+        reports = [comparison.report for comparison in comparisons]
+        if len(reports) > 1:
+            reports = [f"picture {number}\n{report}" for number, report in enumerate(reports, start=1)]
+        text = "\n\n".join(reports)
+        worst = min((comparison.assignment.worst for comparison in comparisons), default=NO_MATCH)
+        annotated = comparison_preview(images, comparisons, names_of(scene))
         return io.NodeOutput(text, annotated, worst, ui=ui.PreviewText(text))

@@ -1,17 +1,85 @@
-"""An identity with another expression and pose, by IMR and the graph's own text encoder."""
+"""Identities with another expression and pose, by IMR and the graph's own text encoder."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from comfy.sd import CLIP
+from einops import rearrange
 from torch import Tensor
 
+from ..identity.faces import Face
 from ..identity.identity import Identity
+from ..imr import mediapipe
 from ..imr.landmarks import KEYPOINT_SIDE, keypoint_image
-from ..imr.motion import FacialMotion
+from ..imr.motion import EXPRESSIONS, FacialMotion, source_motion, target_motion
+from .encode import face_of
 from .models import DynamicID
+
+ALL = "all"
+"""In place of an expression: each of them in turn."""
+
+
+@dataclass(frozen=True, eq=False)
+class MotionRequest:
+    """What Edit Facial Motion is asked for; fields are named as the node's inputs.
+
+    Attributes:
+        expression: one of EXPRESSIONS, or ALL.
+        yaw, pitch: degrees to turn further than the reference, or the driving face, does.
+        prompt: lines in place of what expression and pose would say, each for a motion of its own.
+        source_expression, source_prompt: what the reference shows.
+        driving_strength: how far keypoints move towards the driving face's, 0 to 1.
+        driving_image: (n, H, W, C) in [0, 1]; the largest face of the first image drives.
+        landmarks, source_landmarks: the host's FACE_LANDMARKS of the driving face, and of the reference.
+    """
+
+    expression: str
+    yaw: float
+    pitch: float
+    prompt: str
+    source_expression: str
+    source_prompt: str
+    driving_strength: float
+    driving_image: Tensor | None = None
+    landmarks: Mapping[str, Any] | None = None
+    source_landmarks: Mapping[str, Any] | None = None
+
+    @property
+    def moves_keypoints(self) -> bool:
+        """Whether more than words is asked for, which takes 3-D points."""
+        return bool(self.yaw or self.pitch) or self.driving_image is not None or self.landmarks is not None
+
+    def source(self, face: Face | None) -> FacialMotion:
+        """Return the motion that the reference's face shows. Raises ValueError for landmarks without a face."""
+        shown = self.source_expression
+        if self.source_landmarks is not None:
+            shown = mediapipe.expression_from(self.source_landmarks)
+        return source_motion(face, shown, self.source_prompt.strip())
+
+    def targets(self, face: Face | None, dynamicid: DynamicID) -> list[FacialMotion]:
+        """Return the motions wanted of a face. Raises ValueError when the driving image or landmarks show no face."""
+        driver = self._driving_face(dynamicid)
+        expressions = EXPRESSIONS if self.expression == ALL else (self.expression,)
+        prompts = [line.strip() for line in self.prompt.splitlines() if line.strip()]
+        requested = [("", prompt) for prompt in prompts] or [(expression, "") for expression in expressions]
+        return [
+            target_motion(face, expression, self.yaw, self.pitch, prompt, driver, self.driving_strength)
+            for expression, prompt in requested
+        ]
+
+    def _driving_face(self, dynamicid: DynamicID) -> Face | None:
+        if self.landmarks is not None:
+            return mediapipe.face_from(self.landmarks)
+        if self.driving_image is None:
+            return None
+        try:
+            return face_of(self.driving_image, dynamicid.faces)
+        except ValueError as error:
+            raise ValueError(f"driving_image: {error}") from error
 
 
 def edit_motion(
@@ -22,35 +90,35 @@ def edit_motion(
     target: FacialMotion,
     strength: float = 1.0,
 ) -> Identity:
-    """The identity showing `target` instead of `source`; of a mixed one, all its token sets.
+    """Return the identity showing `target` instead of `source`; of a mixed one, all token sets are edited.
 
     Args:
-        clip: SD1.5's text encoder, whose pooled state tells a prompt.
-        strength: 0 returns the identity itself, 1 is IMR's own; in between the tokens are.
+        clip: SD1.5's text encoder, whose pooled state describes a prompt.
+        strength: 0 returns the identity itself, 1 IMR's own tokens; in between, tokens are interpolated.
 
     Raises:
-        ValueError: IMR is not loaded, or the identity or the text encoder is not of its widths.
+        ValueError: IMR is not loaded, or the identity or the text encoder is not of its dims.
     """
     if strength == 0:
         return identity
     imr, keypoint_encoder = dynamicid.imr
-    sets = identity.tokens.unflatten(0, (len(identity.shares), -1))
-    pictures = torch.stack([_keypoints(motion) for motion in (source, target)])
-    keypoints = keypoint_encoder(pictures).flatten(1)
+    sets = rearrange(identity.tokens, "(s t) d -> s t d", s=len(identity.shares))
+    keypoints = keypoint_encoder(torch.stack([_keypoints(motion) for motion in (source, target)])).flatten(1)
     texts = torch.cat([_pooled(clip, motion.prompt) for motion in (source, target)])
-    motions = [(keypoints[i : i + 1].repeat(len(sets), 1), texts[i : i + 1].repeat(len(sets), 1)) for i in (0, 1)]
+    # source and target, each (keypoints (S, K), text (S, P))
+    motions = [(keypoints[i].expand(len(sets), -1), texts[i].expand(len(sets), -1)) for i in (0, 1)]
     edited = imr(sets, *motions).flatten(0, 1)
     return replace(identity, tokens=torch.lerp(identity.tokens, edited, strength), face_prompt=target.prompt)
 
 
 def _keypoints(motion: FacialMotion) -> Tensor:
-    """(1, 96, 96) in [-1, 1]; -1 everywhere where there is no face."""
+    """Return a keypoint image (1, 96, 96) in [-1, 1]; -1 everywhere where there is no face."""
     if motion.landmarks is None:
         return torch.full((1, KEYPOINT_SIDE, KEYPOINT_SIDE), -1.0)
     return torch.from_numpy(keypoint_image(motion.landmarks)).float()[None] / 127.5 - 1
 
 
 def _pooled(clip: CLIP, prompt: str) -> Tensor:
-    """(1, P): the text encoder's state at the end of the prompt (of its first 77 tokens)."""
-    _, pooled = clip.encode_from_tokens(clip.tokenize(prompt), return_pooled=True)
+    """Return the text encoder's state at the end of a prompt (of its first 77 tokens), (1, P)."""
+    pooled: Tensor = clip.encode_from_tokens(clip.tokenize(prompt), return_pooled=True)[1]
     return pooled.float().cpu()

@@ -1,4 +1,4 @@
-"""A photograph to an identity: a face chosen and described, CLIP's view of the picture, the face encoder's tokens."""
+"""Images of a person to an identity: a face selected and described, CLIP's states, the face encoder's tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-import numpy as np
 import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
@@ -14,8 +13,8 @@ from torch import Tensor
 from ..identity.analyzer import FaceAnalyzer
 from ..identity.faces import Detection, Face, in_order
 from ..identity.identity import Identity
-from ..image_inputs import as_pixels, crop_box
-from ..image_inputs import crop as cut
+from ..image_inputs import Image, as_pixels, crop_box
+from ..image_inputs import crop as crop_image
 from ..imr.motion import source_motion
 from . import vision
 from .lru_cache import LRUCache
@@ -24,13 +23,13 @@ from .models import DynamicID
 COMBINATIONS = ("average", "normalised average", "best only")
 CROPS = ("whole picture", "face")
 MARGIN = 0.6  # of the face's longer side, around it in a crop
-THUMBNAIL = 128  # pixels
-OUTLIER = 0.25  # similarity to the other references, below which one is another person's
+THUMBNAIL, THUMBNAIL_MARGIN = 128, 0.3  # pixels a side; as MARGIN
+MIN_SIMILARITY = 0.25  # to the other references, below which one is another person's
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which face of a picture is meant: the `index`th of an order (see `faces.ORDERS`)."""
+    """Which face of an image is meant: the `index`th of an order (see `faces.ORDERS`)."""
 
     order: str = "largest"
     index: int = 0
@@ -38,18 +37,24 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """One picture of a person, read."""
+    """One image of a person, encoded."""
 
     face: Face
     tokens: Tensor
     """(T, D)"""
-    crop: Tensor
+    thumbnail: Tensor
     """(THUMBNAIL, THUMBNAIL, 3) uint8: the face"""
+
+    @property
+    def embedding(self) -> Tensor:
+        """(512,)"""
+        assert self.face.embedding is not None
+        return self.face.embedding
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """An identity, what is to be told of pictures that were left out, and the face used of each picture (or None)."""
+    """An identity, warnings about images that were left out, and the face used of each image (or None)."""
 
     identity: Identity
     notes: list[str]
@@ -57,10 +62,10 @@ class Encoded:
 
 
 class NoFaceError(ValueError):
-    """No picture shows the face that is asked for."""
+    """No image shows the requested face."""
 
 
-_references, _nobody = LRUCache(64), LRUCache(4)
+_references, _negative_tokens = LRUCache(64), LRUCache(4)
 
 
 def encode(
@@ -72,117 +77,117 @@ def encode(
     clip_vision: ClipVisionModel | None = None,
     analyzer: FaceAnalyzer | None = None,
 ) -> Encoded:
-    """An identity of the person in one or several pictures.
+    """Encode the person in one or several images as an identity.
 
     Args:
         images: (n, H, W, 1, 3 or 4) in [0, 1].
-        clip_vision, analyzer: taken instead of DynamicID's own.
+        clip_vision, analyzer: used instead of DynamicID's own.
 
     Raises:
-        NoFaceError: none of the pictures shows a face (or not so many).
-        ValueError: pictures that are none, or a model that does not fit.
+        NoFaceError: none of the images shows a face (or not so many).
+        ValueError: images that are none, or a model that does not fit.
     """
     model, analyzer = clip_vision or dynamicid.vision, analyzer or dynamicid.faces
-    pictures = as_pixels(images)
-    read: dict[int, Reference] = {}
+    arrays = as_pixels(images)
+    references: dict[int, Reference] = {}
     notes: list[str] = []
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(arrays):
         try:
-            read[number] = _recalled(picture, dynamicid, choice, crop, model, analyzer)
+            references[number] = _reference(image, dynamicid, choice, crop, model, analyzer)
         except NoFaceError as error:
-            notes.append(f"picture {number + 1} of {len(pictures)}: {error}" if len(pictures) > 1 else str(error))
-    if not read:
+            notes.append(f"picture {number + 1} of {len(arrays)}: {error}" if len(arrays) > 1 else str(error))
+    if not references:
         raise NoFaceError("; ".join(notes))
-    strangers = _strangers(read)
-    notes += [f"picture {number + 1} seems to show another person, and was left out" for number in strangers]
-    kept = [reference for number, reference in read.items() if number not in strangers]
-    best = max(kept, key=lambda reference: _quality(reference, kept))
-    tokens = _combined(kept, best, combine)
-    key = (dynamicid.adapter.encoder_fingerprint,)
-    nobody = _nobody.get(key, [model, dynamicid], lambda: _tokens_of_nobody(dynamicid, model))
+    for number in _outliers(references):
+        notes.append(f"picture {number + 1} seems to show another person, and was left out")
+        del references[number]
+    kept = [*references.values()]
+    mean = torch.stack([reference.embedding for reference in kept]).mean(0)
+    best = max(kept, key=lambda reference: _quality(reference, mean))
+    fingerprint = dynamicid.adapter.encoder_fingerprint
     identity = Identity(
-        tokens, nobody, dynamicid.adapter.encoder_fingerprint,
-        face_prompt=source_motion(best.face).prompt, face=best.face, thumbnail=best.crop,
-    )  # fmt: skip
-    used = [read[n].face if n in read and n not in strangers else None for n in range(len(pictures))]
-    return Encoded(identity, notes, used)
-
-
-def face_of(image: Tensor, analyzer: FaceAnalyzer) -> Face:
-    """The largest face of the first of pictures (n, H, W, C). Raises NoFaceError when there is none."""
-    picture = as_pixels(image)[0]
-    return analyzer.describe(picture, _chosen(picture, Choice(), analyzer))
-
-
-def _recalled(
-    picture: np.ndarray, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyzer: FaceAnalyzer
-) -> Reference:
-    """A picture that was read before, with the same models, is not read again while the host runs."""
-    content = sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
-    key, models = (content, dynamicid.adapter.encoder_fingerprint, choice, crop), [model, analyzer.analysis]
-    return _references.get(key, models, lambda: _read(picture, dynamicid, choice, crop, model, analyzer))
-
-
-def _read(
-    picture: np.ndarray, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyzer: FaceAnalyzer
-) -> Reference:
-    chosen = _chosen(picture, choice, analyzer)
-    face = analyzer.describe(picture, chosen)
-    assert face.embedding is not None
-    shown = cut(picture, crop_box(chosen.box, MARGIN)) if crop == "face" else picture
-    states = vision.states(model, torch.from_numpy(shown).float().div(255)[None])
-    tokens = dynamicid.face_encoder(face.embedding[None], states)[0]
-    thumbnail = torch.from_numpy(cut(picture, crop_box(chosen.box, 0.3))).float()[None]
-    thumbnail = torch.nn.functional.interpolate(
-        thumbnail.permute(0, 3, 1, 2), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True, align_corners=False
+        _combined(kept, best, combine),
+        _negative_tokens.get((fingerprint,), [model, dynamicid], lambda: _negative(dynamicid, model)),
+        fingerprint,
+        face_prompt=source_motion(best.face).prompt,
+        face=best.face,
+        thumbnail=best.thumbnail,
     )
-    return Reference(face, tokens, thumbnail[0].permute(1, 2, 0).round().clamp(0, 255).byte())
+    faces = [references[number].face if number in references else None for number in range(len(arrays))]
+    return Encoded(identity, notes, faces)
 
 
-def _tokens_of_nobody(dynamicid: DynamicID, model: ClipVisionModel) -> Tensor:
-    """(T, D): no face, and pixels that are zero after preprocessing."""
+def face_of(images: Tensor, analyzer: FaceAnalyzer) -> Face:
+    """Return the largest face of the first of images (n, H, W, C). Raises NoFaceError when there is none."""
+    image = as_pixels(images)[0]
+    return analyzer.describe(image, _selected(image, Choice(), analyzer))
+
+
+def _reference(
+    image: Image, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyzer: FaceAnalyzer
+) -> Reference:
+    """Encode one image; what the same models made of the same pixels is remembered while the host runs."""
+
+    def encoded() -> Reference:
+        detection = _selected(image, choice, analyzer)
+        face = analyzer.describe(image, detection)
+        assert face.embedding is not None
+        clip_view = crop_image(image, crop_box(detection.box, MARGIN)) if crop == "face" else image
+        states = vision.states(model, torch.from_numpy(clip_view).float().div(255)[None])
+        tokens = dynamicid.face_encoder(face.embedding[None], states)[0]
+        thumbnail = torch.from_numpy(crop_image(image, crop_box(detection.box, THUMBNAIL_MARGIN))).float()
+        thumbnail = torch.nn.functional.interpolate(
+            thumbnail.movedim(-1, 0)[None],  # (H, W, 3) -> (1, 3, H, W)
+            (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True, align_corners=False,
+        )  # fmt: skip
+        return Reference(face, tokens, thumbnail[0].movedim(0, -1).round().clamp(0, 255).byte())
+
+    content = sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    key = (content, dynamicid.adapter.encoder_fingerprint, choice, crop)
+    return _references.get(key, [model, analyzer.analysis], encoded)
+
+
+def _negative(dynamicid: DynamicID, model: ClipVisionModel) -> Tensor:
+    """Return the negative tokens (T, D): no face, and pixels that are zero after preprocessing."""
     encoder = dynamicid.face_encoder
-    return encoder(torch.zeros(1, encoder.network.embedding_dim), vision.blank_states(model))[0]
+    return encoder(torch.zeros(1, encoder.network.embedding_dim), vision.negative_states(model))[0]
 
 
-def _chosen(picture: np.ndarray, choice: Choice, analyzer: FaceAnalyzer) -> Detection:
-    found = in_order(analyzer.detect(picture), choice.order, (picture.shape[0], picture.shape[1]))
-    if not found:
+def _selected(image: Image, choice: Choice, analyzer: FaceAnalyzer) -> Detection:
+    detections = in_order(analyzer.detect(image), choice.order, (image.shape[0], image.shape[1]))
+    if not detections:
         raise NoFaceError("no face was found. Take a picture in which the face is larger and seen from the front.")
-    if choice.index >= len(found):
-        raise NoFaceError(f"face number {choice.index} was asked for, and there are {len(found)} (counted from 0).")
-    return found[choice.index]
+    if choice.index >= len(detections):
+        raise NoFaceError(
+            f"face number {choice.index} was requested, but there are {len(detections)} (counted from 0)."
+        )
+    return detections[choice.index]
 
 
-def _strangers(references: Mapping[int, Reference]) -> list[int]:
-    """The numbers of references that most others don't resemble; none where fewer than three can tell."""
+def _outliers(references: Mapping[int, Reference]) -> list[int]:
+    """Return the numbers of references unlike most others; none where fewer than three can tell, or all are."""
     if len(references) < 3:
         return []
-    embeddings = torch.stack([reference.face.embedding for reference in references.values()])  # type: ignore[misc]
-    alike = embeddings @ embeddings.T
-    alike.fill_diagonal_(float("nan"))
-    fits = alike.nanmedian(1).values >= OUTLIER
-    return (
-        [number for number, fit in zip(references, fits.tolist(), strict=True) if not fit] if bool(fits.any()) else []
-    )
+    embeddings = torch.stack([reference.embedding for reference in references.values()])
+    similarity = (embeddings @ embeddings.T).fill_diagonal_(float("nan"))
+    unlike = (similarity.nanmedian(1).values < MIN_SIMILARITY).tolist()
+    return [] if all(unlike) else [number for number, out in zip(references, unlike, strict=True) if out]
 
 
-def _quality(reference: Reference, others: Sequence[Reference]) -> float:
-    """How well a reference stands for all: its face's likeness to the others', and how surely it was found."""
-    embedding = reference.face.embedding
-    assert embedding is not None
-    mean = torch.stack([other.face.embedding for other in others]).mean(0)  # type: ignore[misc]
-    return float(embedding @ mean) + 0.1 * (reference.face.score or 0.0)
+def _quality(reference: Reference, mean: Tensor) -> float:
+    """Rate how well a reference stands for all: its similarity to their mean embedding, and its detection score."""
+    return float(reference.embedding @ mean) + 0.1 * (reference.face.score or 0.0)
 
 
-def _combined(references: Sequence[Reference], best: Reference, how: str) -> Tensor:
-    """(T, D): one of COMBINATIONS of the references' tokens."""
-    if how == "best only" or len(references) == 1:
+def _combined(references: Sequence[Reference], best: Reference, method: str) -> Tensor:
+    """Return the references' tokens (T, D), combined by one of COMBINATIONS."""
+    if method == "best only" or len(references) == 1:
         return best.tokens
     tokens = torch.stack([reference.tokens for reference in references])
-    mean = tokens.mean(0)
-    if how == "average":
+    mean: Tensor = tokens.mean(0)
+    if method == "average":
         return mean
-    if how == "normalised average":  # as long as tokens of one picture are
-        return mean * (tokens.norm(dim=-1).mean(0) / mean.norm(dim=-1).clamp(min=1e-6))[:, None]
-    raise ValueError(f"References can be combined by {', '.join(COMBINATIONS)}, got {how!r}.")
+    if method == "normalised average":  # as long as the tokens of one image
+        scale: Tensor = tokens.norm(dim=-1).mean(0) / mean.norm(dim=-1).clamp(min=1e-6)
+        return mean * scale[:, None]
+    raise ValueError(f"References can be combined by {', '.join(COMBINATIONS)}, got {method!r}.")

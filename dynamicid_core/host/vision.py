@@ -1,22 +1,37 @@
-"""CLIP's penultimate states of pictures, by the host's CLIP vision models."""
+"""CLIP's penultimate hidden states of images, by the host's CLIP vision models."""
 
+from pathlib import Path
+
+import comfy.clip_vision
 import comfy.model_management as memory
-import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
-# The host resizes pictures bicubically with antialiasing in floating point, transformers' CLIPImageProcessor by Pillow,
+from ..image_inputs import negative_clip_input
+
+# The host resizes images bicubically with antialiasing in floating point, transformers' CLIPImageProcessor by Pillow,
 # in 8 bits from axis to axis: pixels differ by 0.7 % between the two.
 
 
+def load_vision(path: Path) -> ClipVisionModel:
+    """Load a CLIP vision model. Raises ValueError for a file of another kind."""
+    model = comfy.clip_vision.load(str(path))
+    if model is None:
+        raise ValueError(
+            f"{path.name} is not a CLIP vision model. Choose CLIP ViT-H (laion2B-s32B-b79K) as clip_vision."
+        )
+    return model
+
+
 def states(model: ClipVisionModel, images: Tensor) -> Tensor:
-    """Pictures (n, H, W, 3) in [0, 1], their shorter side to the model's and the middle cut out, to (n, N, width)."""
-    return model.encode_image(images[..., :3], crop=True)["penultimate_hidden_states"].float().cpu()
+    """Return the states (n, N, D) of images (n, H, W, 3) in [0, 1], resized to the model's size and center-cropped."""
+    hidden: Tensor = model.encode_image(images[..., :3], crop=True)["penultimate_hidden_states"]
+    return hidden.float().cpu()
 
 
-def blank_states(model: ClipVisionModel) -> Tensor:
-    """(1, N, width): the states of pixels that are zero after preprocessing, as nobody's identity is made from."""
+def negative_states(model: ClipVisionModel) -> Tensor:
+    """Return the states (1, N, D) of pixels that are zero after preprocessing: negative tokens are made of them."""
     memory.load_model_gpu(model.patcher)
-    size = model.image_size
-    pixels = torch.zeros((1, 3, size, size), device=model.load_device)
-    return model.model(pixel_values=pixels, intermediate_output=-2)[1].float().cpu()
+    pixels = negative_clip_input(model.image_size, model.load_device)
+    hidden: Tensor = model.model(pixel_values=pixels, intermediate_output=-2)[1]
+    return hidden.float().cpu()

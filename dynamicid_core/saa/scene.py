@@ -69,3 +69,8 @@ def adjusted(scene: Sequence[Placement], weight: float, start_at: float, end_at:
         if start < end and not person.is_absent:
             present.append(replace(person, weight=person.weight * weight, start_at=start, end_at=end))
     return tuple(present)
+
+
+def names_of(scene: Sequence[Placement]) -> list[str]:
+    """Return each person's name, or "person 1", "person 2", ... where they have none."""
+    return [placement.identity.name or f"person {number}" for number, placement in enumerate(scene, start=1)]

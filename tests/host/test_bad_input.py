@@ -13,7 +13,8 @@ from dynamicid_pack.dynamicid_core.host import folders
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.nodes.apply import Apply
-from dynamicid_pack.nodes.place import AutoLayout, PlaceIdentity
+from dynamicid_pack.nodes.layout import AutoLayout
+from dynamicid_pack.nodes.place import PlaceIdentity
 
 from . import shapes, tiny
 from .conftest import PEOPLE

@@ -20,7 +20,8 @@ from dynamicid_pack.dynamicid_core.saa.regions import Region
 from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.nodes.apply import Apply, ApplyAdvanced
 from dynamicid_pack.nodes.identities import MixIdentities, SaveIdentity
-from dynamicid_pack.nodes.place import AutoLayout, PlaceIdentity
+from dynamicid_pack.nodes.layout import AutoLayout
+from dynamicid_pack.nodes.place import PlaceIdentity
 
 from . import probe, tiny
 

@@ -6,7 +6,7 @@ import comfy.sd1_clip
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, save_checkpoint
-from dynamicid_pack.dynamicid_core.host.edit import edit_motion
+from dynamicid_pack.dynamicid_core.host.edit import ALL, edit_motion
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.models import DynamicID, load_dynamicid
 from dynamicid_pack.dynamicid_core.identity.faces import Face
@@ -16,7 +16,7 @@ from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, source_motion,
 from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from dynamicid_pack.mini.world.head import Head, Motion
 from dynamicid_pack.mini.world.person import draw_person
-from dynamicid_pack.nodes.edit import ALL, EditFacialMotion
+from dynamicid_pack.nodes.edit import EditFacialMotion
 from torch import Tensor
 
 WIDTH = 128

@@ -174,7 +174,7 @@ def test_what_is_no_picture_is_refused(miniature: Miniature, picture: Tensor, me
 
 
 def test_an_index_beyond_the_faces_says_how_many_there_are(miniature: Miniature) -> None:
-    with pytest.raises(NoFaceError, match="face number 7 was asked for, and there are 1"):
+    with pytest.raises(NoFaceError, match="face number 7 was requested, but there are 1"):
         encode(image(drawn(2)), miniature.dynamicid, Choice("largest", 7))
 
 

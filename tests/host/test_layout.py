@@ -7,12 +7,13 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
+from dynamicid_pack.dynamicid_core.host.layout import FACES
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.identity.faces import Face
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.saa.regions import regions_about
 from dynamicid_pack.mini.world.world import World
-from dynamicid_pack.nodes.place import FACES, AutoLayout
+from dynamicid_pack.nodes.layout import AutoLayout
 from torch import Tensor
 
 WORLD = World(seed=9, held_out_people=True)

@@ -5,7 +5,7 @@ import torch
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.saa.regions import Region
 from dynamicid_pack.dynamicid_core.saa.scene import Placement
-from dynamicid_pack.nodes.preview import colour, outline, scene_preview
+from dynamicid_pack.nodes.preview import color, outline, scene_preview
 from torch import Tensor
 
 GREEN = torch.tensor([0, 255, 0], dtype=torch.uint8).expand(40, 40, 3)
@@ -27,7 +27,7 @@ def test_an_outline_is_the_inner_edge() -> None:
 def test_each_region_is_outlined_in_its_colour_and_shows_its_face() -> None:
     preview = scene_preview([placed((0, 0, 0.5, 1), GREEN), placed((0.5, 0, 1, 1))], 256, 256)[0]
     for number, left in enumerate((0, 128)):
-        assert torch.allclose(preview[200, left], torch.tensor(colour(number)) / 255, atol=0.01)
+        assert torch.allclose(preview[200, left], torch.tensor(color(number)) / 255, atol=0.01)
     green = torch.tensor([0.0, 1.0, 0.0])
     assert torch.allclose(preview[20, 20], green, atol=0.01)
     assert not torch.allclose(preview[20, 148], green, atol=0.3)

@@ -50,7 +50,7 @@ def test_states_are_transformers(models) -> None:
 def test_nobodys_states_are_those_of_zero_pixels(models) -> None:
     ours, theirs = models
     expected = theirs(pixel_values=torch.zeros(1, 3, 224, 224), output_hidden_states=True).hidden_states[-2]
-    assert _relative(vision.blank_states(ours), expected) < 1e-5
+    assert _relative(vision.negative_states(ours), expected) < 1e-5
     assert _relative(vision.states(ours, torch.zeros(1, 224, 224, 3)), expected) > 0.01  # black is not zero
 
 

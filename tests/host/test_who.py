@@ -11,7 +11,7 @@ from dynamicid_pack.mini.world.caption import CaptionSpec, PersonSpec
 from dynamicid_pack.mini.world.composition import compose
 from dynamicid_pack.mini.world.render import render
 from dynamicid_pack.mini.world.world import World
-from dynamicid_pack.nodes.who_is_who import WhoIsWhoNode
+from dynamicid_pack.nodes.who_is_who import WhoIsWho
 from torch import Tensor
 
 WORLD = World(seed=9, held_out_people=True)
@@ -37,7 +37,7 @@ def people(miniature: Miniature, order: tuple[int, int] = (0, 1)) -> dict[str, I
 
 
 def test_people_find_themselves(miniature: Miniature) -> None:
-    text, annotated, worst = WhoIsWhoNode.execute(image(PAIR), people(miniature), miniature.dynamicid).result
+    text, annotated, worst = WhoIsWho.execute(image(PAIR), people(miniature), miniature.dynamicid).result
     assert worst > 0.9 and [line.split()[:2] for line in text.splitlines()[1:3]] == [["ann", "[1.00]"], ["ben", "0.10"]]
     assert "place" not in text
     changed = (annotated[0] - image(PAIR)[0]).abs().sum(-1) > 0.05
@@ -46,27 +46,27 @@ def test_people_find_themselves(miniature: Miniature) -> None:
 
 def test_strangers_match_badly_and_a_batch_tells_its_worst(miniature: Miniature) -> None:
     both = torch.cat([image(PAIR), image(OTHERS)])
-    text, annotated, worst = WhoIsWhoNode.execute(both, people(miniature), miniature.dynamicid).result
+    text, annotated, worst = WhoIsWho.execute(both, people(miniature), miniature.dynamicid).result
     assert worst < 0.6 and "picture 2" in text and len(annotated) == 2
 
 
 def test_without_a_face_there_is_no_match(miniature: Miniature) -> None:
     blank = torch.full((1, 64, 64, 3), 0.5)
-    text, _, worst = WhoIsWhoNode.execute(blank, people(miniature), miniature.dynamicid).result
+    text, _, worst = WhoIsWho.execute(blank, people(miniature), miniature.dynamicid).result
     assert worst == -1 and text == "No face was found."
 
 
 def test_who_remembers_no_face_is_named(miniature: Miniature) -> None:
     someone = Identity(torch.zeros(4, 128), torch.zeros(4, 128), name="carl")
     with pytest.raises(ValueError, match=r"carl.* remembers no face"):
-        WhoIsWhoNode.execute(image(PAIR), {"person_0": someone}, miniature.dynamicid)
+        WhoIsWho.execute(image(PAIR), {"person_0": someone}, miniature.dynamicid)
     with pytest.raises(ValueError, match="at least one person"):
-        WhoIsWhoNode.execute(image(PAIR), {"person_0": None}, miniature.dynamicid)
+        WhoIsWho.execute(image(PAIR), {"person_0": None}, miniature.dynamicid)
 
 
 def test_people_in_each_others_places_are_told(miniature: Miniature) -> None:
     """Whom Apply DynamicID was given in this order stand in columns in this order."""
-    text, _, worst = WhoIsWhoNode.execute(image(PAIR), people(miniature, (1, 0)), miniature.dynamicid).result
+    text, _, worst = WhoIsWho.execute(image(PAIR), people(miniature, (1, 0)), miniature.dynamicid).result
     assert worst > 0.9
     assert "ben stands in ann's place" in text and "ann stands in ben's place" in text
 
@@ -80,7 +80,7 @@ def test_other_pictures_of_the_same_people_name_them(miniature: Miniature) -> No
             look = PersonSpec(expression="neutral", view="in front view")
             portrait = render(compose(CaptionSpec((look,)), (face.person,), 7 + number))
             everybody[f"person_{i}"] = encode(image(portrait), miniature.dynamicid).identity
-        text, _, worst = WhoIsWhoNode.execute(image(group), everybody, miniature.dynamicid).result
+        text, _, worst = WhoIsWho.execute(image(group), everybody, miniature.dynamicid).result
         right += len(everybody) - text.count("stands in") - text.count("no face is left")
         shown += len(everybody)
         assert worst > 0.7
