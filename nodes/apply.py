@@ -69,7 +69,7 @@ class ApplyAdvanced(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         scale = "How strongly the first steps press people into their regions. 0: not at all."
-        steps = "The number of first steps that do so. A second pass that refines a picture has none."
+        steps = "The number of first steps with this pressure. A second pass that refines a picture has none."
         threshold = "Parts of the picture less face-like than this follow the prompt alone. 0: only the least do."
         return io.Schema(
             node_id="DynamicIDApplyAdvanced",

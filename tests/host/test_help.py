@@ -1,14 +1,15 @@
 """Help pages and translations as the page fetches them: every node, input and output, and nothing that is gone."""
 
+import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import dynamicid_pack
 import pytest
 
 from .server import PACK, JsonDict, Server
+from .texts import choices_of, default_of, english_locale, flattened, help_page, node_infos, page_inputs, schema_texts
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -21,12 +22,13 @@ KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa]")
 MESSAGE_SYNTAX = re.compile(r"[@{}|]")
 """What vue-i18n takes for links, values and plurals instead of showing it."""
 
-NAMED_SOCKETS = 8
-"""How many sockets of a growing input have a tooltip; a ninth person's has none."""
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-FILES = {"saa", "adapter", "imr", "clip_vision", "face_pack", "name"}
-"""Combos that list files, so that no page can tell their values."""
 SECTIONS = ("## Inputs", "## Outputs", "## In a graph", "## Usual mistakes")
+
+
+@pytest.fixture(scope="module")
+def pack_infos() -> dict[str, JsonDict]:
+    """What this process's host knows of the pack's nodes."""
+    return node_infos(dynamicid_pack)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,21 @@ def translations(server: Server) -> dict[str, dict[str, JsonDict]]:
 def pages(server: Server, nodes: dict[str, JsonDict]) -> dict[str, str]:
     """Node id -> its help page, from where the page looks for it; "" where it finds none."""
     return {name: fetch_page(server, name, info) for name, info in nodes.items()}
+
+
+def test_the_english_locale_and_the_pages_tables_are_made_from_the_nodes(pack_infos: dict[str, JsonDict]) -> None:
+    """Fails after a text of a node was changed: `python tests/host/texts.py` writes them anew."""
+    assert (PACK / "locales" / "en" / "nodeDefs.json").read_text("utf-8") == english_locale(pack_infos)
+    for name, info in pack_infos.items():
+        page = (PACK / "web" / "docs" / f"{name}.md").read_text("utf-8")
+        assert page == help_page(page, info), name
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_a_translation_has_every_key_and_no_other(language: str, pack_infos: dict[str, JsonDict]) -> None:
+    translation = json.loads((PACK / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+    expected = {f"{name}.{key}" for name, info in pack_infos.items() for key in schema_texts(info)}
+    assert {key for key, _ in flattened(translation)} == expected
 
 
 @pytest.mark.smoke
@@ -72,7 +89,7 @@ def test_pages_show_a_graph_and_the_usual_mistakes(pages: dict[str, str], nodes:
 def test_pages_name_every_input_with_its_default_and_range(pages: dict[str, str], nodes: dict[str, JsonDict]) -> None:
     for name, page in pages.items():
         rows = table(page, "## Inputs")
-        inputs = dict(page_inputs(nodes[name]["input"]))
+        inputs = {key: found for key, found, _ in page_inputs(nodes[name]["input"])}
         assert list(rows) == list(inputs), name
         for key, (kind, options) in inputs.items():
             text, default, values = rows[key]
@@ -156,78 +173,3 @@ def table(page: str, heading: str) -> dict[str, list[str]]:
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
     assert len({row[0] for row in rows}) == len(rows), f"{heading}: a name stands twice"
     return {row[0].strip("`"): [cell.strip() for cell in row[1:]] for row in rows}
-
-
-def listed(inputs: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[tuple[str, str, JsonDict]]:
-    """Name, type and options of a node's inputs, in their order."""
-    for group in ("required", "optional"):
-        for name, (kind, *options) in inputs.get(group, {}).items():
-            yield name, kind, options[0] if options else {}
-
-
-def page_inputs(inputs: JsonDict, before: str = "") -> Iterator[tuple[str, tuple[str, JsonDict]]]:
-    """What a help page lists: each input, those of a dynamic combo as `layout.boxes` behind it."""
-    for name, kind, options in listed(inputs):
-        yield before + name, (kind, options)
-        if kind == "COMFY_DYNAMICCOMBO_V3":
-            for choice in options["options"]:
-                yield from page_inputs(choice["inputs"], f"{before}{name}.")
-
-
-def default_of(kind: str, options: JsonDict, name: str) -> str:
-    """An input's default as a help page writes it; "-" for a socket, and where it is the first file of a folder."""
-    default = options.get("default")
-    if default is None:
-        choices = choices_of(options, name)
-        return choices[0] if choices else "-"
-    if kind == "BOOLEAN":
-        return "on" if default else "off"
-    return f"{default:g}" if kind in ("INT", "FLOAT") else str(default) or "empty"
-
-
-def choices_of(options: JsonDict, name: str) -> list[str]:
-    """A combo's values; [] where they are files."""
-    if name in FILES:
-        return []
-    return [choice["key"] if isinstance(choice, dict) else choice for choice in options.get("options", ())]
-
-
-def flattened(texts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """`inputs.people.name` -> its text."""
-    for key, value in texts.items():
-        if isinstance(value, dict):
-            yield from flattened(value, f"{before}{key}.")
-        else:
-            yield before + key, value
-
-
-def schema_texts(info: JsonDict) -> dict[str, str]:
-    """All texts of a node under the keys that the page looks them up by."""
-    texts = {"display_name": info["display_name"], "description": info["description"]}
-    texts |= dict(input_texts(info["input"]))
-    for number, (name, tooltip) in enumerate(zip(info["output_name"], info["output_tooltips"], strict=True)):
-        texts[f"outputs.{number}.name"] = name
-        if tooltip:
-            texts[f"outputs.{number}.tooltip"] = tooltip
-    return texts
-
-
-def input_texts(inputs: JsonDict, before: str = "") -> Iterator[tuple[str, str]]:
-    """Inputs' names and tooltips; the page writes `layout.boxes` as `layout_boxes`.
-
-    Sockets of growing inputs and of dynamic combos have no name here: the page labels them itself, and looks the
-    tooltip of a socket with a translated name up by that name.
-    """
-    for name, kind, options in listed(inputs):
-        key = f"inputs.{before}{name}"
-        if not before or kind in WIDGETS:
-            yield f"{key}.name", name
-        if options.get("tooltip"):
-            yield f"{key}.tooltip", options["tooltip"]
-        if kind == "COMFY_AUTOGROW_V3":
-            ((_, _, socket),) = listed(options["template"]["input"])
-            for number in range(NAMED_SOCKETS):
-                yield f"{key}_{options['template']['prefix']}{number}.tooltip", socket["tooltip"]
-        if kind == "COMFY_DYNAMICCOMBO_V3":
-            for choice in options["options"]:
-                yield from input_texts(choice["inputs"], f"{before}{name}_")

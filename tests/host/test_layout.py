@@ -109,7 +109,7 @@ def test_too_few_faces_leave_people_absent_and_too_many_are_told(
         assert [box[2] > box[0] for box in boxes] == [True, True, True, False, False]
     assert "will be absent" in caplog.text
     placed(miniature, people[:1], image(TRIO.image), "left to right")
-    assert "2 of the picture's faces are nobody's" in caplog.text
+    assert "2 of the picture's faces belong to nobody" in caplog.text
 
 
 def test_who_remembers_no_face_is_not_compared(miniature: Miniature) -> None:
