@@ -1,12 +1,12 @@
-"""Evaluation: graphs are queued on a ComfyUI server, and the pictures that it saved are measured.
+"""Evaluation: queues graphs on a ComfyUI server and measures the images that it saved.
 
     python -m dynamicid_core.evaluation run --config FILE --output FOLDER --server http://127.0.0.1:8188
     python -m dynamicid_core.evaluation run --config FILE --output FOLDER -- python main.py --cpu
     python -m dynamicid_core.evaluation run ... --servers 2 -- ...              two of them, side by side
-    python -m dynamicid_core.evaluation measure FOLDER      the kept pictures again, without a server
+    python -m dynamicid_core.evaluation measure FOLDER      the kept images again, without a server
     python -m dynamicid_core.evaluation table FOLDER ...    what was measured; several runs beside each other
 
-A run that was cut short goes on where it ended when it is started again. What FILE says is told in `config`.
+A run that was cut short goes on where it ended when it is started again. `config` describes FILE.
 """
 
 import argparse
@@ -16,22 +16,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .client import Client, ServerError, server
-from .config import Config
-from .config_file import read_config
-from .judge import Judge, load_judge
-from .measuring import Eyes, as_json, check_references, measure
-from .report import compared, markdown, results_of, settings_of, write_grids, write_report
-from .sampling import draw
-from .store import Store, adopted, kept_config
+from .config import EvaluationConfig, load_config
+from .generation import generate
+from .judges import CachedJudge, Judge, load_judge
+from .measuring import check_references, measure
+from .report import compare, markdown, results_of, settings_of, write_grids, write_report
+from .run_folder import RunFolder, load_snapshot, snapshot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; 0, or 1 after one line on stderr that says what is wrong."""
+    """Run one command. Return 0, or 1 after one line on stderr that says what is wrong."""
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
     except (ValueError, OSError, ServerError, ModuleNotFoundError) as error:
-        _say(f"error: {error}")
+        _log(f"error: {error}")
         return 1
     return 0
 
@@ -44,9 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    runs = commands.add_parser("run", help="draw what is missing, measure all of it")
+    runs = commands.add_parser("run", help="generate what is missing, measure all of it")
     runs.add_argument("--config", type=Path, required=True, metavar="FILE", help="a JSON file")
-    runs.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="pictures and results")
+    runs.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="images and results")
     runs.add_argument(
         "--server",
         metavar="URL",
@@ -58,40 +57,40 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("command", nargs="*", help="after --: what starts a server, but for its port")
     runs.set_defaults(run=_run)
 
-    again = commands.add_parser("measure", help="measure the kept pictures again")
+    again = commands.add_parser("measure", help="measure the kept images again")
     again.add_argument("folder", type=Path, metavar="FOLDER")
     again.set_defaults(run=_measure)
 
     shows = commands.add_parser("table", help="print what was measured")
     shows.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
-    shows.set_defaults(run=lambda arguments: print(markdown(compared(arguments.folders))))
+    shows.set_defaults(run=lambda arguments: print(markdown(compare(arguments.folders))))
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
     if bool(arguments.server) == bool(arguments.command):
         raise ValueError("Expected a server: its address after --server, or after -- what starts one; not both.")
-    config = read_config(arguments.config)
+    config = load_config(arguments.config)
     judge = load_judge(config.judge.kind, config.judge.options)
-    config = adopted(config, arguments.output)
-    check_references(config, Eyes(judge, config.gallery))
+    config = snapshot(config, arguments.output)
+    check_references(config, CachedJudge(judge, config.gallery))
     with _clients(arguments) as clients:
-        draw(config, clients, Store(arguments.output), arguments.timeout, _say)
-    _judged(arguments.output, config, judge)
+        generate(config, clients, RunFolder(arguments.output), arguments.timeout, _log)
+    _report(arguments.output, config, judge)
 
 
 def _measure(arguments: argparse.Namespace) -> None:
-    config = kept_config(arguments.folder)
-    _judged(arguments.folder, config, load_judge(config.judge.kind, config.judge.options))
+    config = load_snapshot(arguments.folder)
+    _report(arguments.folder, config, load_judge(config.judge.kind, config.judge.options))
 
 
-def _judged(folder: Path, config: Config, judge: Judge) -> None:
-    store = Store(folder)
-    _say("measuring")
-    values = measure(config, store, judge)
+def _report(path: Path, config: EvaluationConfig, judge: Judge) -> None:
+    folder = RunFolder(path)
+    _log("measuring")
+    values = measure(config, folder, judge)
     results = results_of(values)
-    write_report(folder, settings_of(config, judge), as_json(values), results)
-    write_grids(config, store, folder)
+    write_report(path, settings_of(config, judge), values, results)
+    write_grids(config, folder)
     print(markdown(results))
 
 
@@ -100,13 +99,13 @@ def _clients(arguments: argparse.Namespace) -> Iterator[list[Client]]:
     if arguments.server:
         yield [Client(address.rstrip("/")) for address in arguments.server]
         return
-    _say("starting ComfyUI")
+    _log("starting ComfyUI")
     with contextlib.ExitStack() as started:
         yield [started.enter_context(_server(arguments, number)) for number in range(max(1, arguments.servers))]
 
 
 def _server(arguments: argparse.Namespace, number: int) -> contextlib.AbstractContextManager[Client]:
-    """Servers beside the first get folders of their own: two in one would overwrite each other's pictures."""
+    """Start a server. Those beside the first get folders of their own: two in one would overwrite images."""
     if number == 0:
         return server(arguments.command, arguments.output / "server.log")
     own = arguments.output.resolve() / f"server-{number}"
@@ -115,7 +114,7 @@ def _server(arguments: argparse.Namespace, number: int) -> contextlib.AbstractCo
     return server([*arguments.command, *folders], own / "server.log")
 
 
-def _say(message: str) -> None:
+def _log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 

@@ -1,78 +1,137 @@
-"""What a run is told: tables of pictures, each a template, its cells (the rows) and the samples that every cell draws.
+"""What a run is told: benchmarks of images, each a template, its variants (rows) and the samples that every one draws.
 
     {
       "judge": {"kind": "models", "options": {"face_pack": "buffalo_l", "clip": "clip-vit", "expressions": "fer.onnx"}},
       "files": ["dynamicid.safetensors"],
-      "tables": [{
+      "benchmarks": [{
         "name": "one person",
         "template": "../workflows/06_one_person_expression.json",
-        "wires": {"seed": ["KSampler", "seed"], "prompt": ["Positive prompt", "text"],
-                  "people": [{"reference": ["Encode Identity", "image"],
-                              "expression": ["Edit Facial Motion", "expression"]}]},
-        "set": {"KSampler": {"steps": 30}},
+        "inputs": {"seed": ["KSampler", "seed"], "prompt": ["Positive prompt", "text"],
+                   "people": [{"reference": ["Encode Identity", "image"],
+                               "expression": ["Edit Facial Motion", "expression"]}]},
+        "overrides": {"KSampler": {"steps": 30}},
         "samples": [{"name": "park", "prompt": "a photo of a person in a park", "seeds": [1, 2], "people": [
             {"reference": "ann.png", "expression": "happy", "yaw": 0, "pitch": 0, "region": [0, 0, 1, 1]}]}],
-        "cells": [{"name": "full"}, {"name": "no IMR", "without": ["imr"]}, {"name": "none", "without": ["identity"]}]
+        "variants": [{"name": "full"}, {"name": "no IMR", "ablate": ["imr"]}, {"name": "none", "ablate": ["identity"]}]
       }]
     }
 
 Nodes are named by id, title, or class; paths start at the configuration's folder. `files` are those whose bytes the
-pictures follow from beside the graph (weights): with others, pictures are drawn anew.
+images follow from beside the graph (weights): with others, images are generated anew.
 """  # fmt: skip
 
+from __future__ import annotations
+
 import json
-from dataclasses import asdict, dataclass, field
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ..box import Box
+from ..configuration import ConfigModel, ConfigPath, read_config
+from ..imr.motion import EXPRESSIONS
 
-SWITCHES = ("gate", "regions", "imr", "layout", "identity")
-"""What a cell can be without."""
-Inputs = dict[str, dict[str, Any]]
+RENAMED = {  # options of earlier versions, and their names now
+    "tables": "benchmarks",
+    "cells": "variants",
+    "wires": "inputs",
+    "set": "overrides",
+    "without": "ablate",
+}
+_FOLDER_NAME = re.compile(r"[\w(][\w .,+()=-]*", re.ASCII)
+_PATH_OPTIONS = ("face_pack", "clip", "expressions")  # of a judge
+
+Ablation = Literal["gate", "regions", "imr", "layout", "identity"]
+Overrides = dict[str, dict[str, Any]]
 """node -> input -> value"""
-Socket = tuple[str, str]
+InputRef = tuple[str, str]
 """A node and one of its inputs."""
 
 
-@dataclass(frozen=True)
-class PersonWires:
-    """Where a person's pictures and asked expression go; None: nowhere."""
-
-    reference: Socket | None = None
-    expression: Socket | None = None
-    driver: Socket | None = None
+def _existing(path: Path, info: ValidationInfo) -> Path:
+    if info.context and not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return path
 
 
-@dataclass(frozen=True)
-class Wires:
-    """Where what a sample says goes."""
-
-    seed: Socket = ("KSampler", "seed")
-    prompt: Socket | None = ("Positive prompt", "text")
-    people: tuple[PersonWires, ...] = ()
+def _folder_name(name: str) -> str:
+    if not _FOLDER_NAME.fullmatch(name) or name.endswith((" ", ".")):
+        raise ValueError("expected letters, digits, spaces and -_.,+()= and no space or point at the end")
+    return name
 
 
-@dataclass(frozen=True)
-class Person:
-    """Who is asked for, and how; what is None is not measured.
+def _distinct(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse names that are one folder on some systems: those that differ in their case alone."""
+    names = [str(part if isinstance(part, int) else part.name).casefold() for part in parts]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(f"{name!r} occurs twice")
+    return parts
+
+
+def _in_image(region: Box) -> Box:
+    if not (0 <= region.x0 < region.x1 <= 1 and 0 <= region.y0 < region.y1 <= 1):
+        raise ValueError("expected x0 < x1 and y0 < y1 in [0, 1] as [x0, y0, x1, y1]")
+    return region
+
+
+ExistingFile = Annotated[ConfigPath, AfterValidator(_existing)]
+"""A file that must be there when the configuration is read from one."""
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+"""A name that can be a folder's on every system."""
+Distinct = AfterValidator(_distinct)
+
+
+class PersonInputs(ConfigModel):
+    """Where a person's images and requested expression go; None: nowhere."""
+
+    reference: InputRef | None = None
+    expression: InputRef | None = None
+    driver: InputRef | None = None
+
+
+class SampleInputs(ConfigModel):
+    """Where a sample's values go."""
+
+    seed: InputRef = ("KSampler", "seed")
+    prompt: InputRef | None = ("Positive prompt", "text")
+    people: tuple[PersonInputs, ...] = ()
+
+
+class TargetPerson(ConfigModel):
+    """Who is requested, and how; what is None is not measured.
 
     Attributes:
-        reference: a picture of this person.
-        yaw, pitch: degrees that the picture is to show; both or neither.
-        region: (x0, y0, x1, y1) in fractions of the picture; None: of n people the n equal columns.
-        driver: a picture whose motion drives this person's; nothing is measured of it.
+        reference: an image of this person.
+        yaw, pitch: degrees that the image is to show; both or neither. 0 is level, or front view.
+        region: in fractions of the image; None: of n people the n equal columns.
+        driver: an image whose motion drives this person's; nothing is measured of it.
     """
 
-    reference: Path | None = None
+    reference: ExistingFile | None = None
     expression: str | None = None
     yaw: float | None = None
     pitch: float | None = None
-    region: Box | None = None
-    driver: Path | None = None
+    region: Annotated[Box, AfterValidator(_in_image)] | None = None
+    driver: ExistingFile | None = None
+
+    @field_validator("expression")
+    @classmethod
+    def _known(cls, expression: str | None) -> str | None:
+        if expression not in (None, *EXPRESSIONS):
+            raise ValueError(f"expected one of {', '.join(EXPRESSIONS)}")
+        return expression
+
+    @model_validator(mode="after")
+    def _whole_pose(self) -> TargetPerson:
+        if (self.yaw is None) != (self.pitch is None):
+            raise ValueError("expected yaw and pitch, or neither")
+        return self
 
     @property
-    def pictures(self) -> tuple[Path, ...]:
+    def images(self) -> tuple[Path, ...]:
         """What the server is given of this person."""
         return tuple(path for path in (self.reference, self.driver) if path is not None)
 
@@ -82,68 +141,104 @@ class Person:
         return None if self.yaw is None or self.pitch is None else (self.pitch, self.yaw)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What every cell draws, once for each seed: a prompt, people, and inputs that it changes, after the table's."""
+class SampleSpec(ConfigModel):
+    """What every variant draws, once for each seed: a prompt, people, and overrides, after the benchmark's."""
 
-    name: str
+    name: FolderName
     prompt: str
-    seeds: tuple[int, ...]
-    people: tuple[Person, ...] = ()
-    set: Inputs = field(default_factory=dict)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Distinct]
+    people: tuple[TargetPerson, ...] = ()
+    overrides: Overrides = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _alike(self) -> SampleSpec:
+        for key in ("reference", "region"):
+            if len({getattr(person, key) is None for person in self.people}) > 1:
+                raise ValueError(f"expected a {key} for all people or for none")
+        return self
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A row of a table: what it is without (of SWITCHES), and inputs that it changes, after all others.
+class Variant(ConfigModel):
+    """A row of a benchmark: what it ablates, and its overrides, after all others.
 
-    With the backgrounds of a cell that is without identity those of the others are compared: of the one that changes
-    the same inputs, if there is one, else of the first.
+    The backgrounds of the variants are compared with those of one that ablates identity: the one with the same
+    overrides if there is one, else the first.
     """
 
-    name: str
-    without: tuple[str, ...] = ()
-    set: Inputs = field(default_factory=dict)
+    name: FolderName
+    ablate: tuple[Ablation, ...] = ()
+    overrides: Overrides = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Table:
-    name: str
-    template: Path
-    samples: tuple[Sample, ...]
-    cells: tuple[Cell, ...]
-    wires: Wires = field(default_factory=Wires)
-    set: Inputs = field(default_factory=dict)
+class Benchmark(ConfigModel):
+    """A table of images: a row for each variant, a column for each sample and seed."""
+
+    name: FolderName
+    template: ExistingFile
+    samples: Annotated[tuple[SampleSpec, ...], Field(min_length=1), Distinct]
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1), Distinct]
+    inputs: SampleInputs = SampleInputs()
+    overrides: Overrides = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _people_fit(self) -> Benchmark:
+        count = len(self.inputs.people)
+        for sample in self.samples:
+            if count and len(sample.people) != count:
+                raise ValueError(f"inputs has {count} people, but the sample {sample.name} has {len(sample.people)}")
+        return self
 
 
-@dataclass(frozen=True)
-class JudgeChoice:
-    """See `judge.load_judge`; options of the judge `models` that name files are paths."""
+class JudgeConfig(ConfigModel):
+    """See `judges.load_judge`; options of the judge `models` that name files are paths."""
 
     kind: str
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _from_folder(cls, options: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        folder: Path = (info.context or {}).get("folder", Path())
+        return {name: str(folder / text) if name in _PATH_OPTIONS else text for name, text in options.items()}
 
 
-@dataclass(frozen=True)
-class Config:
-    """
+class EvaluationConfig(ConfigModel):
+    """A whole run.
+
     Attributes:
-        gallery: pictures, each of another person, among whom a face's own person is picked.
+        gallery: images, each of another person, among whom a face's own person is picked.
         margin: how far faces' boxes are grown where the background is measured, in lengths of their longer side.
     """
 
-    judge: JudgeChoice
-    tables: tuple[Table, ...]
-    files: tuple[Path, ...] = ()
-    gallery: tuple[Path, ...] = ()
+    judge: JudgeConfig
+    benchmarks: Annotated[tuple[Benchmark, ...], Distinct]
+    files: Annotated[tuple[ConfigPath, ...], Distinct] = ()
+    gallery: tuple[ExistingFile, ...] = ()
     margin: float = 0.5
 
+    @property
+    def people(self) -> list[TargetPerson]:
+        """All people of all samples."""
+        return [
+            person for benchmark in self.benchmarks for sample in benchmark.samples for person in sample.people
+        ]  # fmt: skip
 
-def as_json(config: Config, folder: Path = Path()) -> dict[str, Any]:
-    """A configuration as JSON values; paths inside `folder` start there."""
+
+def load_config(path: Path) -> EvaluationConfig:
+    """Read a configuration. Raises ValueError as `configuration.read_config`, OSError if it can't be read."""
+    return read_config(path.resolve(), EvaluationConfig, RENAMED)
+
+
+def write_config(config: EvaluationConfig, path: Path) -> None:
+    """Write a configuration that `load_config` reads; paths inside the file's folder start there."""
+    path.write_text(json.dumps(as_json(config, path.resolve().parent), indent=2) + "\n", "utf-8")
+
+
+def as_json(config: EvaluationConfig, folder: Path = Path()) -> dict[str, Any]:
+    """Return a configuration as JSON values; paths inside `folder` start there."""
 
     def text(path: Path) -> str:
         return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
-    said: dict[str, Any] = json.loads(json.dumps(asdict(config), default=text))
-    return said
+    values: dict[str, Any] = json.loads(json.dumps(config.model_dump(), default=text))
+    return values

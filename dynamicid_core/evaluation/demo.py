@@ -1,4 +1,4 @@
-"""The demo: graphs of the miniature, queued on a real ComfyUI server, and where the pictures are.
+"""The demo: queues graphs of the miniature on a real ComfyUI server and tells where the images are.
 
 `python dev.py demo` runs it: python -m dynamicid_core.evaluation.demo [--json] --output FOLDER -- SERVER COMMAND
 """
@@ -15,16 +15,16 @@ from .client import ServerError, saved_images, server
 from .template import api_graph
 
 PACK = Path(__file__).resolve().parents[2]
-TEMPLATES, TRAINED = PACK / "workflows", PACK / "mini" / "weights" / "dynamicid.safetensors"
-SHOWN = ("mini_01_one_person", "mini_02_two_people", "mini_03_three_people", "mini_14_with_and_without")
+TEMPLATES = PACK / "workflows"
+NAMES = ("mini_01_one_person", "mini_02_two_people", "mini_03_three_people", "mini_14_with_and_without")
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
 def similarities(report: str) -> list[float]:
-    """Of a report of Who Is Who the similarity of each person to the face that is theirs; who has none is left out."""
+    """Return each person's similarity to their face from a report of Who Is Who; who has no face is left out."""
     return [float(value) for value in re.findall(r"\[(-?\d\.\d+)\]", report)]
 
 
@@ -39,31 +39,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     reports: list[str] = []
     options.output.mkdir(parents=True, exist_ok=True)
     try:
-        say("starting ComfyUI with the pack")
+        log("starting ComfyUI with the pack")
         with server(options.command, options.output / "demo.log") as client:
             nodes = client.get("/object_info")
-            for template in SHOWN:
-                say(f"queueing the template {template}")
-                shown = client.outputs(api_graph(TEMPLATES / f"{template}.json", nodes))
-                reports += [text for node in shown.values() for text in node.get("text", [])]
-                for saved in saved_images(shown):
-                    pictures.append(str(options.output / saved["subfolder"] / saved["filename"]))
+            for template in NAMES:
+                log(f"queueing the template {template}")
+                outputs = client.outputs(api_graph(TEMPLATES / f"{template}.json", nodes))
+                reports += [text for node in outputs.values() for text in node.get("text", [])]
+                for image in saved_images(outputs):
+                    pictures.append(str(options.output / image["subfolder"] / image["filename"]))
                     if not options.json:
                         print(pictures[-1], flush=True)
     except (OSError, ServerError, ValueError) as error:
-        say(f"error: {error}")
+        log(f"error: {error}")
         return 1
     seconds = time.monotonic() - begun
     for report in reports:
-        say(f"how much faces are their people's (Who Is Who):\n{report}")
-    say(f"{len(pictures)} pictures in {seconds:.0f} seconds.")
+        log(f"how much faces are their people's (Who Is Who):\n{report}")
+    log(f"{len(pictures)} pictures in {seconds:.0f} seconds.")
     if options.json:
-        said = {
-            "pictures": pictures, "seconds": round(seconds, 1),
-            "adapter": "trained" if TRAINED.exists() else "untrained",
-            "similarity": [value for report in reports for value in similarities(report)],
-        }  # fmt: skip
-        print(json.dumps(said), flush=True)
+        values = [value for report in reports for value in similarities(report)]
+        summary = {"pictures": pictures, "seconds": round(seconds, 1), "adapter": "trained", "similarity": values}
+        print(json.dumps(summary), flush=True)
     return 0
 
 

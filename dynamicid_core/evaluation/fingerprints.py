@@ -1,4 +1,4 @@
-"""Short names for what files hold and for what a graph asks."""
+"""Digests of JSON values and of files with their names."""
 
 import hashlib
 import json
@@ -6,27 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_CHUNK = 2**20
+from ..files import sha256_of_file
 
 
 def digest(value: Any) -> str:
-    """64 hex digits of a JSON value, whatever the order of its keys."""
+    """Return the sha256 of a JSON value in hex, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def file_fingerprint(path: Path) -> str:
-    """64 hex digits of a file's bytes. Raises OSError when it can't be read."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
-
-
 def files_fingerprint(paths: Sequence[Path]) -> str:
-    """64 hex digits of all files, and of all files in folders, with their names there but not their own."""
-    found = []
+    """Return the sha256 in hex of all files, and of all files in folders, with their names there but not their own."""
+    digests = []
     for path in paths:
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        found.append([[file.relative_to(path).as_posix(), file_fingerprint(file)] for file in files])
-    return digest(found)
+        digests.append([[file.relative_to(path).as_posix(), sha256_of_file(file)] for file in files])
+    return digest(digests)

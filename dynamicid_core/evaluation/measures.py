@@ -1,7 +1,7 @@
-"""What is measured of pictures, each in a function of its own: arrays and words in, numbers out.
+"""The measures, each in a function of its own: arrays and words in, numbers out.
 
-Boxes are (x0, y0, x1, y1); embeddings (d,) need not be of length 1. The first four measures are those that the paper
-reports (DynamicID, section 4); it doesn't print their formulas, so those here are ours.
+Embeddings (d,) need not be of length 1. CLIP-T, FaceSim, Expr and Pose are those that the paper reports (DynamicID,
+arXiv 2503.06505, section 4). It doesn't print their formulas, so those here are ours.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..box import Box
 from ..image_inputs import Image
 from ..imr.motion import pose_words
 
@@ -17,64 +18,79 @@ Vector = NDArray[np.floating]
 Pose = tuple[float, float]
 """(pitch, yaw) in degrees, as insightface has them."""
 
-NEAR = 10.0  # degrees within which a pose is the asked one
-MOST_PSNR = 100.0  # dB: what equal pictures have
+NEAR = 10.0  # degrees within which a pose is the requested one
+MAX_PSNR = 100.0  # dB: what equal images have
 
 
 def clip_t(image: Vector, text: Vector) -> float:
-    """CLIP-T: cosine of a picture's and its prompt's CLIP embedding; -1 to 1, higher is better."""
+    """Return CLIP-T: cosine of an image's and its prompt's CLIP embedding; -1 to 1, higher is better.
+
+    Source: the paper's CLIP-T.
+    """
     return _cosine(image, text)
 
 
 def face_similarity(reference: Vector, face: Vector) -> float:
-    """FaceSim: cosine of the ArcFace embeddings of the reference's face and of the face found; -1 to 1."""
+    """Return FaceSim: cosine of the ArcFace embeddings of the reference's face and of the image's; -1 to 1.
+
+    Source: the paper's FaceSim, on embeddings of ArcFace (arXiv 1801.07698).
+    """
     return _cosine(reference, face)
 
 
-def expression_share(asked: Sequence[str], shown: Sequence[str | None]) -> float:
-    """Expr: (faces whose expression is the asked one) / (faces asked for); 0 to 1, a face not found (None) is wrong."""
-    return _share([one == other for one, other in zip(asked, shown, strict=True)])
+def expression_share(requested: Sequence[str], detected: Sequence[str | None]) -> float:
+    """Return Expr: (faces whose expression is the requested one) / (faces requested); 0 to 1.
 
-
-def pose_share(asked: Sequence[Pose], shown: Sequence[Pose | None]) -> float:
-    """Pose: (faces whose pose has the asked pose's words) / (faces asked for); 0 to 1, a face not found is wrong.
-
-    The words are a face prompt's (the release's), which don't tell left from right: `pose_error` does.
+    A face that is missing (None) is wrong. Source: the paper's Expr.
     """
-    same = [
-        face is not None and pose_words(*face) == pose_words(*pose) for pose, face in zip(asked, shown, strict=True)
-    ]
-    return _share(same)
+    return _share([one == other for one, other in zip(requested, detected, strict=True)])
 
 
-def pose_error(asked: Pose, shown: Pose) -> float:
-    """(|pitch asked - shown| + |yaw asked - shown|) / 2 in degrees; 0 is best."""
-    return (abs(asked[0] - shown[0]) + abs(asked[1] - shown[1])) / 2
+def pose_share(requested: Sequence[Pose], detected: Sequence[Pose | None]) -> float:
+    """Return Pose: (faces whose pose has the requested pose's words) / (faces requested); 0 to 1.
+
+    A face that is missing (None) is wrong. The words are a face prompt's (the release's), which don't tell left from
+    right: `pose_error` does. Source: the paper's Pose.
+    """
+    pairs = zip(requested, detected, strict=True)
+    return _share([face is not None and pose_words(*face) == pose_words(*pose) for pose, face in pairs])
 
 
-def pose_near_share(asked: Sequence[Pose], shown: Sequence[Pose | None], degrees: float = NEAR) -> float:
-    """Pose near: (faces whose pitch and yaw are each within `degrees` of the asked ones) / (faces asked for); 0 to 1.
+def pose_error(requested: Pose, detected: Pose) -> float:
+    """Return Pose error: (|pitch requested - detected| + |yaw requested - detected|) / 2 in degrees; 0 is best.
 
-    A face not found (None) is wrong.
+    Source: ours.
+    """
+    return (abs(requested[0] - detected[0]) + abs(requested[1] - detected[1])) / 2
+
+
+def pose_near_share(requested: Sequence[Pose], detected: Sequence[Pose | None], degrees: float = NEAR) -> float:
+    """Return Pose near: (faces whose pitch and yaw are each within `degrees` of the requested) / (faces requested).
+
+    0 to 1; a face that is missing (None) is wrong. Source: ours.
     """
     return _share([
         face is not None and max(abs(a - b) for a, b in zip(pose, face, strict=True)) <= degrees
-        for pose, face in zip(asked, shown, strict=True)
+        for pose, face in zip(requested, detected, strict=True)
     ])  # fmt: skip
 
 
 def identified_share(own: Sequence[float | None], others: Sequence[float]) -> float:
-    """Identified: (faces more like their own person than like anybody else) / (people asked for); 0 to 1.
+    """Return Identified: (faces more similar to their own person than to anybody else) / (people requested); 0 to 1.
+
+    Source: ours; rank-1 identification among the gallery.
 
     Args:
-        own: likeness (cosine) of each person's face to that person; None where no face is found, which is wrong.
-        others: likeness of the same face to the nearest of all others who are known.
+        own: similarity (cosine) of each person's face to that person; None where the face is missing, which is wrong.
+        others: similarity of the same face to the nearest of all others in the sample and the gallery.
     """
-    return _share([like is not None and like > other for like, other in zip(own, others, strict=True)])
+    return _share([mine is not None and mine > other for mine, other in zip(own, others, strict=True)])
 
 
 def assignment_share(similarity: NDArray[np.floating]) -> float:
-    """Assignment: (regions in which the face is most similar to the region's own person) / (regions); 0 to 1.
+    """Return Assignment: (regions in which the face is most similar to the region's own person) / (regions); 0 to 1.
+
+    Source: ours.
 
     Args:
         similarity: (n, n), of the face in region i to person j; a row of NaN where region i shows no face, which is
@@ -84,56 +100,80 @@ def assignment_share(similarity: NDArray[np.floating]) -> float:
 
 
 def other_similarity(similarity: NDArray[np.floating]) -> float | None:
-    """Mean over regions of max over j != i of similarity[i, j]: the face in region i to the nearest wrong person.
+    """Return Similarity to others: mean over regions i of max over j != i of similarity[i, j].
 
-    -1 to 1, lower is better; None when no region shows a face. `similarity` as in `assignment_share`.
+    It is that of the face in region i to the nearest wrong person: -1 to 1, lower is better; None when no region shows
+    a face. `similarity` as in `assignment_share`. Source: ours.
     """
     return _mean([_nearest_other(row, i) for i, row in enumerate(similarity)])
 
 
 def bleed(similarity: NDArray[np.floating]) -> float | None:
-    """Mean over regions of (similarity to the nearest wrong person) - (similarity to the right one).
+    """Return Bleed: mean over regions of (similarity to the nearest wrong person) - (similarity to the right one).
 
     -2 to 2: below 0 the right person prevails; None when no region shows a face. `similarity` as in
-    `assignment_share`.
+    `assignment_share`. Source: ours.
     """
     return _mean([_nearest_other(row, i) - float(row[i]) for i, row in enumerate(similarity)])
 
 
-def count_share(asked: Sequence[int], shown: Sequence[int]) -> float:
-    """Count: (pictures that show as many faces as people are asked for) / (pictures); 0 to 1."""
-    return _share([one == other for one, other in zip(asked, shown, strict=True)])
+def count_share(requested: Sequence[int], detected: Sequence[int]) -> float:
+    """Return Count: (images that show as many faces as people are requested) / (images); 0 to 1. Source: ours."""
+    return _share([one == other for one, other in zip(requested, detected, strict=True)])
 
 
-def background_difference(one: Image, other: Image, outside: NDArray[np.bool_]) -> float | None:
-    """Mean of |one - other| over the channels of the pixels outside; 0 to 255, 0 is best; None when all is inside."""
-    apart = _apart(one, other, outside)
-    return float(np.abs(apart).mean()) if apart.size else None
-
-
-def background_psnr(one: Image, other: Image, outside: NDArray[np.bool_]) -> float | None:
-    """10 log10(255^2 / mean of (one - other)^2) over the pixels outside, in dB; at most MOST_PSNR, higher is better."""
-    apart = _apart(one, other, outside)
-    if not apart.size:
-        return None
-    error = float(np.square(apart).mean())
-    return MOST_PSNR if error == 0 else min(MOST_PSNR, 10 * math.log10(255**2 / error))
-
-
-def apartness(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Diversity by picture: mean of 1 - cosine to each of the others; 0 to 2, its mean is the mean over all pairs.
+def background_mask(size: tuple[int, int], faces: Sequence[Box], margin: float) -> NDArray[np.bool_]:
+    """Return a mask (height, width), True outside all boxes, each grown by `margin` of its longer side on each side.
 
     Args:
-        vectors: (n, d) embeddings of pictures that differ in their seeds alone.
+        size: (height, width) in pixels, as the boxes are.
+    """
+    mask = np.ones(size, bool)
+    for box in faces:
+        x0, y0, x1, y1 = box.grown(margin * box.longer_side, margin * box.longer_side)
+        edges = (math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1))
+        left, top, right, bottom = (max(0, edge) for edge in edges)
+        mask[top:bottom, left:right] = False
+    return mask
+
+
+def background_difference(one: Image, other: Image, mask: NDArray[np.bool_]) -> float | None:
+    """Return Background difference: mean of |one - other| over the channels of the mask's pixels; 0 to 255, 0 is best.
+
+    None when the mask is empty. Source: ours.
+    """
+    difference = _difference(one, other, mask)
+    return float(np.abs(difference).mean()) if difference.size else None
+
+
+def background_psnr(one: Image, other: Image, mask: NDArray[np.bool_]) -> float | None:
+    """Return Background PSNR: 10 log10(255^2 / mean of (one - other)^2) over the mask's pixels, in dB.
+
+    At most MAX_PSNR, higher is better; None when the mask is empty. Source: the peak signal-to-noise ratio.
+    """
+    difference = _difference(one, other, mask)
+    if not difference.size:
+        return None
+    error = float(np.square(difference).mean())
+    return MAX_PSNR if error == 0 else min(MAX_PSNR, 10 * math.log10(255**2 / error))
+
+
+def diversity(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return Diversity (n,) by image: mean of 1 - cosine to each of the others; 0 to 2.
+
+    Its mean over the images is the mean over all pairs. Source: ours.
+
+    Args:
+        vectors: (n, d) CLIP embeddings of images that differ in their seeds alone.
 
     Raises ValueError for fewer than two, which are no pair.
     """
     if len(vectors) < 2:
         raise ValueError(f"Expected at least two pictures to tell apart, got {len(vectors)}. Give more seeds.")
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
-    apart = 1 - unit.astype(np.float64) @ unit.astype(np.float64).T
-    np.fill_diagonal(apart, 0)
-    return np.asarray(apart.sum(1) / (len(vectors) - 1), np.float64)
+    distance = 1 - unit.astype(np.float64) @ unit.astype(np.float64).T
+    np.fill_diagonal(distance, 0)
+    return np.asarray(distance.sum(1) / (len(vectors) - 1), np.float64)
 
 
 def _cosine(one: Vector, other: Vector) -> float:
@@ -153,14 +193,14 @@ def _nearest_other(row: NDArray[np.floating], own: int) -> float:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else None
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else None
 
 
-def _apart(one: Image, other: Image, outside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    if one.shape != other.shape or outside.shape != one.shape[:2]:
+def _difference(one: Image, other: Image, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    if one.shape != other.shape or mask.shape != one.shape[:2]:
         raise ValueError(
-            "Expected two pictures of one size and a mask of that size, "
-            f"got {one.shape}, {other.shape} and {outside.shape}."
+            f"Expected two pictures of one size and a mask of that size, got {one.shape}, {other.shape} and "
+            f"{mask.shape}."
         )
-    return one[outside].astype(np.float64) - other[outside]
+    return one[mask].astype(np.float64) - other[mask]

@@ -1,223 +1,175 @@
-"""The second half of a run: a judge looks at the kept pictures, and every measure gets a value for each."""
+"""The second half of a run: a judge judges the kept images, and every measure gets a value for each."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pictures
 
-from ..identity.assignment import best_assignment
-from ..image_inputs import Image
+from ..identity.assignment import best_assignment, faces_in_regions
 from ..saa.regions import strips
 from . import measures
 from .bootstrap import Value
-from .config import Cell, Config, Person, Sample, Table
-from .judge import Judge, SeenFace
-from .matching import in_regions, outside
-from .store import Store, job_name
+from .config import Benchmark, EvaluationConfig, SampleSpec, TargetPerson, Variant
+from .judges import CachedJudge, Judge, JudgedFace, JudgedImage, read_image
+from .run_folder import Job, RunFolder
 
 Values = dict[str, Value]
-"""Of one picture, by measure; a measure that the sample doesn't ask for is not there."""
+"""Of one image, by measure; a measure that the sample doesn't ask for is not there."""
 Row = dict[str, Values]
-"""By picture: `<sample>-<seed>-<k>`."""
+"""By image: `<sample>-<seed>-<k>`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """A picture as the judge sees it: faces, the picture's embedding (d,), size (height, width)."""
+def measure(config: EvaluationConfig, folder: RunFolder, judge: Judge) -> dict[str, dict[str, Row]]:
+    """Return all values of a run's images: benchmark -> variant -> image -> measure.
 
-    faces: Sequence[SeenFace]
-    vector: NDArray[np.floating]
-    size: tuple[int, int]
-
-
-def measure(config: Config, store: Store, judge: Judge) -> dict[str, dict[str, Row]]:
-    """All values of a run's pictures: table, row, picture, measure.
-
-    Raises:
-        ValueError: a picture has not been drawn, or a reference shows no face.
+    Raises ValueError when an image has not been generated, or a reference shows no face.
     """
-    eyes = Eyes(judge, config.gallery)
-    check_references(config, eyes)
-    return {table.name: _table(table, config, store, eyes) for table in config.tables}
+    cached = CachedJudge(judge, config.gallery)
+    check_references(config, cached)
+    return {
+        benchmark.name: {
+            variant.name: _row(benchmark, variant, folder, cached, config.margin) for variant in benchmark.variants
+        }
+        for benchmark in config.benchmarks
+    }
 
 
-def check_references(config: Config, eyes: "Eyes") -> None:
-    """Raises ValueError when the judge finds no face in a reference, or in a picture of the gallery."""
-    for person in (person for table in config.tables for sample in table.samples for person in sample.people):
-        if person.reference is not None:
-            eyes.person(person.reference)
-    for path in config.gallery:
-        eyes.person(path)
+def check_references(config: EvaluationConfig, judge: CachedJudge) -> None:
+    """Raise ValueError when the judge finds no face in a reference, or in an image of the gallery."""
+    for path in (*(person.reference for person in config.people), *config.gallery):
+        if path is not None:
+            judge.person(path)
 
 
-class Eyes:
-    """A judge that looks at each picture once, and knows the people of a gallery of pictures."""
-
-    def __init__(self, judge: Judge, gallery: Sequence[Path] = ()):
-        self.judge, self._gallery = judge, gallery
-        self.text = lru_cache(maxsize=None)(judge.text_vector)
-        self.seen = lru_cache(maxsize=None)(self._seen)
-
-    def _seen(self, path: Path) -> Seen:
-        image = read_image(path)
-        return Seen(self.judge.faces(image), self.judge.image_vector(image), (image.shape[0], image.shape[1]))
-
-    def person(self, reference: Path) -> NDArray[np.floating]:
-        """(d,) embedding of a reference's largest face. Raises ValueError when the judge finds none."""
-        faces = self.seen(reference).faces
-        if not faces:
-            raise ValueError(f"The judge finds no face in the reference {reference.name}. Take another picture.")
-        return max(faces, key=lambda face: face.box.area).embedding
-
-    def others(self, reference: Path) -> list[NDArray[np.floating]]:
-        """Embeddings of the gallery's people but for the one of this picture."""
-        return [self.person(path) for path in self._gallery if path != reference]
+def _row(benchmark: Benchmark, variant: Variant, folder: RunFolder, judge: CachedJudge, margin: float) -> Row:
+    plain = _plain(benchmark, variant)
+    row: Row = {}
+    for sample in benchmark.samples:
+        paths = list(_images(benchmark, variant, sample, folder))
+        for path in paths:
+            row[path.stem] = image_values(judge.image(path), sample, judge)
+            if plain is not None:
+                before = path.parents[1] / plain.name / path.name
+                row[path.stem] |= background_values(path, before, judge, margin)
+        if len(paths) > 1:
+            diversity = measures.diversity(np.stack([judge.image(path).vector for path in paths]))
+            for path, value in zip(paths, diversity, strict=True):
+                row[path.stem]["Diversity"] = Value(float(value))
+    return row
 
 
-def read_image(path: Path) -> Image:
-    """(H, W, 3) uint8 RGB."""
-    with Pictures.open(path) as picture:
-        return np.array(picture.convert("RGB"))
+def _plain(benchmark: Benchmark, variant: Variant) -> Variant | None:
+    """Return the variant whose backgrounds this one's are compared with; None if it ablates identity, or none does."""
+    if "identity" in variant.ablate:
+        return None
+    plain = [other for other in benchmark.variants if "identity" in other.ablate]
+    return next((other for other in plain if other.overrides == variant.overrides), plain[0] if plain else None)
 
 
-def picture_values(seen: Seen, sample: Sample, eyes: Eyes) -> Values:
-    """What one picture shows of what its sample asks for."""
-    values = {"CLIP-T": Value(measures.clip_t(seen.vector, eyes.text(sample.prompt)))}
+def _images(benchmark: Benchmark, variant: Variant, sample: SampleSpec, folder: RunFolder) -> Iterator[Path]:
+    for seed in sample.seeds:
+        job = Job.of(benchmark, variant, sample, seed)
+        images = folder.images(job)
+        if not images:
+            raise ValueError(f"{job.benchmark}, {job.variant}: {job.name} has not been drawn. Start `run` again.")
+        yield from images
+
+
+def image_values(image: JudgedImage, sample: SampleSpec, judge: CachedJudge) -> Values:
+    """Return what one image shows of what its sample asks for."""
+    values = {"CLIP-T": Value(measures.clip_t(image.vector, judge.text(sample.prompt)))}
     people = sample.people
     if not people:
         return values
-    values["Count"] = Value(measures.count_share([len(people)], [len(seen.faces)]))
-    known = None
-    if people[0].reference is not None:
-        references = np.stack([eyes.person(person.reference) for person in people if person.reference is not None])
-        known = np.array([[measures.face_similarity(who, face.embedding) for face in seen.faces] for who in references])
-        known = known.reshape(len(people), len(seen.faces))
-    placed = _placed(seen, people)
-    faces = [None if i is None else seen.faces[i] for i in (placed if known is None else best_assignment(known))]
-    missing = None in faces
-    if known is not None:
-        like = [float(known[i, j]) for i, j in enumerate(best_assignment(known)) if j is not None]
-        values["FaceSim"] = Value(float(np.mean(like)) if like else None, missing)
-        values |= _identified(people, faces, eyes)
-    values |= _motion(people, faces)
-    if known is not None and len(people) > 1:
-        rows = [np.full(len(people), np.nan) if face is None else known[:, face] for face in placed]
-        there, lost = np.array(rows), None in placed
-        values["Assignment"] = Value(measures.assignment_share(there), lost)
-        values["Similarity to others"] = Value(measures.other_similarity(there), lost)
-        values["Bleed"] = Value(measures.bleed(there), lost)
+    values["Count"] = Value(measures.count_share([len(people)], [len(image.faces)]))
+    placed = _placed(image, people)
+    references = [judge.person(person.reference) for person in people if person.reference is not None]
+    if not references:
+        return values | _motion(people, _faces(image, placed))
+    similarity = np.array(
+        [[measures.face_similarity(one, face.embedding) for face in image.faces] for one in references]
+    ).reshape(len(people), len(image.faces))
+    face_of = best_assignment(similarity)
+    faces = _faces(image, face_of)
+    matches = [float(similarity[person, face]) for person, face in enumerate(face_of) if face is not None]
+    values["FaceSim"] = Value(float(np.mean(matches)) if matches else None, None in faces)
+    values |= _identified(people, faces, judge) | _motion(people, faces)
+    if len(people) > 1:
+        absent = np.full(len(people), np.nan)
+        # (regions, people)
+        by_region = np.array([absent if face is None else similarity[:, face] for face in placed])
+        missing = None in placed
+        values["Assignment"] = Value(measures.assignment_share(by_region), missing)
+        values["Similarity to others"] = Value(measures.other_similarity(by_region), missing)
+        values["Bleed"] = Value(measures.bleed(by_region), missing)
     return values
 
 
-def _identified(people: Sequence[Person], faces: Sequence[SeenFace | None], eyes: Eyes) -> Values:
-    """Whether each person's face is told from the gallery's people and the picture's others; nothing without either."""
+def _faces(image: JudgedImage, indices: Sequence[int | None]) -> list[JudgedFace | None]:
+    return [None if index is None else image.faces[index] for index in indices]
+
+
+def _placed(image: JudgedImage, people: Sequence[TargetPerson]) -> list[int | None]:
+    """Return each person's face by place: in the region that is given, else in the person's column."""
+    height, width = image.size
+    regions = [person.region for person in people if person.region is not None]
+    boxes = [face.box.to_fractions(width, height) for face in image.faces]
+    return faces_in_regions(boxes, regions or strips(len(people)))
+
+
+def _identified(people: Sequence[TargetPerson], faces: Sequence[JudgedFace | None], judge: CachedJudge) -> Values:
+    """Return Identified among the gallery's people and the sample's others; nothing when there is nobody else."""
     own: list[float | None] = []
     nearest: list[float] = []
     for person, face in zip(people, faces, strict=True):
         assert person.reference is not None
-        strangers = [eyes.person(other.reference) for other in people if other is not person and other.reference]
-        strangers += eyes.others(person.reference)
+        strangers = [judge.person(other.reference) for other in people if other is not person and other.reference]
+        strangers += judge.others(person.reference)
         if not strangers:
             return {}
-        own.append(None if face is None else measures.face_similarity(eyes.person(person.reference), face.embedding))
-        likeness = [-1.0] if face is None else [measures.face_similarity(who, face.embedding) for who in strangers]
-        nearest.append(max(likeness))
+        if face is None:
+            own.append(None)
+            nearest.append(-1.0)
+        else:
+            own.append(measures.face_similarity(judge.person(person.reference), face.embedding))
+            nearest.append(max(measures.face_similarity(one, face.embedding) for one in strangers))
     return {"Identified": Value(measures.identified_share(own, nearest), None in own)}
 
 
-def background_values(path: Path, plain: Path, eyes: Eyes, margin: float) -> Values:
-    """What is left of the background of the picture at `plain`, which was drawn without identity.
-
-    Undefined where neither picture shows a face: what is background is then not known.
-    """
-    seen, before = eyes.seen(path), eyes.seen(plain)
-    boxes = [face.box for face in (*seen.faces, *before.faces)]
-    if not boxes:
-        return dict.fromkeys(("Background difference", "Background PSNR"), Value(None, True))
-    one, other, free = read_image(path), read_image(plain), outside(seen.size, boxes, margin)
-    missing = not seen.faces
-    return {
-        "Background difference": Value(measures.background_difference(one, other, free), missing),
-        "Background PSNR": Value(measures.background_psnr(one, other, free), missing),
-    }
-
-
-def _table(table: Table, config: Config, store: Store, eyes: Eyes) -> dict[str, Row]:
-    rows: dict[str, Row] = {}
-    for cell in table.cells:
-        plain = _plain(table, cell)
-        row: Row = {}
-        for sample in table.samples:
-            paths = list(_pictures(table.name, cell.name, sample, store))
-            for path in paths:
-                row[path.stem] = picture_values(eyes.seen(path), sample, eyes)
-                if plain is not None:
-                    before = store.folder / "pictures" / table.name / plain.name / path.name
-                    row[path.stem] |= background_values(path, before, eyes, config.margin)
-            if len(paths) > 1:
-                apart = measures.apartness(np.stack([eyes.seen(path).vector for path in paths]))
-                for path, value in zip(paths, apart, strict=True):
-                    row[path.stem]["Diversity"] = Value(float(value))
-        rows[cell.name] = row
-    return rows
-
-
-def _plain(table: Table, cell: Cell) -> Cell | None:
-    """The cell whose pictures a cell's background is compared with; None where there is none, or it is such a one."""
-    if "identity" in cell.without:
-        return None
-    without = [other for other in table.cells if "identity" in other.without]
-    return next((other for other in without if other.set == cell.set), without[0] if without else None)
-
-
-def _pictures(table: str, cell: str, sample: Sample, store: Store) -> Iterator[Path]:
-    for seed in sample.seeds:
-        found = store.pictures(table, cell, job_name(sample, seed))
-        if not found:
-            raise ValueError(f"{table}, {cell}: {job_name(sample, seed)} has not been drawn. Start `run` again.")
-        yield from found
-
-
-def _placed(seen: Seen, people: Sequence[Person]) -> list[int | None]:
-    """Each person's face by place: in the region given, else in the person's column; of one person the largest."""
-    height, width = seen.size
-    given = [person.region for person in people if person.region is not None]
-    boxes = [face.box.to_fractions(width, height) for face in seen.faces]
-    return in_regions(boxes, given or strips(len(people)))
-
-
-def _motion(people: Sequence[Person], faces: Sequence[SeenFace | None]) -> Values:
-    """Expr and Pose over the people of whom an expression, or a pose, is asked."""
+def _motion(people: Sequence[TargetPerson], faces: Sequence[JudgedFace | None]) -> Values:
+    """Return Expr, and Pose and its kin, over the people of whom an expression, or a pose, is requested."""
     values: Values = {}
-    asked = [(person.expression, face) for person, face in zip(people, faces, strict=True) if person.expression]
-    if asked:
-        shown = [None if face is None else face.expression for _, face in asked]
-        values["Expr"] = Value(measures.expression_share([name for name, _ in asked], shown), None in shown)
-    posed = [(person.pose, face) for person, face in zip(people, faces, strict=True) if person.pose is not None]
-    if posed:
-        wanted = [pose for pose, _ in posed]
-        poses = [None if face is None else (face.pose[0], face.pose[1]) for _, face in posed]
-        values["Pose"] = Value(measures.pose_share(wanted, poses), None in poses)
-        values["Pose near"] = Value(measures.pose_near_share(wanted, poses), None in poses)
-        off = [measures.pose_error(pose, face) for pose, face in zip(wanted, poses, strict=True) if face is not None]
-        values["Pose error"] = Value(float(np.mean(off)) if off else None, None in poses)
+    pairs = list(zip(people, faces, strict=True))
+    expressions = [(person.expression, face) for person, face in pairs if person.expression]
+    if expressions:
+        names = [name for name, _ in expressions]
+        detected = [None if face is None else face.expression for _, face in expressions]
+        values["Expr"] = Value(measures.expression_share(names, detected), None in detected)
+    poses = [(person.pose, face) for person, face in pairs if person.pose is not None]
+    if poses:
+        requested = [pose for pose, _ in poses]
+        shown = [None if face is None else face.pose[:2] for _, face in poses]
+        missing = None in shown
+        values["Pose"] = Value(measures.pose_share(requested, shown), missing)
+        values["Pose near"] = Value(measures.pose_near_share(requested, shown), missing)
+        errors = [measures.pose_error(pose, face) for pose, face in zip(requested, shown, strict=True) if face]
+        values["Pose error"] = Value(float(np.mean(errors)) if errors else None, missing)
     return values
 
 
-def as_json(values: dict[str, dict[str, Row]]) -> dict[str, Any]:
-    """Values as JSON: [value or null, whether a face is missing]."""
+def background_values(path: Path, plain: Path, judge: CachedJudge, margin: float) -> Values:
+    """Return what is left of the background of the image at `plain`, which was generated without identity.
+
+    Undefined where neither image shows a face: what is background is then not known.
+    """
+    image, before = judge.image(path), judge.image(plain)
+    boxes = [face.box for face in (*image.faces, *before.faces)]
+    if not boxes:
+        return dict.fromkeys(("Background difference", "Background PSNR"), Value(None, True))
+    one, other = read_image(path), read_image(plain)
+    mask: NDArray[np.bool_] = measures.background_mask(image.size, boxes, margin)
     return {
-        table: {
-            row: {
-                picture: {name: [value.value, value.missing] for name, value in said.items()}
-                for picture, said in pictures.items()
-            }
-            for row, pictures in rows.items()
-        }
-        for table, rows in values.items()
+        "Background difference": Value(measures.background_difference(one, other, mask), not image.faces),
+        "Background PSNR": Value(measures.background_psnr(one, other, mask), not image.faces),
     }

@@ -1,14 +1,14 @@
-"""The judge for real pictures: insightface's buffalo_l, a CLIP model, an expression classifier."""
+"""The judge for real images: insightface's buffalo_l, a CLIP model, an expression classifier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image as Pictures
+from PIL import Image as PillowImage
 
 from ..box import Box
 from ..expression_classifier import ExpressionClassifier
@@ -19,7 +19,7 @@ from .fingerprints import files_fingerprint
 
 @dataclass(frozen=True, eq=False)
 class ModelFace:
-    """A face as the models see it; see `judge.SeenFace`."""
+    """A face as the models see it; see `judges.JudgedFace`."""
 
     box: Box
     pose: tuple[float, float, float]
@@ -28,7 +28,7 @@ class ModelFace:
 
 
 class ModelsJudge:
-    """A `judge.Judge` by models that others trained.
+    """A `judges.Judge` by models that others trained.
 
     Args:
         faces: finds and describes faces; its embeddings are taken as it makes them.
@@ -40,7 +40,7 @@ class ModelsJudge:
         self, faces: FaceAnalyzer, clip: Any, processor: Any, classifier: ExpressionClassifier, fingerprint: str
     ):
         self._faces, self._clip, self._processor, self._classifier = faces, clip, processor, classifier
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
 
     @classmethod
     def load(cls, face_pack: str, clip: str, expressions: str, provider: str = "auto") -> "ModelsJudge":
@@ -65,50 +65,38 @@ class ModelsJudge:
 
             classifier = ExpressionClassifier(paths["expressions"], "CPU")
         except ModuleNotFoundError as error:
-            _needs_training(error)
+            raise ModuleNotFoundError(
+                f"{error.name} is not installed, which judging images needs: python -m pip install '.[training]' in "
+                "the pack's folder."
+            ) from error
         network = CLIPModel.from_pretrained(clip, local_files_only=True).eval().requires_grad_(False)
         processor = CLIPProcessor.from_pretrained(clip, local_files_only=True)
         # insightface's own order: embeddings are compared with each other alone
         faces = load_analyzer(paths["face_pack"], provider, embeds_rgb=False)
         return cls(faces, network, processor, classifier, files_fingerprint(list(paths.values())))
 
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
     def faces(self, image: Image) -> Sequence[ModelFace]:
-        seen = []
-        for found in self._faces.detect(image):
-            face = self._faces.describe(image, found)
+        faces = []
+        for detection in self._faces.detect(image):
+            face = self._faces.describe(image, detection)
             assert face.box is not None and face.pose is not None and face.embedding is not None
-            seen.append(ModelFace(face.box, face.pose, face.embedding.numpy(), self.expression(image, face.box)))
-        return seen
+            faces.append(ModelFace(face.box, face.pose, face.embedding.numpy(), self.expression(image, face.box)))
+        return faces
 
     def expression(self, image: Image, box: Box) -> str:
         """Return one of expression_classifier.CLASSES for the face in a box."""
         return self._classifier(image, box)
 
     def image_vector(self, image: Image) -> NDArray[np.float32]:
-        seen = self._processor(images=Pictures.fromarray(image), return_tensors="pt")
+        shown = self._processor(images=PillowImage.fromarray(image), return_tensors="pt")
         with torch.no_grad():
-            pooled = self._clip.vision_model(pixel_values=seen["pixel_values"]).pooler_output
+            pooled = self._clip.vision_model(pixel_values=shown["pixel_values"]).pooler_output
             return np.asarray(self._clip.visual_projection(pooled)[0].float().numpy())
 
     def text_vector(self, text: str) -> NDArray[np.float32]:
-        said = self._processor(text=[text], return_tensors="pt", truncation=True, max_length=self._length)
+        length = self._clip.config.text_config.max_position_embeddings
+        tokens = self._processor(text=[text], return_tensors="pt", truncation=True, max_length=length)
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
         with torch.no_grad():
-            pooled = self._clip.text_model(
-                input_ids=said["input_ids"], attention_mask=said["attention_mask"]
-            ).pooler_output
+            pooled = self._clip.text_model(input_ids=ids, attention_mask=mask).pooler_output
             return np.asarray(self._clip.text_projection(pooled)[0].float().numpy())
-
-    @property
-    def _length(self) -> int:
-        return int(self._clip.config.text_config.max_position_embeddings)
-
-
-def _needs_training(error: ModuleNotFoundError) -> NoReturn:
-    raise ModuleNotFoundError(
-        f"{error.name} is not installed, which judging pictures needs: python -m pip install '.[training]' in the "
-        "pack's folder."
-    ) from error

@@ -1,8 +1,8 @@
-"""What a run found: estimates as JSON and as Markdown, runs beside each other, and pictures side by side.
+"""What a run measured: estimates as JSON and as Markdown, runs beside each other, and images side by side.
 
 settings.json   what two runs must share to be compared
-values.json     table -> row -> picture -> measure -> [value, whether a face is missing]
-results.json    table -> row -> measure -> {mean, low, high, n, missing}
+values.json     benchmark -> variant -> image -> measure -> [value, whether a face is missing]
+results.json    benchmark -> variant -> measure -> {mean, low, high, n, missing}
 """
 
 import json
@@ -13,157 +13,155 @@ from typing import Any
 
 from PIL import Image
 
+from ..files import write_atomically
 from ..image_grid import named_rows
-from .bootstrap import LEVEL, RESAMPLES, SEED, Estimate, Value, estimate
-from .config import Config, as_json
-from .judge import Judge
+from .bootstrap import LEVEL, RESAMPLES, SEED, Estimate, estimate
+from .config import EvaluationConfig, as_json
+from .judges import Judge
 from .measuring import Row
-from .store import Store, job_name, write_whole
+from .run_folder import Job, RunFolder
 
 Results = dict[str, dict[str, dict[str, Estimate]]]
-"""table -> row -> measure -> estimate"""
+"""benchmark -> variant -> measure -> estimate"""
 
 SETTINGS, VALUES, RESULTS, MARKDOWN = "settings.json", "values.json", "results.json", "tables.md"
 _DIGITS = {"Pose error": 1, "Background difference": 2, "Background PSNR": 1}
 _UNITS = {"Pose error": " (degrees)", "Background PSNR": " (dB)"}
-_MOST = 12  # images in a row of a grid
+_NOTE = "Mean [95 % interval] n pictures; - m: in m of the row's pictures a face that is asked for was not found."
+_MAX_IMAGES = 12  # in a row of a grid
 
 
 def results_of(values: Mapping[str, Mapping[str, Row]]) -> Results:
-    """The mean and the interval of every measure, over the pictures of a row that it is asked of."""
-    return {table: {row: _row(pictures) for row, pictures in rows.items()} for table, rows in values.items()}
+    """Return the mean and the interval of every measure, over the images of a row that it is asked of."""
+    return {
+        benchmark: {variant: _estimates(row) for variant, row in rows.items()} for benchmark, rows in values.items()
+    }
 
 
-def _row(pictures: Row) -> dict[str, Estimate]:
-    by_measure: dict[str, list[Value]] = {}
-    for said in pictures.values():
-        for name, value in said.items():
-            by_measure.setdefault(name, []).append(value)
-    return {name: estimate(said) for name, said in by_measure.items()}
+def _estimates(row: Row) -> dict[str, Estimate]:
+    names = dict.fromkeys(name for values in row.values() for name in values)
+    return {name: estimate([values[name] for values in row.values() if name in values]) for name in names}
 
 
-def settings_of(config: Config, judge: Judge) -> dict[str, Any]:
-    """All that numbers depend on but for the weights: what two runs must share to be compared.
+def settings_of(config: EvaluationConfig, judge: Judge) -> dict[str, Any]:
+    """Return all that numbers depend on but for the weights: what two runs must share to be compared.
 
-    References and templates are named by their digests, as `store.adopted` names them; `files` are left out, since
-    runs are made to compare them.
+    References and templates are named by their digests, as `run_folder.snapshot` names them; `files` are left out,
+    since runs are made to compare them.
     """
-    said = as_json(config)
-    for table in said["tables"]:
-        table["template"] = Path(table["template"]).stem
-        for sample in table["samples"]:
-            for person in sample["people"]:
-                for key in ("reference", "driver"):
-                    person[key] = person[key] and Path(person[key]).stem
-        for key in ("samples", "cells"):
-            table[key] = {part.pop("name"): part for part in table[key]}
+    benchmarks = as_json(config)["benchmarks"]
+    for benchmark in benchmarks:
+        benchmark["template"] = Path(benchmark["template"]).stem
+        for person in (person for sample in benchmark["samples"] for person in sample["people"]):
+            for key in ("reference", "driver"):
+                person[key] = person[key] and Path(person[key]).stem
+        for key in ("samples", "variants"):
+            benchmark[key] = {part.pop("name"): part for part in benchmark[key]}
     return {
         "judge": {"kind": config.judge.kind, "fingerprint": judge.fingerprint},
         "interval": {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED},
         "margin": config.margin,
         "gallery": [path.stem for path in config.gallery],
-        "tables": {table.pop("name"): table for table in said["tables"]},
+        "benchmarks": {benchmark.pop("name"): benchmark for benchmark in benchmarks},
     }
 
 
-def write_report(folder: Path, settings: dict[str, Any], values: dict[str, Any], results: Results) -> None:
-    """Write what a run found into its folder."""
-    write_whole(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
-    write_whole(folder / VALUES, json.dumps(values) + "\n")
-    plain = {
-        table: {row: {name: asdict(found) for name, found in said.items()} for row, said in rows.items()}
-        for table, rows in results.items()
-    }
-    write_whole(folder / RESULTS, json.dumps(plain, indent=2) + "\n")
-    write_whole(folder / MARKDOWN, markdown(results))
+def write_report(
+    folder: Path, settings: dict[str, Any], values: Mapping[str, Mapping[str, Row]], results: Results
+) -> None:
+    """Write what a run measured into its folder."""
+    write_atomically(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+    write_atomically(folder / VALUES, json.dumps(values) + "\n")
+    write_atomically(folder / RESULTS, json.dumps(results, indent=2, default=asdict) + "\n")
+    write_atomically(folder / MARKDOWN, markdown(results))
 
 
 def read_results(folder: Path) -> Results:
-    """A run's results. Raises ValueError when it has not been measured."""
+    """Read a run's results. Raises ValueError when it has not been measured."""
     if not (folder / RESULTS).is_file():
         raise ValueError(f"{folder} has not been measured: expected its {RESULTS}. Start `measure` on it first.")
-    said = json.loads((folder / RESULTS).read_text("utf-8"))
     return {
-        table: {row: {name: Estimate(**found) for name, found in row_said.items()} for row, row_said in rows.items()}
-        for table, rows in said.items()
+        benchmark: {
+            variant: {name: Estimate(**fields) for name, fields in estimates.items()}
+            for variant, estimates in rows.items()
+        }
+        for benchmark, rows in json.loads((folder / RESULTS).read_text("utf-8")).items()
     }
 
 
-def compared(folders: Sequence[Path]) -> Results:
-    """Runs in one table, each row once for each run, named after the run's folder.
+def compare(folders: Sequence[Path]) -> Results:
+    """Return runs in one table, each row once for each run, named after the run's folder.
 
     Raises ValueError when the runs were made with different settings; it names what differs.
     """
-    found = [read_results(folder) for folder in folders]
+    runs = [read_results(folder) for folder in folders]
     if len(folders) == 1:
-        return found[0]
+        return runs[0]
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     first, *others = (json.loads((folder / SETTINGS).read_text("utf-8")) for folder in folders)
     for name, other in zip(names[1:], others, strict=True):
-        if apart := differences(first, other):
+        if lines := differences(first, other):
             raise ValueError(
-                f"{names[0]} and {name} were made with different settings and can't be compared: {'; '.join(apart)}."
+                f"{names[0]} and {name} were made with different settings and can't be compared: {'; '.join(lines)}."
             )
     return {
-        table: {
-            f"{row}, {name}": run[table][row] for row in rows for name, run in zip(names, found, strict=True)
+        benchmark: {
+            f"{variant}, {name}": run[benchmark][variant]
+            for variant in rows
+            for name, run in zip(names, runs, strict=True)
         }
-        for table, rows in found[0].items()
-    }  # fmt: skip
+        for benchmark, rows in runs[0].items()
+    }
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, each as `place: this, that`."""
+    """Return where two JSON values differ, each as `place: this, that`."""
+    pairs: list[tuple[str, Any, Any]] = []
     if isinstance(one, dict) and isinstance(other, dict):
-        keys = [*one, *(key for key in other if key not in one)]
-        return [
-            line
-            for key in keys
-            for line in differences(one.get(key, "nothing"), other.get(key, "nothing"), f"{where}.{key}".lstrip("."))
-        ]
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return [
-            line for i, (a, b) in enumerate(zip(one, other, strict=True)) for line in differences(a, b, f"{where}[{i}]")
-        ]
-    return [] if one == other else [f"{where}: {_short(one)}, {_short(other)}"]
+        keys = dict.fromkeys([*one, *other])
+        pairs = [(f"{where}.{key}".lstrip("."), one.get(key, "nothing"), other.get(key, "nothing")) for key in keys]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(one, other, strict=True))]
+    elif one != other:
+        return [f"{where}: {_short(one)}, {_short(other)}"]
+    return [line for place, a, b in pairs for line in differences(a, b, place)]
 
 
 def markdown(results: Results) -> str:
-    """A table for each table: means, 95 % intervals and numbers of pictures."""
-    return "\n".join(_markdown(table, rows) for table, rows in results.items())
+    """Return a table for each benchmark: means, 95 % intervals and numbers of images."""
+    return "\n".join(_markdown(benchmark, rows) for benchmark, rows in results.items())
 
 
-def _markdown(table: str, rows: Mapping[str, Mapping[str, Estimate]]) -> str:
-    names = list(dict.fromkeys(name for said in rows.values() for name in said))
-    lines = [f"### {table}", "", "| | " + " | ".join(name + _UNITS.get(name, "") for name in names) + " |"]
+def _markdown(benchmark: str, rows: Mapping[str, Mapping[str, Estimate]]) -> str:
+    names = list(dict.fromkeys(name for estimates in rows.values() for name in estimates))
+    lines = [f"### {benchmark}", "", "| | " + " | ".join(name + _UNITS.get(name, "") for name in names) + " |"]
     lines.append("| --- " * (len(names) + 1) + "|")
-    for row, said in rows.items():
-        lines.append(f"| {row} | " + " | ".join(_shown(name, said.get(name)) for name in names) + " |")
-    note = "Mean [95 % interval] n pictures; - m: in m of the row's pictures a face that is asked for was not found."
-    return "\n".join([*lines, "", note, ""])
+    for variant, estimates in rows.items():
+        lines.append(f"| {variant} | " + " | ".join(_cell_text(name, estimates.get(name)) for name in names) + " |")
+    return "\n".join([*lines, "", _NOTE, ""])
 
 
-def _shown(name: str, found: Estimate | None) -> str:
-    if found is None:
+def _cell_text(name: str, value: Estimate | None) -> str:
+    if value is None:
         return ""
     digits = _DIGITS.get(name, 3)
-    lost = f" - {found.missing}" if found.missing else ""
-    if found.mean is None or found.low is None or found.high is None:
-        return f"undefined{lost}"
-    return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}] {found.n}{lost}"
+    missing = f" - {value.missing}" if value.missing else ""
+    if value.mean is None:
+        return f"undefined{missing}"
+    return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}] {value.n}{missing}"
 
 
-def write_grids(config: Config, store: Store, folder: Path) -> None:
-    """Write `<table>.png` for each table: a line of pictures for each row, in the same order of samples and seeds."""
-    for table in config.tables:
+def write_grids(config: EvaluationConfig, folder: RunFolder) -> None:
+    """Write `<benchmark>.png` for each: a line of images for each variant, in the same order of samples and seeds."""
+    for benchmark in config.benchmarks:
+        seeds = [(sample, seed) for sample in benchmark.samples for seed in sample.seeds]
         lines = []
-        for cell in table.cells:
-            asked = [job_name(sample, seed) for sample in table.samples for seed in sample.seeds]
-            paths = [path for name in asked for path in store.pictures(table.name, cell.name, name)]
-            lines.append((cell.name, [Image.open(path) for path in paths[:_MOST]]))
-        named_rows(lines).save(folder / f"{table.name}.png")
+        for variant in benchmark.variants:
+            paths = [path for pair in seeds for path in folder.images(Job.of(benchmark, variant, *pair))]
+            lines.append((variant.name, [Image.open(path) for path in paths[:_MAX_IMAGES]]))
+        named_rows(lines).save(folder.folder / f"{benchmark.name}.png")
 
 
 def _short(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..box import Box
 from ..image_inputs import Image
 from ..saa.regions import Region, rasterize
 from .analyzer import FaceAnalyzer
@@ -132,6 +134,21 @@ def regions_of(centers: Sequence[tuple[float, float]], regions: Sequence[Region]
         covers = masks[:, min(int(y * _GRID), _GRID - 1), min(int(x * _GRID), _GRID - 1)]
         indices.append(int(covers.argmax()) if float(covers.max()) > 0 else None)
     return indices
+
+
+def faces_in_regions(boxes: Sequence[Box], regions: Sequence[Box]) -> list[int | None]:
+    """Return for each region the index of the largest face that stands in it; None where none does.
+
+    A face stands in the region that holds its center; of several in the one whose own center is nearest.
+    """
+    faces: list[int | None] = [None] * len(regions)
+    for face in sorted(range(len(boxes)), key=lambda i: -boxes[i].area):
+        center = boxes[face].center
+        around = [i for i, region in enumerate(regions) if region.contains(*center)]
+        nearest = min(around, key=lambda i: math.dist(regions[i].center, center), default=None)
+        if nearest is not None and faces[nearest] is None:
+            faces[nearest] = face
+    return faces
 
 
 def report(names: Sequence[str], assignment: FaceAssignment, region_of: Sequence[int | None] = ()) -> str:

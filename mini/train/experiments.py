@@ -56,7 +56,7 @@ class Experiments:
     _drawn: set[str] = field(default_factory=set)
 
     def config(self) -> Json:
-        tables = [
+        benchmarks = [
             self._one_person(), self._several(2), self._several(3), self._few_steps(),
             self._edits("one person, edited", 1, training_pairs(), self._ways_to_edit()),
             self._edits("one person, pairs never seen", 1, HELD_OUT_PAIRS),
@@ -65,9 +65,9 @@ class Experiments:
         # Strangers: with the one who is asked for, GALLERY of them.
         gallery = [self._reference(PEOPLE + number, "gallery") for number in range(GALLERY - 1)]
         files = [str(path.resolve()) for path in self.trained]
-        return {"judge": {"kind": JUDGE}, "files": files, "gallery": gallery, "tables": tables}
+        return {"judge": {"kind": JUDGE}, "files": files, "gallery": gallery, "benchmarks": benchmarks}
 
-    # --- tables -----------------------------------------------------------------------------------------------------
+    # --- benchmarks ---------------------------------------------------------------------------------------------------
 
     def _one_person(self) -> Json:
         """Whose face it is, in what the prompt asks for: twice the pictures, for picking one person of many."""
@@ -76,10 +76,10 @@ class Experiments:
             rng = _chance("one person", i)
             who = {"reference": self._reference(i % PEOPLE, "gallery")}
             samples.append(_sample(f"{i:03}", [_look(rng)], rng, [who], seeds=2))
-        cells = [
-            _cell("DynamicID"), _cell("without the gate", "gate"), WITH_LAYOUT, *self._plain_attention(), NOBODY,
+        variants = [
+            _variant("DynamicID"), _variant("without the gate", "gate"), WITH_LAYOUT, *self._plain_attention(), NOBODY,
         ]  # fmt: skip
-        return self._table("one person", 1, samples, cells)
+        return self._benchmark("one person", 1, samples, variants)
 
     def _several(self, count: int) -> Json:
         samples = []
@@ -88,22 +88,22 @@ class Experiments:
             numbers = rng.sample(range(PEOPLE), count)
             who = [{"reference": self._reference(number, "gallery")} for number in numbers]
             samples.append(_sample(f"{i:03}", [_look(rng) for _ in who], rng, who))
-        cells = [
-            _cell("DynamicID"), _cell("without the gate", "gate"), _cell("without regions", "regions"),
-            _cell("without gate and regions", "gate", "regions"), WITH_LAYOUT,
-            _cell("LoRA at full strength", apply={"lora_strength": 1.0}),
+        variants = [
+            _variant("DynamicID"), _variant("without the gate", "gate"), _variant("without regions", "regions"),
+            _variant("without gate and regions", "gate", "regions"), WITH_LAYOUT,
+            _variant("LoRA at full strength", apply={"lora_strength": 1.0}),
             *self._plain_attention(masked=True), NOBODY,
         ]  # fmt: skip
         if count == 2:
-            cells += [_cell(f"guidance {g:g}", sampler={"cfg": g}) for g in OTHER_GUIDANCE]
-        return self._table({2: "two people", 3: "three people"}[count], count, samples, cells)
+            variants += [_variant(f"guidance {g:g}", sampler={"cfg": g}) for g in OTHER_GUIDANCE]
+        return self._benchmark({2: "two people", 3: "three people"}[count], count, samples, variants)
 
     def _few_steps(self) -> Json:
         """How many layout steps suit a schedule that is half as long."""
-        table = self._several(2)
-        cells = [_cell(f"{n} layout steps", apply={"layout_steps": n}) for n in range(4)]
-        said = {"name": f"two people in {FEW_STEPS} steps", "set": {"sampler": {"steps": FEW_STEPS}}}
-        return {**table, **said, "cells": cells}
+        benchmark = self._several(2)
+        variants = [_variant(f"{n} layout steps", apply={"layout_steps": n}) for n in range(4)]
+        changes = {"name": f"two people in {FEW_STEPS} steps", "overrides": {"sampler": {"steps": FEW_STEPS}}}
+        return {**benchmark, **changes, "variants": variants}
 
     def _edits(self, name: str, count: int, pairs: tuple[Pair, ...], more: Sequence[Json] = ()) -> Json:
         """An expression and a pose asked of each person, whose reference is neutral and faces us."""
@@ -111,12 +111,12 @@ class Experiments:
         for i in range(self.pictures):
             rng = _chance(name, i)
             samples.append(self._edited(f"{i:03}", [rng.choice(pairs) for _ in range(count)], rng))
-        return self._table(name, count, samples, [_cell("DynamicID"), _cell("without IMR", "imr"), *more])
+        return self._benchmark(name, count, samples, [_variant("DynamicID"), _variant("without IMR", "imr"), *more])
 
     def _ways_to_edit(self) -> list[Json]:
         return [
-            _cell("canonical keypoints", edit_0={"driving_strength": 1.0}),
-            *(_cell(f"strength {strength:g}", edit_0={"strength": strength}) for strength in STRENGTHS),
+            _variant("canonical keypoints", edit_0={"driving_strength": 1.0}),
+            *(_variant(f"strength {strength:g}", edit_0={"strength": strength}) for strength in STRENGTHS),
             *self._with(CONTRASTIVE, "with the contrastive term"),
         ]
 
@@ -130,28 +130,28 @@ class Experiments:
             driver = self._driver(expression)
             who.append({"reference": reference, "expression": expression, "yaw": yaw, "pitch": 0, "driver": driver})
             changed[f"edit_{i}"] = {"expression": expression, "yaw": yaw, "strength": 1.0}
-        return {**_sample(name, [_look(rng) for _ in who], rng, who), "set": changed}
+        return {**_sample(name, [_look(rng) for _ in who], rng, who), "overrides": changed}
 
     def _plain_attention(self, masked: bool = False) -> list[Json]:
         """A DynamicID that was trained without the gate, as IP-Adapter is, and the same kept to its regions."""
-        cells = self._with(UNGATED, "plain attention", "gate", "regions")
-        return cells + (self._with(UNGATED, "plain attention, masked", "gate") if masked else [])
+        variants = self._with(UNGATED, "plain attention", "gate", "regions")
+        return variants + (self._with(UNGATED, "plain attention, masked", "gate") if masked else [])
 
-    def _with(self, file: str, name: str, *without: str) -> list[Json]:
+    def _with(self, file: str, name: str, *ablate: str) -> list[Json]:
         known = file in [path.name for path in self.trained]
-        return [_cell(name, *without, mini={"adapter": file})] if known else []
+        return [_variant(name, *ablate, mini={"adapter": file})] if known else []
 
-    def _table(self, name: str, people: int, samples: list[Json], cells: list[Json]) -> Json:
+    def _benchmark(self, name: str, people: int, samples: list[Json], variants: list[Json]) -> Json:
         graph = self.folder / f"{people}.json"
         graph.write_text(json.dumps(graph_of(people), indent=1) + "\n", "utf-8")
-        wires = {
+        inputs = {
             "seed": ["sampler", "seed"],
             "prompt": ["positive", "text"],
             "people": [
                 {"reference": [f"encode_{i}", "image"], "driver": [f"edit_{i}", "driving_image"]} for i in range(people)
             ],
         }
-        return {"name": name, "template": graph.name, "wires": wires, "samples": samples, "cells": cells}
+        return {"name": name, "template": graph.name, "inputs": inputs, "samples": samples, "variants": variants}
 
     def _driver(self, expression: str) -> str:
         """One person's picture for each expression, facing us: whose keypoints are canonical for it."""
@@ -216,8 +216,8 @@ def graph_of(people: int) -> Json:
 
 
 # One step of ten, as near as whole steps come to the release's three of fifty.
-WITH_LAYOUT: Json = {"name": "with the layout phase", "set": {"apply": {"layout_steps": 1}}}
-NOBODY: Json = {"name": "without identity", "without": ["identity"]}
+WITH_LAYOUT: Json = {"name": "with the layout phase", "overrides": {"apply": {"layout_steps": 1}}}
+NOBODY: Json = {"name": "without identity", "ablate": ["identity"]}
 
 
 def write_experiments(folder: Path, pictures: int, trained: tuple[Path, ...]) -> Path:
@@ -232,9 +232,9 @@ def _node(kind: str, **inputs: Any) -> Json:
     return {"class_type": kind, "inputs": inputs}
 
 
-def _cell(name: str, *without: str, **changed: Json) -> Json:
-    cell: Json = {"name": name, "without": list(without)}
-    return {**cell, "set": changed} if changed else cell
+def _variant(name: str, *ablate: str, **overrides: Json) -> Json:
+    variant: Json = {"name": name, "ablate": list(ablate)}
+    return {**variant, "overrides": overrides} if overrides else variant
 
 
 def _chance(*what: object) -> random.Random:

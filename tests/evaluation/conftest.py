@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, load_judge
+from dynamicid_pack.dynamicid_core.evaluation.judges import Judge, load_judge
 from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer, load_analyzer
 from dynamicid_pack.tests.support import ROOT
 

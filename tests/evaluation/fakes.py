@@ -9,7 +9,7 @@ from typing import Any
 from dynamicid_pack.mini.world.person import Person
 from PIL import Image
 
-from .drawn import draw, stranger
+from .drawings import draw, stranger
 
 
 def _floats(**defaults: float) -> dict[str, Any]:

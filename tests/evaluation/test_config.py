@@ -5,18 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dynamicid_pack.dynamicid_core.evaluation.config import Cell, Config, JudgeChoice, Person, Sample, Table, Wires
-from dynamicid_pack.dynamicid_core.evaluation.config_file import read_config, write_config
+from dynamicid_pack.dynamicid_core.evaluation.config import (
+    Benchmark,
+    EvaluationConfig,
+    JudgeConfig,
+    SampleInputs,
+    SampleSpec,
+    TargetPerson,
+    Variant,
+    load_config,
+    write_config,
+)
 
 
 def _said() -> dict[str, Any]:
     return {
         "judge": {"kind": "models", "options": {"face_pack": "pack", "provider": "CPU"}},
-        "tables": [
+        "benchmarks": [
             {
                 "name": "one person",
                 "template": "graph.json",
-                "wires": {"seed": ["4", "seed"], "people": [{"reference": ["10", "image"]}]},
+                "inputs": {"seed": ["4", "seed"], "people": [{"reference": ["10", "image"]}]},
                 "samples": [
                     {
                         "name": "park",
@@ -25,7 +34,7 @@ def _said() -> dict[str, Any]:
                         "people": [{"reference": "ann.png", "yaw": 20, "pitch": 0, "region": [0, 0, 0.5, 1]}],
                     }
                 ],
-                "cells": [{"name": "full"}, {"name": "plain", "without": ["gate"]}],
+                "variants": [{"name": "full"}, {"name": "plain", "ablate": ["gate"]}],
             }
         ],
         "gallery": ["ann.png"],
@@ -39,72 +48,104 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _read(folder: Path, said: Any) -> Config:
+def _read(folder: Path, said: Any) -> EvaluationConfig:
     (folder / "run.json").write_text(json.dumps(said))
-    return read_config(folder / "run.json")
+    return load_config(folder / "run.json")
 
 
 def test_it_is_read_with_paths_from_its_folder_and_written_again(folder: Path) -> None:
     config = _read(folder, _said())
-    (table,) = config.tables
+    (benchmark,) = config.benchmarks
     assert config.gallery == (folder / "ann.png",)
-    assert config.judge == JudgeChoice("models", {"face_pack": str(folder / "pack"), "provider": "CPU"})
-    person = Person(folder / "ann.png", None, 20.0, 0.0, (0.0, 0.0, 0.5, 1.0))
+    assert config.judge == JudgeConfig(kind="models", options={"face_pack": str(folder / "pack"), "provider": "CPU"})
+    person = TargetPerson(reference=folder / "ann.png", yaw=20.0, pitch=0.0, region=(0.0, 0.0, 0.5, 1.0))
     assert person.pose == (0.0, 20.0)
-    assert table.samples == (Sample("park", "a person", (1, 2), (person,)),)
-    assert table.cells == (Cell("full"), Cell("plain", ("gate",)))
-    assert isinstance(table, Table) and table.wires.seed == ("4", "seed") and table.wires.prompt == Wires().prompt
+    assert benchmark.samples == (SampleSpec(name="park", prompt="a person", seeds=(1, 2), people=(person,)),)
+    assert benchmark.variants == (Variant(name="full"), Variant(name="plain", ablate=("gate",)))
+    assert isinstance(benchmark, Benchmark) and benchmark.inputs.seed == ("4", "seed")
+    assert benchmark.inputs.prompt == SampleInputs().prompt
     write_config(config, folder / "again.json")
-    assert read_config(folder / "again.json") == config
+    assert load_config(folder / "again.json") == config
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (["tabels"], [], "the configuration: 'tabels' is not known here; expected some of judge, tables"),
-        (["tables"], {}, "tables: expected a list"),
-        (["gallery"], ["bob.png"], "gallery: there is no picture .*bob.png"),
-        (["judge"], {}, "judge: 'kind' is missing"),
-        (["judge", "options"], {"a": 1}, "judge: expected options as names and texts"),
-        (["tables", 0, "name"], "../up", r"tables\[0\].name: expected letters"),
-        (["tables", 0, "name"], "ends.", r"tables\[0\].name: expected letters"),
-        (["tables", 0, "template"], "other.json", r"tables\[0\]: there is no template"),
-        (["tables", 0, "cells"], [], r"tables\[0\]: expected at least one of cells"),
-        (["tables", 0, "cells", 1, "without"], ["gates"], r"cells\[1\].without: expected some of gate, .* got 'gates'"),
-        (["tables", 0, "cells", 1, "name"], "full", r"tables\[0\].cells: 'full' occurs twice"),
-        (["tables", 0, "cells", 0, "set"], {"KSampler": 1}, r"cells\[0\].set: expected nodes with inputs"),
-        (["tables", 0, "wires", "seed"], None, r"wires.seed: expected \[node, input\], got null"),
-        (["tables", 0, "wires", "prompt"], "text", r"wires.prompt: expected \[node, input\]"),
-        (["tables", 0, "samples", 0, "seeds"], [1.5], r"samples\[0\].seeds: expected whole numbers from 0 on"),
-        (["tables", 0, "samples", 0, "seeds"], [-1], r"samples\[0\].seeds: expected whole numbers from 0 on"),
-        (["tables", 0, "cells", 1, "name"], "FULL", r"tables\[0\].cells: 'FULL' occurs twice"),
-        (["tables", 0, "samples", 0, "seeds"], [1, 1], r"samples\[0\].seeds: 1 occurs twice"),
-        (["tables", 0, "samples", 0, "people"], [], "1 people are wired, but the sample park has 0"),
-        (
-            ["tables", 0, "samples", 0, "people", 0, "expression"],
-            "glad",
-            r"people\[0\]: expected one of neutral, happy",
-        ),
-        (["tables", 0, "samples", 0, "people", 0, "pitch"], None, r"people\[0\]: expected yaw and pitch, or neither"),
-        (["tables", 0, "samples", 0, "people", 0, "reference"], "x.png", r"people\[0\]: there is no reference"),
-        (["tables", 0, "samples", 0, "people", 0, "driver"], "x.png", r"people\[0\]: there is no driver"),
-        (["tables", 0, "samples", 0, "people", 0, "region"], [0, 0, 2, 1], r"people\[0\].region: expected x0 < x1"),
-        (["tables", 0, "samples", 0, "people"], [{"region": [0, 0, 1, 1]}, {}], "a region for all people or for none"),
-    ],
-)
-def test_what_is_not_understood_is_refused_with_its_place(
-    path: list[Any], value: Any, message: str, folder: Path
-) -> None:
+def _changed(path: list[Any], value: Any) -> Any:
     said = _said()
     where: Any = said
     for key in path[:-1]:
         where = where[key]
     where[path[-1]] = value
+    return said
+
+
+FIRST = ["benchmarks", 0]
+SAMPLE = [*FIRST, "samples", 0]
+PERSON = [*SAMPLE, "people", 0]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["benchmrks"], [], "benchmrks is unknown"),
+        (["benchmarks"], {}, "benchmarks: Input should be a valid array"),
+        (["gallery"], ["bob.png"], "gallery.0: .*there is no file .*bob.png"),
+        (["judge"], {}, "judge.kind is missing"),
+        (["judge", "options"], {"a": 1}, "judge.options.a: Input should be a valid string"),
+        ([*FIRST, "name"], "../up", r"benchmarks.0.name: .*expected letters"),
+        ([*FIRST, "name"], "ends.", r"benchmarks.0.name: .*expected letters"),
+        ([*FIRST, "template"], "other.json", r"benchmarks.0.template: .*there is no file"),
+        ([*FIRST, "variants"], [], r"benchmarks.0.variants: .*at least 1 item"),
+        ([*FIRST, "variants", 1, "ablate"], ["gates"], r"variants.1.ablate.0: .*'gate', .*got 'gates'"),
+        ([*FIRST, "variants", 1, "name"], "full", r"benchmarks.0.variants: .*'full' occurs twice"),
+        (
+            [*FIRST, "variants", 0, "overrides"],
+            {"KSampler": 1},
+            "overrides.KSampler: Input should be an object",
+        ),
+        ([*FIRST, "inputs", "seed"], ["4"], r"benchmarks.0.inputs.seed.1 is missing"),
+        ([*FIRST, "inputs", "seed"], None, r"benchmarks.0.inputs.seed: Input should be a valid array"),
+        ([*FIRST, "inputs", "prompt"], "text", r"benchmarks.0.inputs.prompt: Input should be a valid array"),
+        ([*SAMPLE, "seeds"], [1.5], r"samples.0.seeds.0: .*valid integer"),
+        ([*SAMPLE, "seeds"], [-1], r"samples.0.seeds.0: .*greater than or equal to 0"),
+        ([*SAMPLE, "seeds"], [True], r"samples.0.seeds.0: .*valid integer"),
+        ([*SAMPLE, "seeds"], [], r"samples.0.seeds: .*at least 1 item"),
+        ([*FIRST, "variants", 1, "name"], "FULL", r"benchmarks.0.variants: .*'full' occurs twice"),
+        ([*SAMPLE, "seeds"], [1, 1], r"samples.0.seeds: .*'1' occurs twice"),
+        ([*SAMPLE, "people"], [], "inputs has 1 people, but the sample park has 0"),
+        ([*PERSON, "expression"], "glad", r"people.0.expression: .*expected one of neutral, happy"),
+        ([*PERSON, "pitch"], None, r"people.0: .*expected yaw and pitch, or neither"),
+        ([*PERSON, "reference"], "x.png", r"people.0.reference: .*there is no file"),
+        ([*PERSON, "driver"], "x.png", r"people.0.driver: .*there is no file"),
+        ([*PERSON, "region"], [0, 0, 2, 1], r"people.0.region: .*expected x0 < x1"),
+        ([*SAMPLE, "people"], [{"region": [0, 0, 1, 1]}, {}], "a region for all people or for none"),
+    ],
+)
+def test_what_is_not_understood_is_refused_with_its_place(
+    path: list[Any], value: Any, message: str, folder: Path
+) -> None:
     with pytest.raises(ValueError, match=message):
-        _read(folder, said)
+        _read(folder, _changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["tables"], [], "tables is called benchmarks now"),
+        ([*FIRST, "cells"], [], "benchmarks.0.cells is called variants now"),
+        ([*FIRST, "wires"], {}, "benchmarks.0.wires is called inputs now"),
+        ([*FIRST, "set"], {}, "benchmarks.0.set is called overrides now"),
+        ([*SAMPLE, "set"], {}, "samples.0.set is called overrides now"),
+        ([*FIRST, "variants", 1, "set"], {}, "variants.1.set is called overrides now"),
+        ([*FIRST, "variants", 1, "without"], [], "variants.1.without is called ablate now"),
+    ],
+)
+def test_an_option_of_an_earlier_version_is_refused_with_its_new_name(
+    path: list[Any], value: Any, message: str, folder: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _read(folder, _changed(path, value))
 
 
 def test_what_is_not_json_is_refused(folder: Path) -> None:
     (folder / "run.toml").write_text("a = 1")
-    with pytest.raises(ValueError, match=r"run.toml is not JSON"):
-        read_config(folder / "run.toml")
+    with pytest.raises(ValueError, match=r"run.toml: the file: Invalid JSON"):
+        load_config(folder / "run.toml")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.box import Box
-from dynamicid_pack.dynamicid_core.evaluation import judge as judges
-from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, load_judge
+from dynamicid_pack.dynamicid_core.evaluation import judges
+from dynamicid_pack.dynamicid_core.evaluation.judges import Judge, load_judge
 from dynamicid_pack.dynamicid_core.evaluation.models_judge import ModelsJudge
 from dynamicid_pack.dynamicid_core.expression_classifier import CLASSES
 from dynamicid_pack.dynamicid_core.image_inputs import CLASSIFIER_SIDE
@@ -19,7 +19,7 @@ from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS
 from PIL import Image
 
 from .conftest import FACE_PACK
-from .drawn import draw, stranger
+from .drawings import draw, stranger
 
 
 def _classifier(path: Path, classes: int = len(CLASSES)) -> None:

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.evaluation import measures
-from dynamicid_pack.dynamicid_core.evaluation.config import Person, Sample
-from dynamicid_pack.dynamicid_core.evaluation.judge import Judge, SeenFace
-from dynamicid_pack.dynamicid_core.evaluation.matching import in_regions, outside
-from dynamicid_pack.dynamicid_core.evaluation.measuring import Eyes, Seen, picture_values
+from dynamicid_pack.dynamicid_core.evaluation.config import SampleSpec, TargetPerson
+from dynamicid_pack.dynamicid_core.evaluation.judges import CachedJudge, Judge, JudgedFace, JudgedImage
+from dynamicid_pack.dynamicid_core.evaluation.measuring import image_values
 from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer
-from dynamicid_pack.dynamicid_core.identity.assignment import best_assignment
+from dynamicid_pack.dynamicid_core.identity.assignment import best_assignment, faces_in_regions
 from dynamicid_pack.dynamicid_core.saa.regions import strips
 from dynamicid_pack.mini.world.head import EXPRESSIONS
 from dynamicid_pack.mini.world.render import Picture
 
-from .drawn import draw, stranger
+from .drawings import draw, stranger
 
 POSES = ((0.0, 0.0), (17.0, 20.0), (-17.0, 0.0), (0.0, -40.0), (17.0, 0.0), (0.0, 40.0), (-17.0, -20.0))
 """(pitch, yaw)"""
@@ -29,13 +28,13 @@ def portraits() -> list[Picture]:
 
 
 @pytest.fixture(scope="module")
-def seen(portraits: list[Picture], judge: Judge) -> list[SeenFace]:
+def seen(portraits: list[Picture], judge: Judge) -> list[JudgedFace]:
     found = [judge.faces(picture.image) for picture in portraits]
     assert [len(faces) for faces in found] == [1] * len(portraits)
     return [face for (face,) in found]
 
 
-def test_expressions_are_right_when_drawn_as_asked_and_wrong_when_others_are_asked(seen: list[SeenFace]) -> None:
+def test_expressions_are_right_when_drawn_as_asked_and_wrong_when_others_are_asked(seen: list[JudgedFace]) -> None:
     drawn = list(EXPRESSIONS)
     shown = [face.expression for face in seen]
     assert measures.expression_share(drawn, shown) == 1.0
@@ -50,7 +49,7 @@ def test_a_face_that_is_not_found_shows_nothing_that_was_asked() -> None:
         measures.expression_share([], [])
 
 
-def test_poses_are_right_when_drawn_as_asked_and_wrong_when_others_are_asked(seen: list[SeenFace]) -> None:
+def test_poses_are_right_when_drawn_as_asked_and_wrong_when_others_are_asked(seen: list[JudgedFace]) -> None:
     shown = [(face.pose[0], face.pose[1]) for face in seen]
     assert measures.pose_share(POSES, shown) == 1.0
     others = [(-17.0 if pitch >= 0 else 0.0, yaw) for pitch, yaw in POSES]
@@ -59,7 +58,7 @@ def test_poses_are_right_when_drawn_as_asked_and_wrong_when_others_are_asked(see
     assert measures.pose_share(turned, shown) == 0.0
 
 
-def test_the_error_in_degrees_is_small_for_the_drawn_pose_and_known_for_another(seen: list[SeenFace]) -> None:
+def test_the_error_in_degrees_is_small_for_the_drawn_pose_and_known_for_another(seen: list[JudgedFace]) -> None:
     for pose, face in zip(POSES, seen, strict=True):
         shown = (face.pose[0], face.pose[1])
         assert measures.pose_error(pose, shown) < 6
@@ -132,7 +131,7 @@ def test_people_in_place_are_assigned_right_and_exchanged_people_wrong(count: in
         height, width, _ = picture.image.shape
         faces = judge.faces(picture.image)
         boxes = [face.box.to_fractions(width, height) for face in faces]
-        placed = in_regions(boxes, strips(count))
+        placed = faces_in_regions(boxes, strips(count))
         assert None not in placed
         similarity = np.array([[measures.face_similarity(r, faces[i].embedding) for r in references] for i in placed])
         assert measures.assignment_share(similarity) == right
@@ -152,18 +151,18 @@ def test_bleed_by_hand_and_a_region_without_a_face() -> None:
 @pytest.mark.parametrize("shown", [1, 2, 3])
 def test_faces_are_counted_whoever_they_are(shown: int, judge: Judge) -> None:
     """A face too many is as wrong as one too few; the other measures, which take a face for each person, miss it."""
-    asked = Sample("two", "two people", (1,), (Person(), Person()))
+    asked = SampleSpec(name="two", prompt="two people", seeds=(1,), people=(TargetPerson(), TargetPerson()))
     picture = draw([stranger(50 + n) for n in range(shown)], [("happy", 0.0, 0.0)] * shown, 4).image
-    seen = Seen(judge.faces(picture), judge.image_vector(picture), (picture.shape[0], picture.shape[1]))
-    assert picture_values(seen, asked, Eyes(judge))["Count"].value == float(shown == 2)
+    seen = JudgedImage(judge.faces(picture), judge.image_vector(picture), (picture.shape[0], picture.shape[1]))
+    assert image_values(seen, asked, CachedJudge(judge))["Count"].value == float(shown == 2)
     assert measures.count_share([2, 2, 1], [2, 3, 1]) == pytest.approx(2 / 3)
 
 
 def test_faces_stand_in_the_region_that_holds_their_middle() -> None:
     regions = [Box(0.0, 0.0, 0.5, 1.0), Box(0.5, 0.0, 1.0, 1.0), Box(0.2, 0.0, 0.8, 1.0)]
     small, large, between = Box(0.1, 0.1, 0.2, 0.2), Box(0.05, 0.3, 0.35, 0.6), Box(0.4, 0.4, 0.55, 0.6)
-    assert in_regions([small, large, between], regions) == [1, None, 2]
-    assert in_regions([], regions[:2]) == [None, None]
+    assert faces_in_regions([small, large, between], regions) == [1, None, 2]
+    assert faces_in_regions([], regions[:2]) == [None, None]
     assert strips(2) == regions[:2]
 
 
@@ -176,10 +175,10 @@ def test_without_enough_faces_somebody_is_left_out() -> None:
 def test_the_background_is_measured_outside_faces_alone(judge: Judge) -> None:
     image = draw([stranger(1)], [("happy", 0, 0)], 4).image
     (face,) = judge.faces(image)
-    free = outside(image.shape[:2], [face.box], 0.5)
+    free = measures.background_mask(image.shape[:2], [face.box], 0.5)
     assert 0 < free.mean() < 0.7
     assert measures.background_difference(image, image, free) == 0
-    assert measures.background_psnr(image, image, free) == measures.MOST_PSNR
+    assert measures.background_psnr(image, image, free) == measures.MAX_PSNR
 
     within = image.copy()
     x0, y0, x1, y1 = (round(side) for side in face.box)
@@ -201,22 +200,22 @@ def test_the_background_is_measured_outside_faces_alone(judge: Judge) -> None:
 
 
 def test_a_faces_box_is_grown_by_its_longer_side_and_cut_at_the_edge() -> None:
-    free = outside((20, 30), [(10, 4, 14, 12)], 0.5)  # 4 on each side
+    free = measures.background_mask((20, 30), [Box(10, 4, 14, 12)], 0.5)  # 4 on each side
     assert not free[0:16, 6:18].any()
     assert free.sum() == 20 * 30 - 16 * 12
-    assert outside((5, 5), [(-9, -9, -3, -3)], 0).all()
+    assert measures.background_mask((5, 5), [Box(-9, -9, -3, -3)], 0).all()
 
 
 def test_diversity_is_the_mean_distance_over_pairs_and_zero_for_equal_pictures(judge: Judge) -> None:
     vectors = np.array([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
-    apart = measures.apartness(vectors)
+    apart = measures.diversity(vectors)
     np.testing.assert_allclose(apart, [1.5, 1.0, 1.5])
     assert apart.mean() == pytest.approx((1 + 2 + 1) / 3)
     one, other = (
         draw([stranger(n)], [("happy", 0, 0)], n, place).image for n, place in ((0, "at night"), (1, "in a park"))
     )
-    same = measures.apartness(np.stack([judge.image_vector(one)] * 3))
+    same = measures.diversity(np.stack([judge.image_vector(one)] * 3))
     assert np.abs(same).max() < 1e-5
-    assert measures.apartness(np.stack([judge.image_vector(one), judge.image_vector(other)])).min() > 0.1
+    assert measures.diversity(np.stack([judge.image_vector(one), judge.image_vector(other)])).min() > 0.1
     with pytest.raises(ValueError, match="at least two"):
-        measures.apartness(vectors[:1])
+        measures.diversity(vectors[:1])

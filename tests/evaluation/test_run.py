@@ -3,46 +3,52 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from dynamicid_pack.dynamicid_core.configuration import ConfigModel
 from dynamicid_pack.dynamicid_core.evaluation import __main__ as command
 from dynamicid_pack.dynamicid_core.evaluation.client import ServerError
 from dynamicid_pack.dynamicid_core.evaluation.config import (
-    Cell,
-    Config,
-    JudgeChoice,
-    Person,
-    PersonWires,
-    Sample,
-    Table,
-    Wires,
+    Benchmark,
+    EvaluationConfig,
+    JudgeConfig,
+    PersonInputs,
+    SampleInputs,
+    SampleSpec,
+    TargetPerson,
+    Variant,
+    write_config,
 )
-from dynamicid_pack.dynamicid_core.evaluation.config_file import write_config
-from dynamicid_pack.dynamicid_core.evaluation.judge import Judge
+from dynamicid_pack.dynamicid_core.evaluation.generation import generate
+from dynamicid_pack.dynamicid_core.evaluation.judges import Judge
 from dynamicid_pack.dynamicid_core.evaluation.measuring import measure
 from dynamicid_pack.dynamicid_core.evaluation.report import (
     RESULTS,
     Results,
-    compared,
+    compare,
     markdown,
     read_results,
     results_of,
     settings_of,
     write_report,
 )
-from dynamicid_pack.dynamicid_core.evaluation.sampling import draw
-from dynamicid_pack.dynamicid_core.evaluation.store import Store, adopted, kept_config
+from dynamicid_pack.dynamicid_core.evaluation.run_folder import RunFolder, load_snapshot, snapshot
 from PIL import Image
 
 from . import fakes
-from .drawn import draw as drawn
-from .drawn import stranger
+from .drawings import draw as drawn
+from .drawings import stranger
 
 MINIATURE = "mini.train.judging:judge"
 Known = dict[Path, Any]
+NOBODY = Variant(name="without identity", ablate=("identity",))
+Model = TypeVar("Model", bound=ConfigModel)
+
+
+def replace(model: Model, **changes: Any) -> Model:
+    return model.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
@@ -56,46 +62,54 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
 
 
 @pytest.fixture(scope="module")
-def config(known: Known, tmp_path_factory: pytest.TempPathFactory) -> Config:
+def config(known: Known, tmp_path_factory: pytest.TempPathFactory) -> EvaluationConfig:
     folder = tmp_path_factory.mktemp("templates")
-    tables = []
-    for name, count, cells in (
-        ("one", 1, (Cell("full"), Cell("without IMR", ("imr",)), Cell("without identity", ("identity",)))),
-        ("two", 2, (Cell("full"), Cell("without regions", ("regions",)))),
+    benchmarks = []
+    for name, count, variants in (
+        ("one", 1, (Variant(name="full"), Variant(name="without IMR", ablate=("imr",)), NOBODY)),
+        ("two", 2, (Variant(name="full"), Variant(name="without regions", ablate=("regions",)))),
     ):
         template = folder / f"{name}.json"
         template.write_text(json.dumps(fakes.graph(count)))
         paths = list(known)[:count]
-        people = tuple(Person(path, ("happy", "sad")[i], 0.0, 0.0) for i, path in enumerate(paths))
-        wires = Wires(people=tuple(PersonWires((f"1{i}", "image"), (f"2{i}", "expression")) for i in range(count)))
-        samples = (Sample("room", "a portrait of a person, in a happy expression", (1, 2, 3), people),)
-        tables.append(Table(name, template, samples, cells, wires))
+        people = tuple(
+            TargetPerson(reference=path, expression=("happy", "sad")[i], yaw=0.0, pitch=0.0)
+            for i, path in enumerate(paths)
+        )
+        refs = (PersonInputs(reference=(f"1{i}", "image"), expression=(f"2{i}", "expression")) for i in range(count))
+        prompt = "a portrait of a person, in a happy expression"
+        samples = (SampleSpec(name="room", prompt=prompt, seeds=(1, 2, 3), people=people),)
+        inputs = SampleInputs(people=tuple(refs))
+        benchmarks.append(Benchmark(name=name, template=template, samples=samples, variants=variants, inputs=inputs))
     others = [folder / f"{n}.png" for n in range(10, 15)]
     for path, n in zip(others, range(10, 15), strict=True):
         Image.fromarray(drawn([stranger(n)], [("neutral", 0, 0)], n).image).save(path)
-    return Config(JudgeChoice(MINIATURE), tuple(tables), gallery=(*others, *known))
+    return EvaluationConfig(judge=JudgeConfig(kind=MINIATURE), benchmarks=tuple(benchmarks), gallery=(*others, *known))
 
 
-def _measured(config: Config, folder: Path, judge: Judge) -> Results:
-    values = measure(config, Store(folder), judge)
+def _measured(config: EvaluationConfig, folder: Path, judge: Judge) -> Results:
+    values = measure(config, RunFolder(folder), judge)
     results = results_of(values)
-    write_report(folder, settings_of(config, judge), command.as_json(values), results)
+    write_report(folder, settings_of(config, judge), values, results)
     return results
 
 
-Drawn = Callable[..., tuple[Config, fakes.DrawingHost]]
+Drawn = Callable[..., tuple[EvaluationConfig, fakes.DrawingHost]]
 
 
 @pytest.fixture(scope="module")
-def run(config: Config, known: Known) -> Drawn:
+def run(config: EvaluationConfig, known: Known) -> Drawn:
     """Draws a configuration into a folder."""
 
     def run(
-        folder: Path, asked: Config = config, host: fakes.DrawingHost | None = None, *others: fakes.DrawingHost
+        folder: Path,
+        asked: EvaluationConfig = config,
+        host: fakes.DrawingHost | None = None,
+        *others: fakes.DrawingHost,
     ) -> Any:
         host = host or fakes.DrawingHost(known)
-        kept = adopted(asked, folder)
-        draw(kept, [host, *others], Store(folder), 60, lambda message: None)
+        kept = snapshot(asked, folder)
+        generate(kept, [host, *others], RunFolder(folder), 60, lambda message: None)
         return kept, host
 
     return run
@@ -157,7 +171,7 @@ def test_a_run_that_was_cut_short_goes_on_and_finds_the_same(
 
 
 def test_servers_share_the_work_and_find_the_same(
-    run: Drawn, config: Config, known: Known, judge: Judge, whole: Path, tmp_path: Path
+    run: Drawn, config: EvaluationConfig, known: Known, judge: Judge, whole: Path, tmp_path: Path
 ) -> None:
     hosts = [fakes.DrawingHost(known) for _ in range(3)]
     kept, _ = run(tmp_path / "shared", config, *hosts)
@@ -167,7 +181,7 @@ def test_servers_share_the_work_and_find_the_same(
 
 
 def test_when_one_of_two_servers_is_lost_what_is_drawn_is_kept(
-    run: Drawn, config: Config, known: Known, tmp_path: Path
+    run: Drawn, config: EvaluationConfig, known: Known, tmp_path: Path
 ) -> None:
     one, other = fakes.DrawingHost(known, fails_after=2), fakes.DrawingHost(known)
     with pytest.raises(OSError, match="connection is lost"):
@@ -177,14 +191,19 @@ def test_when_one_of_two_servers_is_lost_what_is_drawn_is_kept(
     assert len(run(tmp_path / "cut")[1].queued) == 15 - drawn
 
 
-def test_pictures_of_another_graph_or_other_weights_are_drawn_anew(run: Drawn, config: Config, tmp_path: Path) -> None:
-    one = replace(config, tables=config.tables[:1])
+def test_pictures_of_another_graph_or_other_weights_are_drawn_anew(
+    run: Drawn, config: EvaluationConfig, tmp_path: Path
+) -> None:
+    one = replace(config, benchmarks=config.benchmarks[:1])
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"one")
     one = replace(one, files=(weights,))
     assert len(run(tmp_path / "run", one)[1].queued) == 9
-    cells = (replace(one.tables[0].cells[0], set={"DynamicIDApply": {"weight": 0.5}}), *one.tables[0].cells[1:])
-    changed = replace(one, tables=(replace(one.tables[0], cells=cells),))
+    variants = (
+        replace(one.benchmarks[0].variants[0], overrides={"DynamicIDApply": {"weight": 0.5}}),
+        *one.benchmarks[0].variants[1:],
+    )
+    changed = replace(one, benchmarks=(replace(one.benchmarks[0], variants=variants),))
     queued = run(tmp_path / "run", changed)[1].queued
     assert [graph["3"]["inputs"]["weight"] for graph in queued] == [0.5] * 3
     assert run(tmp_path / "run", changed)[1].queued == []
@@ -193,15 +212,15 @@ def test_pictures_of_another_graph_or_other_weights_are_drawn_anew(run: Drawn, c
 
 
 def test_pictures_that_another_configuration_drew_are_never_measured_as_this_ones(
-    run: Drawn, config: Config, known: Known, judge: Judge, tmp_path: Path
+    run: Drawn, config: EvaluationConfig, known: Known, judge: Judge, tmp_path: Path
 ) -> None:
-    one = replace(config, tables=config.tables[:1])
+    one = replace(config, benchmarks=config.benchmarks[:1])
     run(tmp_path / "run", one)
-    table = replace(one.tables[0], set={"DynamicIDApply": {"weight": 0.5}})
+    table = replace(one.benchmarks[0], overrides={"DynamicIDApply": {"weight": 0.5}})
     with pytest.raises(OSError, match="connection is lost"):
-        run(tmp_path / "run", replace(one, tables=(table,)), fakes.DrawingHost(known, fails_after=1))
+        run(tmp_path / "run", replace(one, benchmarks=(table,)), fakes.DrawingHost(known, fails_after=1))
     with pytest.raises(ValueError, match="has not been drawn"):
-        measure(kept_config(tmp_path / "run"), Store(tmp_path / "run"), judge)
+        measure(load_snapshot(tmp_path / "run"), RunFolder(tmp_path / "run"), judge)
 
 
 def test_every_picture_is_kept_with_its_exact_graph(run: Drawn, known: Known, tmp_path: Path) -> None:
@@ -228,8 +247,8 @@ def test_kept_pictures_are_measured_again_with_the_same_numbers(
     assert "### one" in printed and "| full | " in printed
     assert (whole / "tables.md").read_text().strip() == printed.strip()
     assert Image.open(whole / "two.png").size == (3 * 256, 2 * 144)
-    kept = kept_config(whole)
-    assert {path.parent for table in kept.tables for s in table.samples for path in [s.people[0].reference]} == {
+    kept = load_snapshot(whole)
+    assert {path.parent for table in kept.benchmarks for s in table.samples for path in [s.people[0].reference]} == {
         whole.resolve() / "references"
     }
 
@@ -246,9 +265,9 @@ def test_results_and_the_table_have_mean_interval_and_counts(whole: Path) -> Non
 
 
 def test_a_picture_without_a_face_counts_and_defines_no_similarity(
-    run: Drawn, config: Config, judge: Judge, tmp_path: Path
+    run: Drawn, config: EvaluationConfig, judge: Judge, tmp_path: Path
 ) -> None:
-    kept, _ = run(tmp_path / "run", replace(config, tables=config.tables[:1]))
+    kept, _ = run(tmp_path / "run", replace(config, benchmarks=config.benchmarks[:1]))
     empty = tmp_path / "run" / "pictures" / "one" / "full" / "room-1-0.png"
     Image.new("RGB", (128, 128), (90, 160, 90)).save(empty)
     found = _measured(kept, tmp_path / "run", judge)["one"]["full"]
@@ -262,13 +281,13 @@ def test_a_picture_without_a_face_counts_and_defines_no_similarity(
 
 
 def test_runs_with_the_same_settings_stand_beside_each_other(
-    whole: Path, run: Drawn, config: Config, judge: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, run: Drawn, config: EvaluationConfig, judge: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"others")
     kept, _ = run(tmp_path / "other", replace(config, files=(weights,)))
     _measured(kept, tmp_path / "other", judge)
-    found = compared([whole, tmp_path / "other"])
+    found = compare([whole, tmp_path / "other"])
     assert list(found["two"]) == ["full, whole", "full, other", "without regions, whole", "without regions, other"]
     assert command.main(["table", str(whole), str(tmp_path / "other")]) == 0
     assert "| full, other |" in capsys.readouterr().out
@@ -278,25 +297,31 @@ def test_runs_with_the_same_settings_stand_beside_each_other(
     ("change", "message"),
     [
         ({"margin": 0.25}, r"margin: 0.5, 0.25"),
-        ({"seeds": (1, 2)}, r"tables.one.samples.room.seeds: \[1, 2, 3\], \[1, 2\]"),
-        ({"more": True}, r"tables.one.cells.more: .*nothing.*, .*without"),
-        ({"steps": True}, r"tables.one.set.KSampler: .*nothing.*, .*seed"),
+        ({"seeds": (1, 2)}, r"benchmarks.one.samples.room.seeds: \[1, 2, 3\], \[1, 2\]"),
+        ({"more": True}, r"benchmarks.one.variants.more: .*nothing.*, .*ablate"),
+        ({"steps": True}, r"benchmarks.one.overrides.KSampler: .*nothing.*, .*seed"),
     ],
 )
 def test_runs_with_other_settings_are_not_compared(
-    change: dict[str, Any], message: str, whole: Path, run: Drawn, config: Config, judge: Judge, tmp_path: Path
+    change: dict[str, Any],
+    message: str,
+    whole: Path,
+    run: Drawn,
+    config: EvaluationConfig,
+    judge: Judge,
+    tmp_path: Path,
 ) -> None:
-    (one, two), (sample,) = config.tables, config.tables[0].samples
+    (one, two), (sample,) = config.benchmarks, config.benchmarks[0].samples
     if "seeds" in change:
         one = replace(one, samples=(replace(sample, seeds=change["seeds"]),))
     if "more" in change:
-        one = replace(one, cells=(*one.cells, Cell("more")))
+        one = replace(one, variants=(*one.variants, Variant(name="more")))
     if "steps" in change:
-        one = replace(one, set={"KSampler": {"seed": 1}})
-    kept, _ = run(tmp_path / "run", replace(config, tables=(one, two), margin=change.get("margin", 0.5)))
+        one = replace(one, overrides={"KSampler": {"seed": 1}})
+    kept, _ = run(tmp_path / "run", replace(config, benchmarks=(one, two), margin=change.get("margin", 0.5)))
     _measured(kept, tmp_path / "run", judge)
     with pytest.raises(ValueError, match=f"whole and run were made with different settings.*{message}"):
-        compared([whole, tmp_path / "run"])
+        compare([whole, tmp_path / "run"])
 
 
 def test_runs_judged_by_another_are_not_compared(whole: Path, judge: Judge, tmp_path: Path) -> None:
@@ -308,20 +333,20 @@ def test_runs_judged_by_another_are_not_compared(whole: Path, judge: Judge, tmp_
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     assert command.main(["table", str(whole), str(tmp_path)]) == 1
     with pytest.raises(ValueError, match=r"judge.fingerprint: .*another"):
-        compared([whole, tmp_path])
+        compare([whole, tmp_path])
 
 
 def test_what_cannot_be_measured_is_told(
-    run: Drawn, config: Config, judge: Judge, known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Drawn, config: EvaluationConfig, judge: Judge, known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept, _ = run(tmp_path / "run", replace(config, tables=config.tables[:1], gallery=()))
+    kept, _ = run(tmp_path / "run", replace(config, benchmarks=config.benchmarks[:1], gallery=()))
     (tmp_path / "run" / "pictures" / "one" / "full" / "room-3.json").unlink()
     with pytest.raises(ValueError, match="one, full: room-3 has not been drawn"):
-        measure(kept, Store(tmp_path / "run"), judge)
+        measure(kept, RunFolder(tmp_path / "run"), judge)
     (reference,) = (tmp_path / "run" / "references").iterdir()
     Image.new("RGB", (128, 128)).save(reference)
     with pytest.raises(ValueError, match="no face in the reference"):
-        measure(kept, Store(tmp_path / "run"), judge)
+        measure(kept, RunFolder(tmp_path / "run"), judge)
     assert command.main(["measure", str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
 
@@ -334,24 +359,26 @@ def test_a_graph_that_saves_nothing_is_told(
         run(tmp_path / "run")
 
 
-def test_backgrounds_are_compared_with_the_cell_that_changes_the_same_inputs(
-    run: Drawn, config: Config, judge: Judge, tmp_path: Path
+def test_backgrounds_are_compared_with_the_variant_that_changes_the_same_inputs(
+    run: Drawn, config: EvaluationConfig, judge: Judge, tmp_path: Path
 ) -> None:
     """Another seed draws another place: with the wrong one, differences are large."""
     later = {"KSampler": {"seed": 5}}
-    cells = (
-        Cell("full"), Cell("full later", set=later), Cell("plain", ("identity",)),
-        Cell("plain later", ("identity",), later), Cell("half", set={"DynamicIDApply": {"weight": 0.5}}),
+    variants = (
+        Variant(name="full"), Variant(name="full later", overrides=later),
+        Variant(name="plain", ablate=("identity",)),
+        Variant(name="plain later", ablate=("identity",), overrides=later),
+        Variant(name="half", overrides={"DynamicIDApply": {"weight": 0.5}}),
     )  # fmt: skip
-    table = replace(config.tables[0], cells=cells)
-    kept, _ = run(tmp_path / "run", replace(config, tables=(table,)))
+    table = replace(config.benchmarks[0], variants=variants)
+    kept, _ = run(tmp_path / "run", replace(config, benchmarks=(table,)))
     rows = _measured(kept, tmp_path / "run", judge)["one"]
     found = {name: row["Background difference"].mean for name, row in rows.items() if "plain" not in name}
     assert all(mean is not None and mean < 25 for mean in found.values()), found
 
 
 def test_a_server_that_does_not_start_is_told(
-    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: EvaluationConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_config(config, tmp_path / "run.json")
     server = [sys.executable, "-c", "print('no such model')"]

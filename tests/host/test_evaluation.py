@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation import __main__ as evaluation
 from dynamicid_pack.dynamicid_core.evaluation import config
-from dynamicid_pack.dynamicid_core.evaluation.cells import build_graph, read_template
 from dynamicid_pack.dynamicid_core.evaluation.client import Client
-from dynamicid_pack.dynamicid_core.evaluation.config_file import read_config
 from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
+from dynamicid_pack.dynamicid_core.evaluation.variants import build_graph, read_template
 from dynamicid_pack.mini.train.experiments import write_experiments
 from dynamicid_pack.tests.support import ROOT
 from PIL import Image
@@ -28,7 +27,7 @@ JUDGE = {"kind": "mini.train.judging:judge"}
 
 
 def _config(path: Path, *tables: dict[str, Any]) -> Path:
-    path.write_text(json.dumps({"judge": JUDGE, "tables": tables}))
+    path.write_text(json.dumps({"judge": JUDGE, "benchmarks": tables}))
     return path
 
 
@@ -40,14 +39,14 @@ def _pixels(folder: Path) -> dict[str, np.ndarray]:
     return {str(path.relative_to(folder)): np.asarray(Image.open(path)) for path in folder.rglob("*.png")}
 
 
-def test_two_cells_of_a_template_are_drawn_and_measured(
+def test_two_variants_of_a_template_are_drawn_and_measured(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """mini_01_one_person: two cells of two pictures each, saved by the server."""
+    """mini_01_one_person: two variants of two pictures each, saved by the server."""
     table = {
         "name": "one person",
         "template": str(ROOT / "workflows" / "mini_01_one_person.json"),
-        "set": {"EmptyLatentImage": {"batch_size": 2}, "KSampler": {"steps": 4}},
+        "overrides": {"EmptyLatentImage": {"batch_size": 2}, "KSampler": {"steps": 4}},
         "samples": [
             {
                 "name": "beach",
@@ -56,7 +55,7 @@ def test_two_cells_of_a_template_are_drawn_and_measured(
                 "people": [{"expression": "happy", "yaw": 0, "pitch": 0}],
             }
         ],
-        "cells": [{"name": "cfg 4"}, {"name": "cfg 1", "set": {"KSampler": {"cfg": 1.0}}}],
+        "variants": [{"name": "cfg 4"}, {"name": "cfg 1", "overrides": {"KSampler": {"cfg": 1.0}}}],
     }
     asked = _config(tmp_path / "run.json", table)
     assert _run(asked, tmp_path / "run", server) == 0, capsys.readouterr().err
@@ -108,21 +107,19 @@ def test_the_documented_example_fits_its_template(server: Server, tmp_path: Path
     (tmp_path / "here").mkdir()
     portrait(tmp_path / "here" / "ann.png", 0)
     (tmp_path / "here" / "run.json").write_text(json.dumps(said))
-    (table,) = read_config(tmp_path / "here" / "run.json").tables
+    (table,) = config.load_config(tmp_path / "here" / "run.json").benchmarks
     nodes, (sample,) = server.get("/object_info"), table.samples
     template = read_template(table.template, nodes)
     references = {path: "ann.png" for person in sample.people if (path := person.reference)}
-    graphs = [build_graph(template, nodes, table, cell, sample, 2, references) for cell in table.cells]
+    graphs = [build_graph(template, nodes, table, variant, sample, 2, references) for variant in table.variants]
     assert len(graphs) == 3
     edits = [node for node in graphs[1].values() if node["class_type"] == "DynamicIDEditMotion"]
     assert [(edit["inputs"]["expression"], edit["inputs"]["strength"]) for edit in edits] == [("happy", 0)]
     assert [node["inputs"]["steps"] for node in graphs[0].values() if node["class_type"] == "KSampler"] == [30]
 
 
-def test_every_switch_switches_something_off(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """07_two_people_expressions with references of its own: whatever is left out, another picture comes of it."""
+def test_every_ablation_changes_the_picture(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """07_two_people_expressions with references of its own: whatever is ablated, another picture comes of it."""
     for number in range(2):
         portrait(tmp_path / f"{number}.png", number)
     nodes = server.get("/object_info")
@@ -137,11 +134,11 @@ def test_every_switch_switches_something_off(
         {"reference": [encoder, "image"], "expression": [edit, "expression"]}
         for encoder, edit in zip(encoders, edits, strict=True)
     ]
-    switches = ["gate", "regions", "imr", "layout", "identity"]
+    ablations = ["gate", "regions", "imr", "layout", "identity"]
     table = {
         "name": "two people",
         "template": "graph.json",
-        "wires": {"prompt": [prompt, "text"], "people": people},
+        "inputs": {"prompt": [prompt, "text"], "people": people},
         "samples": [
             {
                 "name": "park",
@@ -150,15 +147,15 @@ def test_every_switch_switches_something_off(
                 "people": [{"reference": f"{n}.png", "expression": ("happy", "sad")[n]} for n in range(2)],
             }
         ],
-        "cells": [{"name": "full"}, *({"name": f"without {name}", "without": [name]} for name in switches)],
+        "variants": [{"name": "full"}, *({"name": f"without {name}", "ablate": [name]} for name in ablations)],
     }
     folder = tmp_path / "run"
     assert _run(_config(tmp_path / "run.json", table), folder, server) == 0, capsys.readouterr().err
     drawn = {
-        cell["name"]: next(iter(_pixels(folder / "pictures" / "two people" / cell["name"]).values())).astype(int)
-        for cell in table["cells"]
+        variant["name"]: next(iter(_pixels(folder / "pictures" / "two people" / variant["name"]).values())).astype(int)
+        for variant in table["variants"]
     }
-    for name in switches:
+    for name in ablations:
         assert np.abs(drawn[f"without {name}"] - drawn["full"]).max() > 1, name
     rows = json.loads((folder / "results.json").read_text())["two people"]
     assert rows.keys() == drawn.keys()
@@ -173,12 +170,14 @@ def test_the_miniatures_experiments_run(server: Server, tmp_path: Path, capsys: 
     """Every table and row, with a picture or two each and two steps: what they show is in mini/RESULTS.md."""
     asked = write_experiments(tmp_path / "asked", 1, ())
     said = json.loads(asked.read_text())
-    for table in said["tables"]:
-        table["set"] = {"sampler": {"steps": 2}}
+    for table in said["benchmarks"]:
+        table["overrides"] = {"sampler": {"steps": 2}}
     asked.write_text(json.dumps(said))
     assert _run(asked, tmp_path / "run", server) == 0, capsys.readouterr().err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert [list(rows) for rows in results.values()] == [[cell["name"] for cell in t["cells"]] for t in said["tables"]]
+    assert [list(rows) for rows in results.values()] == [
+        [variant["name"] for variant in benchmark["variants"]] for benchmark in said["benchmarks"]
+    ]
     for table, rows in results.items():
         for row in rows.values():
             assert {"CLIP-T", "FaceSim", "Identified"} <= row.keys()

@@ -28,9 +28,9 @@ def drawn(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     def drawn(count: int, rows: dict[str, tuple[str, ...]]) -> Means:
         path = write_experiments(tmp_path / "asked", count, ())
         said = json.loads(path.read_text())
-        said["tables"] = [table for table in said["tables"] if table["name"] in rows]
-        for table in said["tables"]:
-            table["cells"] = [cell for cell in table["cells"] if cell["name"] in rows[table["name"]]]
+        said["benchmarks"] = [table for table in said["benchmarks"] if table["name"] in rows]
+        for table in said["benchmarks"]:
+            table["variants"] = [row for row in table["variants"] if row["name"] in rows[table["name"]]]
             table["samples"] = [{**sample, "seeds": sample["seeds"][:1]} for sample in table["samples"]]
         path.write_text(json.dumps(said))
         run = ["run", "--config", str(path), "--output", str(tmp_path / "run"), "--server", server.url]

@@ -1,19 +1,29 @@
-"""From a template to the graph of a cell: what is put where, and what each switch takes out."""
+"""From a template to the graph of a variant: what is put where, and what each ablation takes out."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dynamicid_pack.dynamicid_core.evaluation.cells import Template, build_graph, read_template
-from dynamicid_pack.dynamicid_core.evaluation.config import Cell, Person, PersonWires, Sample, Table, Wires
+from dynamicid_pack.dynamicid_core.evaluation.config import (
+    Benchmark,
+    PersonInputs,
+    SampleInputs,
+    SampleSpec,
+    TargetPerson,
+    Variant,
+)
+from dynamicid_pack.dynamicid_core.evaluation.variants import Template, build_graph, read_template
 
 from . import fakes
 
 REFERENCES = {Path("ann.png"): "ann on the server.png", Path("bob.png"): "bob on the server.png"}
-PEOPLE = tuple(Person(path, expression) for path, expression in zip(REFERENCES, ("happy", "sad"), strict=True))
-WIRES = Wires(
-    people=tuple(PersonWires((f"1{i}", "image"), (f"Edit {i}", "expression")) for i in range(2)),
+PEOPLE = tuple(
+    TargetPerson(reference=path, expression=expression)
+    for path, expression in zip(REFERENCES, ("happy", "sad"), strict=True)
+)
+INPUTS = SampleInputs(
+    people=tuple(PersonInputs(reference=(f"1{i}", "image"), expression=(f"Edit {i}", "expression")) for i in range(2)),
 )
 
 
@@ -24,15 +34,30 @@ def template(tmp_path: Path) -> Template:
     return read_template(path, fakes.NODES)
 
 
-def _graph(template: Template, cell: Cell, table_set: Any = None, sample_set: Any = None) -> dict[str, Any]:
-    sample = Sample("park", "two people, in a park", (7,), PEOPLE, sample_set or {})
-    table = Table("two", Path("two.json"), (sample,), (cell,), WIRES, table_set or {})
-    return build_graph(template, fakes.NODES, table, cell, sample, 7, REFERENCES)
+def _sample(people: Any = PEOPLE, overrides: Any = None) -> SampleSpec:
+    return SampleSpec(name="park", prompt="two people, in a park", seeds=(7,), people=people, overrides=overrides or {})
+
+
+def _benchmark(sample: SampleSpec, variant: Variant, inputs: SampleInputs, overrides: Any = None) -> Benchmark:
+    return Benchmark(
+        name="two", template=Path("two.json"), samples=(sample,), variants=(variant,), inputs=inputs,
+        overrides=overrides or {},
+    )  # fmt: skip
+
+
+def _variant(*ablate: Any, **overrides: Any) -> Variant:
+    return Variant(name="c", ablate=ablate, overrides=overrides)
+
+
+def _graph(template: Template, variant: Variant, of_benchmark: Any = None, of_sample: Any = None) -> dict[str, Any]:
+    sample = _sample(overrides=of_sample)
+    benchmark = _benchmark(sample, variant, INPUTS, of_benchmark)
+    return build_graph(template, fakes.NODES, benchmark, variant, sample, 7, REFERENCES)
 
 
 def test_what_a_sample_says_arrives_and_the_template_stays(template: Template) -> None:
     before = json.dumps(template.graph)
-    graph = _graph(template, Cell("full"))
+    graph = _graph(template, _variant())
     assert graph["4"]["inputs"]["seed"] == 7
     assert graph["2"]["inputs"]["text"] == "two people, in a park"
     for i, (name, expression) in enumerate(zip(REFERENCES.values(), ("happy", "sad"), strict=True)):
@@ -44,31 +69,32 @@ def test_what_a_sample_says_arrives_and_the_template_stays(template: Template) -
     assert json.dumps(template.graph) == before
 
 
-def test_a_driving_picture_arrives_where_it_is_wired(template: Template) -> None:
+def test_a_driving_picture_arrives_where_it_is_linked(template: Template) -> None:
     ann, bob = REFERENCES
-    people = (Person(ann, driver=bob), Person(bob))
-    wires = Wires(
-        people=tuple(PersonWires((f"1{i}", "image"), driver=(f"Edit {i}", "driving_image")) for i in range(2))
+    sample = _sample((TargetPerson(reference=ann, driver=bob), TargetPerson(reference=bob)))
+    inputs = SampleInputs(
+        people=tuple(
+            PersonInputs(reference=(f"1{i}", "image"), driver=(f"Edit {i}", "driving_image")) for i in range(2)
+        )
     )
-    sample = Sample("park", "two people", (7,), people)
-    table = Table("two", Path("two.json"), (sample,), (Cell("full"),), wires)
-    graph = build_graph(template, fakes.NODES, table, table.cells[0], sample, 7, REFERENCES)
+    benchmark = _benchmark(sample, _variant(), inputs)
+    graph = build_graph(template, fakes.NODES, benchmark, _variant(), sample, 7, REFERENCES)
     loads = graph[graph["20"]["inputs"]["driving_image"][0]]
     assert loads == {"class_type": "LoadImage", "inputs": {"image": "bob on the server.png"}}
     assert "driving_image" not in graph["21"]["inputs"]
 
 
-def test_the_cell_has_the_last_word_then_the_sample_then_the_table(template: Template) -> None:
-    by_table = {"DynamicIDApply": {"weight": 0.1}, "20": {"strength": 0.1}, "Edit 1": {"strength": 0.1}}
+def test_the_variant_has_the_last_word_then_the_sample_then_the_benchmark(template: Template) -> None:
+    by_benchmark = {"DynamicIDApply": {"weight": 0.1}, "20": {"strength": 0.1}, "Edit 1": {"strength": 0.1}}
     by_sample = {"20": {"strength": 0.2}, "Edit 1": {"strength": 0.2}}
-    graph = _graph(template, Cell("c", set={"Edit 1": {"strength": 0.3}}), by_table, by_sample)
+    graph = _graph(template, _variant(**{"Edit 1": {"strength": 0.3}}), by_benchmark, by_sample)
     assert graph["3"]["inputs"]["weight"] == 0.1
     assert (graph["20"]["inputs"]["strength"], graph["21"]["inputs"]["strength"]) == (0.2, 0.3)
 
 
-@pytest.mark.parametrize(("switch", "name", "value"), [("gate", "gate", False), ("layout", "layout_steps", 0)])
-def test_gate_and_layout_phase_are_the_advanced_nodes(switch: str, name: str, value: Any, template: Template) -> None:
-    inputs = _graph(template, Cell("c", (switch,)))["3"]
+@pytest.mark.parametrize(("ablation", "name", "value"), [("gate", "gate", False), ("layout", "layout_steps", 0)])
+def test_gate_and_layout_phase_are_the_advanced_nodes(ablation: str, name: str, value: Any, template: Template) -> None:
+    inputs = _graph(template, _variant(ablation))["3"]
     assert inputs["class_type"] == "DynamicIDApplyAdvanced"
     defaults = {"layout_scale": 4.0, "layout_steps": 3, "gate_threshold": 0.3, "gate": True} | {name: value}
     assert {key: inputs["inputs"][key] for key in defaults} == defaults
@@ -76,13 +102,13 @@ def test_gate_and_layout_phase_are_the_advanced_nodes(switch: str, name: str, va
 
 
 def test_without_imr_identities_come_as_they_are(template: Template) -> None:
-    graph = _graph(template, Cell("c", ("imr",)))
+    graph = _graph(template, _variant("imr"))
     assert [graph[f"2{i}"]["inputs"]["strength"] for i in range(2)] == [0, 0]
     assert graph["3"]["class_type"] == "DynamicIDApply"
 
 
 def test_without_identity_the_model_is_the_one_that_apply_was_given(template: Template) -> None:
-    graph = _graph(template, Cell("c", ("identity", "gate")))
+    graph = _graph(template, _variant("identity", "gate"))
     assert "3" not in graph and graph["4"]["inputs"]["model"] == ["1", 0]
 
 
@@ -92,7 +118,7 @@ def _whole(node: dict[str, Any]) -> bool:
 
 
 def test_without_regions_everybody_has_the_whole_picture(template: Template) -> None:
-    graph = _graph(template, Cell("c", ("regions",)))
+    graph = _graph(template, _variant("regions"))
     assert graph["3"]["inputs"]["layout_steps"] == 0
     for i in range(2):
         place = graph[graph["3"]["inputs"][f"people.person_{i}"][0]]
@@ -109,7 +135,7 @@ def test_without_regions_places_and_layouts_lose_theirs(template: Template) -> N
     template.graph["8"] = {"class_type": "DynamicIDLayout", "inputs": people}
     inputs = template.graph["3"]["inputs"]
     inputs |= {"people.person_0": ["7", 0], "people.person_1": ["8", 0]}
-    graph = _graph(template, Cell("c", ("regions",)))
+    graph = _graph(template, _variant("regions"))
     assert _whole(graph["6"]) and _whole(graph["7"]) and graph["7"]["inputs"]["placements"] == ["6", 0]
     last = graph[graph["3"]["inputs"]["people.person_1"][0]]
     first = graph[last["inputs"]["placements"][0]]
@@ -117,12 +143,13 @@ def test_without_regions_places_and_layouts_lose_theirs(template: Template) -> N
     assert (first["inputs"]["identity"], last["inputs"]["identity"]) == (["20", 0], ["21", 0])
 
 
-@pytest.mark.parametrize("switch", ["gate", "regions", "imr", "layout", "identity"])
-def test_a_switch_with_nothing_to_switch_off_is_refused(switch: str) -> None:
+@pytest.mark.parametrize("ablation", ["gate", "regions", "imr", "layout", "identity"])
+def test_an_ablation_with_nothing_to_ablate_is_refused(ablation: str) -> None:
     graph = {name: node for name, node in fakes.graph(0).items() if name != "3"}
-    table = Table("t", Path(), (), (), Wires(prompt=None))
-    with pytest.raises(ValueError, match=f"without {switch}, but"):
-        build_graph(Template(graph, {}), fakes.NODES, table, Cell("c", (switch,)), Sample("s", "", (1,)), 1, {})
+    sample = _sample(())
+    benchmark = _benchmark(sample, _variant(ablation), SampleInputs(prompt=None))
+    with pytest.raises(ValueError, match=f"ablates {ablation}, but"):
+        build_graph(Template(graph, {}), fakes.NODES, benchmark, _variant(ablation), sample, 1, {})
 
 
 @pytest.mark.parametrize(
@@ -135,7 +162,7 @@ def test_a_switch_with_nothing_to_switch_off_is_refused(switch: str) -> None:
 )
 def test_a_change_that_fits_nothing_is_refused(change: Any, message: str, template: Template) -> None:
     with pytest.raises(ValueError, match=message):
-        _graph(template, Cell("c", set=change))
+        _graph(template, _variant(**change))
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:

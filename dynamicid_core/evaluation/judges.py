@@ -1,12 +1,15 @@
-"""Who looks at the pictures: what a judge answers, and which there are."""
+"""Judges of images: what a judge answers, which judges there are, and one that judges each image once."""
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
 from ..box import Box
 from ..image_inputs import Image
@@ -18,12 +21,12 @@ IN_THE_PACK = ("mini.train.judging:judge",)
 _PACK = Path(__file__).resolve().parents[2]
 
 
-class SeenFace(Protocol):
-    """A face in a picture."""
+class JudgedFace(Protocol):
+    """A face in an image."""
 
     @property
     def box(self) -> Box:
-        """(x0, y0, x1, y1) in pixels of the picture."""
+        """(x0, y0, x1, y1) in pixels of the image."""
 
     @property
     def pose(self) -> tuple[float, float, float]:
@@ -39,24 +42,63 @@ class SeenFace(Protocol):
 
 
 class Judge(Protocol):
-    """Looks at pictures, (H, W, 3) uint8 RGB of any size."""
+    """Judges images, (H, W, 3) uint8 RGB of any size."""
 
     @property
     def fingerprint(self) -> str:
-        """Changes with whatever changes the judge's answers."""
+        """Text that changes with whatever changes the judge's answers."""
 
-    def faces(self, image: Image) -> Sequence[SeenFace]:
-        """All faces of a picture, in any order; empty when there is none."""
+    def faces(self, image: Image) -> Sequence[JudgedFace]:
+        """Return all faces of an image, in any order."""
 
     def image_vector(self, image: Image) -> NDArray[np.floating]:
-        """(d,) the picture's embedding."""
+        """Return the image's CLIP embedding (d,)."""
 
     def text_vector(self, text: str) -> NDArray[np.floating]:
-        """(d,) the text's embedding, near the embeddings of pictures that it describes."""
+        """Return the text's CLIP embedding (d,), near those of images that it describes."""
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedImage:
+    """An image as the judge sees it: faces, the image's embedding (d,), size (height, width)."""
+
+    faces: Sequence[JudgedFace]
+    vector: NDArray[np.floating]
+    size: tuple[int, int]
+
+
+class CachedJudge:
+    """A judge that judges each image and text once, and knows the people of a gallery of images."""
+
+    def __init__(self, judge: Judge, gallery: Sequence[Path] = ()):
+        self._judge, self._gallery = judge, gallery
+        self.text = lru_cache(maxsize=None)(judge.text_vector)
+        self.image = lru_cache(maxsize=None)(self._image)
+
+    def _image(self, path: Path) -> JudgedImage:
+        image = read_image(path)
+        return JudgedImage(self._judge.faces(image), self._judge.image_vector(image), (image.shape[0], image.shape[1]))
+
+    def person(self, reference: Path) -> NDArray[np.floating]:
+        """Return the embedding (d,) of a reference's largest face. Raises ValueError when the judge finds none."""
+        faces = self.image(reference).faces
+        if not faces:
+            raise ValueError(f"The judge finds no face in the reference {reference.name}. Take another picture.")
+        return max(faces, key=lambda face: face.box.area).embedding
+
+    def others(self, reference: Path) -> list[NDArray[np.floating]]:
+        """Return the embeddings (d,) of the gallery's people but for the one of this image."""
+        return [self.person(path) for path in self._gallery if path != reference]
+
+
+def read_image(path: Path) -> Image:
+    """Read a file as (H, W, 3) uint8 RGB."""
+    with PillowImage.open(path) as image:
+        return np.array(image.convert("RGB"))
 
 
 def load_judge(kind: str, options: Mapping[str, str]) -> Judge:
-    """The judge that a configuration names, made with its options.
+    """Make the judge that a configuration names, with its options.
 
     Args:
         kind: MODELS or one of IN_THE_PACK.
@@ -80,7 +122,7 @@ def load_judge(kind: str, options: Mapping[str, str]) -> Judge:
 
 
 def _module(name: str) -> object:
-    """A module of the pack, which is either a package itself or the folder that Python runs in."""
+    """Import a module of the pack, which is either a package itself or the folder that Python runs in."""
     root = (__package__ or "").removesuffix("dynamicid_core.evaluation")
     try:
         module = importlib.import_module(root + name)
