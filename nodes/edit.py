@@ -83,9 +83,9 @@ class EditFacialMotion(io.ComfyNode):
     ) -> io.NodeOutput:
         if identity is None:  # Encode Identity skipped this person
             return io.NodeOutput([None], torch.zeros(1, CANVAS, CANVAS, 3))
-        wanted, face = MotionRequest(**request), identity.face
-        if wanted.moves_keypoints and (face is None or face.points68 is None):
+        motion, face = MotionRequest(**request), identity.face
+        if motion.moves_keypoints and (face is None or face.points68 is None):
             warn(cls, "this identity remembers no 3-D points: the words alone tell the pose. Encode it again.")
-        source, targets = wanted.source(face), wanted.targets(face, dynamicid)
+        source, targets = motion.source(face), motion.targets(face, dynamicid)
         edited = [edit_motion(identity, dynamicid, clip, source, target, strength) for target in targets]
         return io.NodeOutput(edited, motion_preview(source, targets))

@@ -6,7 +6,7 @@ from typing import Any
 from ..box import Box
 from ..saa.regions import Region, box_from_pixels
 
-# The canvas writes an element's box as [ymin, xmin, ymax, xmax] in thousandths of the picture.
+# The canvas writes an element's box as [ymin, xmin, ymax, xmax] in thousandths of the image.
 _ELEMENT_UNITS = 1000.0
 
 _EXPECTED = (
@@ -16,27 +16,27 @@ _EXPECTED = (
 
 
 def regions_from_boxes(boxes: Any, width: int, height: int) -> tuple[Region, ...]:
-    """Turn the host's boxes into regions, in their order.
+    """Return the host's boxes as regions, in their order.
 
     Args:
-        boxes: a box, a list of boxes, a list of lists of boxes (one list per picture of a batch: the first counts),
+        boxes: a box, a list of boxes, a list of lists of boxes (one list per image of a batch: the first counts),
             or a list of elements.
-        width, height: pixels of the picture that pixel boxes were drawn for; elements don't need it.
+        width, height: pixels of the image that pixel boxes were drawn for; elements don't need it.
 
     Raises:
-        ValueError: none of these, or a box outside the picture.
+        ValueError: none of these, or a box outside the image.
     """
     return tuple(_region(box, width, height) for box in _listed(boxes))
 
 
 def descriptions(boxes: Any) -> tuple[str, ...]:
-    """What is written at each box (`desc` of an element, or of a box's metadata), "" where nothing is.
+    """Return the text at each box (`desc` of an element, or of a box's metadata), "" where there is none.
 
     Args:
         boxes: as `regions_from_boxes` takes them.
     """
-    noted = [box.get("metadata") or box if isinstance(box, dict) else {} for box in _listed(boxes)]
-    return tuple(str(note.get("desc") or "").strip() for note in noted)
+    elements = [box.get("metadata") or box if isinstance(box, dict) else {} for box in _listed(boxes)]
+    return tuple(str(element.get("desc") or "").strip() for element in elements)
 
 
 def _listed(boxes: Any) -> Sequence[Any]:

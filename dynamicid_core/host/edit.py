@@ -25,7 +25,7 @@ ALL = "all"
 
 @dataclass(frozen=True, eq=False)
 class MotionRequest:
-    """What Edit Facial Motion is asked for; fields are named as the node's inputs.
+    """The motions that Edit Facial Motion is to make; fields are named as the node's inputs.
 
     Attributes:
         expression: one of EXPRESSIONS, or ALL.
@@ -50,15 +50,15 @@ class MotionRequest:
 
     @property
     def moves_keypoints(self) -> bool:
-        """Whether more than words is asked for, which takes 3-D points."""
+        """Whether keypoints are to move, which takes 3-D points of the face."""
         return bool(self.yaw or self.pitch) or self.driving_image is not None or self.landmarks is not None
 
     def source(self, face: Face | None) -> FacialMotion:
         """Return the motion that the reference's face shows. Raises ValueError for landmarks without a face."""
-        shown = self.source_expression
+        expression = self.source_expression
         if self.source_landmarks is not None:
-            shown = mediapipe.expression_from(self.source_landmarks)
-        return source_motion(face, shown, self.source_prompt.strip())
+            expression = mediapipe.expression_from(self.source_landmarks)
+        return source_motion(face, expression, self.source_prompt.strip())
 
     def targets(self, face: Face | None, dynamicid: DynamicID) -> list[FacialMotion]:
         """Return the motions wanted of a face. Raises ValueError when the driving image or landmarks show no face."""

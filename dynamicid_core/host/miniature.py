@@ -1,4 +1,4 @@
-"""The shipped miniature as the host's own objects: model, text encoder, autoencoder; and the DynamicID that fits it."""
+"""The shipped miniature as the host's own objects, and the DynamicID that fits it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "mini" / "weights"
 
 @dataclass(frozen=True, eq=False)
 class Miniature:
-    """What Load DynamicID Mini hands out; 128x128 pixels are 16x16 latent cells, as SD1.5's are."""
+    """The outputs of Load DynamicID Mini; 128x128 pixels are 16x16 latent cells, as in SD1.5."""
 
     model: ModelPatcher
     clip: CLIP
@@ -43,7 +43,7 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None) -> Minia
 
     Raises:
         FileNotFoundError: a file of the pack is missing.
-        ValueError: a file is damaged, or the adapter is none.
+        ValueError: a file is damaged, or the adapter file holds no adapter.
     """
     text, vision = _weights(folder, "text"), _weights(folder, "vision")
     vae = VAE(sd=_weights(folder, "autoencoder"))
@@ -65,7 +65,7 @@ def _weights(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def _model(weights: dict[str, Tensor]) -> ModelPatcher:
-    """As the host's loader makes a model, but for its detection, which knows only SD1.5's own sizes."""
+    """Build the model as the host's loader does, without its detection, which knows only SD1.5's own sizes."""
     config = comfy.supported_models.SD15(dict(networks.UNET))
     config.unet_config.update(networks.UNET)  # the class sets eight heads, whatever it is given
     device, parked, kinds = memory.get_torch_device(), memory.unet_offload_device(), config.supported_inference_dtypes

@@ -25,11 +25,12 @@ class DynamicID:
     Attributes:
         adapter: what Apply DynamicID patches a model with.
         checkpoint: all parts that the files held.
-        load_vision, load_faces: load the CLIP vision model and the face pack, when they are first asked for; None
+        load_vision, load_faces: load the CLIP vision model and the face pack, when they are first used; None
             when none was chosen.
-        embeds_rgb: see `FaceAnalyzer`; the release's identities are made so.
-        layout_steps: of the layout phase in Apply DynamicID, which has no knob for it: what suits these weights.
-        lora_in_groups: strength of the adapter's LoRA there when several people are drawn; of one alone it is 1.
+        embeds_rgb: see `FaceAnalyzer`; the release's identities need it.
+        layout_steps: length of the layout phase that suits these weights, for Apply DynamicID, which has no widget for
+            it.
+        lora_in_groups: strength of the adapter's LoRA there for several people; for one person it is 1.
     """
 
     adapter: Adapter
@@ -42,28 +43,28 @@ class DynamicID:
 
     @cached_property
     def vision(self) -> ClipVisionModel:
-        """Raises ValueError when no CLIP vision model was chosen."""
+        """Load the CLIP vision model once. Raises ValueError when none was chosen."""
         if self.load_vision is None:
             raise ValueError("No CLIP vision model: choose one as clip_vision in Load DynamicID, or connect one.")
         return self.load_vision()
 
     @cached_property
     def faces(self) -> FaceAnalyzer:
-        """Raises ValueError when no face pack was chosen."""
+        """Load the face pack once. Raises ValueError when none was chosen."""
         if self.load_faces is None:
             raise ValueError("No face pack: choose buffalo_l as face_pack in Load DynamicID, or connect an analyzer.")
         return self.load_faces()
 
     @cached_property
     def face_encoder(self) -> Managed[FaceEncoder]:
-        """Raises ValueError when the files held none."""
+        """Build the face encoder once. Raises ValueError when the files held none."""
         if self.checkpoint.face_encoder is None:
             raise ValueError("The adapter's file holds no face encoder (proj_module.*): choose the release's SAA.bin.")
         return Managed(FaceEncoder.from_weights(self.checkpoint.face_encoder))
 
     @cached_property
     def imr(self) -> tuple[Managed[IdentityMotionReconfigurator], Managed[KeypointEncoder]]:
-        """Raises ValueError when the files held none, or one without the other."""
+        """Build IMR and its keypoint encoder once. Raises ValueError when the files held not both."""
         if self.checkpoint.imr is None or self.checkpoint.keypoint_encoder is None:
             missing = "IMR" if self.checkpoint.imr is None else "its keypoint encoder"
             raise ValueError(
@@ -85,7 +86,7 @@ def load_dynamicid(
     """Load an adapter, and IMR from a second file if that is where it is.
 
     Raises:
-        ValueError: a file is none of DynamicID's, or the first holds no adapter.
+        ValueError: a file is not one of DynamicID's, or the first holds no adapter.
     """
     files = [saa] if imr is None else [saa, imr, *_keypoint_encoder_beside(imr)]
     checkpoint = load_checkpoint(*files)
@@ -98,6 +99,6 @@ def load_dynamicid(
 
 
 def _keypoint_encoder_beside(imr: Path) -> list[Path]:
-    """The release's keypoint encoder, named as the IMR file but for `IMR`; [] when there is no such file."""
+    """Return the release's keypoint encoder, named as the IMR file but for `IMR`; [] when there is no such file."""
     names = {imr.name.replace("IMR", word) for word in ("key_point_encoder", "keypoint_encoder")} - {imr.name}
     return [path for path in (imr.with_name(name) for name in sorted(names)) if path.is_file()][:1]
