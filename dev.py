@@ -58,7 +58,7 @@ ROOT = Path(os.path.abspath(__file__)).parent  # not resolved: a checkout may be
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 
 PACK_NAME = "dynamicid_pack"  # a module's name, whatever the checkout's folder is called
-CHECKED_TYPES = ("__init__.py", "nodes", "dynamicid_core", "mini", "benchmarks")
+CHECKED_TYPES = ("__init__.py", "nodes", "dynamicid_core", "mini", "benchmarks", "tests")
 MODEL_FOLDERS = ("checkpoints", "clip_vision", "controlnet", "dynamicid/identities", "insightface", "loras", "vae")
 
 

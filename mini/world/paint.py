@@ -286,8 +286,8 @@ class Painter:
             patch = smooth(np.array([(-0.3, 0.74), (0.0, 0.8), (0.3, 0.74), (0.34, 1.0), (0.0, 1.12), (-0.34, 1.0)]))
             self._fill(self._on_face(patch, 0.08, jaw=True), color)
             for side in (-1, 1):
-                edge = [(side * 0.42, 0.52), (side * 0.42, 0.7), (side * 0.26, 0.84)]
-                self._line(self._on_face(edge, 0.06, jaw=True), color, 0.1)
+                stroke = [(side * 0.42, 0.52), (side * 0.42, 0.7), (side * 0.26, 0.84)]
+                self._line(self._on_face(stroke, 0.06, jaw=True), color, 0.1)
 
     def _nose(self) -> None:
         points = self.head.project(self.head.nose_points())[:, :2]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -183,7 +183,7 @@ def test_a_list_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, ...]]]:
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The commands that would have been run."""
     seen: list[tuple[str, ...]] = []
     monkeypatch.setattr(making, "install_command", lambda *command: seen.append(tuple(map(str, command))))

@@ -217,7 +217,7 @@ class AttentionCouple:
     def attn2_patch(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> tuple[Tensor, ...]:
         chunks = extra_options["cond_or_uncond"]
         rows = q.shape[0] // len(chunks)
-        queries, keys, values, coupled, own = [], [], [], [], []
+        queries, keys, values, coupled, own = (list[Any]() for _ in range(5))
         for number, q_chunk, k_chunk, v_chunk in zip(chunks, *(x.chunk(len(chunks)) for x in (q, k, v)), strict=True):
             prompts = [p.repeat(rows, 1, 1).to(k) for p in self.prompts[: self._times(number) - 1]]
             queries += [q_chunk] * (1 + len(prompts))

@@ -41,7 +41,8 @@ class Layer:
 
 def layers(model: Any, state: dict[str, Tensor]) -> list[Layer]:
     """The UNet's cross-attentions in the adapter's order, with `SAA_module.*` weights."""
-    unet, found = model.model.diffusion_model, []
+    unet = model.model.diffusion_model
+    found: list[Layer] = []
     for name, blocks in (("input", unet.input_blocks), ("output", unet.output_blocks), ("middle", [unet.middle_block])):
         for number, block in enumerate(blocks):
             for part in block:

@@ -9,6 +9,7 @@ import comfy.model_patcher
 import comfy.supported_models
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.host.models import DynamicID, load_dynamicid
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.saa.regions import Region
@@ -65,7 +66,7 @@ class Stage:
 
     def ours(self, model: Any = None, *, lora_strength: float = 0.0, weight: float = 1.0, **changed: Any) -> Any:
         """Apply DynamicID (Advanced) with the two people, by default without LoRA."""
-        inputs = {
+        inputs: dict[str, Any] = {
             "start_at": 0.0,
             "end_at": 1.0,
             "layout_scale": reference.LAYOUT_SCALE,
@@ -80,7 +81,7 @@ class Stage:
 
     def people(self) -> dict[str, Any]:
         """The two people as the node gets them."""
-        scene = [Placement(Identity(p.tokens, p.negative_tokens), Region(box=p.box)) for p in self.persons()]
+        scene = [Placement(Identity(p.tokens, p.negative_tokens), Region(box=Box(*p.box))) for p in self.persons()]
         return {f"person_{number}": (placement,) for number, placement in enumerate(scene)}
 
     def persons(self) -> list[reference.Person]:

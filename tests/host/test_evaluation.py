@@ -135,7 +135,7 @@ def test_every_ablation_changes_the_picture(server: Server, tmp_path: Path, caps
         for encoder, edit in zip(encoders, edits, strict=True)
     ]
     ablations = ["gate", "regions", "imr", "layout", "identity"]
-    table = {
+    table: dict[str, Any] = {
         "name": "two people",
         "template": "graph.json",
         "inputs": {"prompt": [prompt, "text"], "people": people},

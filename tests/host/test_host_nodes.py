@@ -334,7 +334,8 @@ def _lora(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A LoRA file on some of the weights that ours changes and on others, and its up @ down by weight."""
     block = "diffusion_model.input_blocks.1.1.transformer_blocks.0"
     names = [f"{block}.attn2.to_k", f"{block}.attn1.to_out.0", f"{block}.ff.net.2", "diffusion_model.time_embed.0"]
-    weights, file, changes = stage.model.model.state_dict(), {}, {}
+    weights = stage.model.model.state_dict()
+    file, changes = dict[str, Tensor](), dict[str, Tensor]()
     generator = torch.Generator().manual_seed(7)
     for name in names:
         out, into = weights[f"{name}.weight"].shape
