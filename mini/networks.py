@@ -4,21 +4,21 @@ from typing import Any
 
 from torch import Tensor
 
-CONTEXT = 128  # width of the text states
-VOCABULARY = 49_408  # rows that the host's text encoder has
+CONTEXT_DIM = 128  # of the text states
+VOCABULARY_SIZE = 49_408  # rows that the host's text encoder has
 ROWS = "text_model.embeddings.token_embedding.weight"
 ROW_IDS = "token_ids"
 
 # As `comfy.sd1_clip.SDClipModel` takes it (`textmodel_json_config`) and `transformers.CLIPTextConfig` understands it.
 TEXT: dict[str, Any] = {
     "model_type": "clip_text_model",
-    "hidden_size": CONTEXT,
-    "intermediate_size": 4 * CONTEXT,
+    "hidden_size": CONTEXT_DIM,
+    "intermediate_size": 4 * CONTEXT_DIM,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "hidden_act": "quick_gelu",
     "max_position_embeddings": 77,
-    "projection_dim": CONTEXT,
+    "projection_dim": CONTEXT_DIM,
     "eos_token_id": 49_407,
 }
 
@@ -34,7 +34,7 @@ VISION: dict[str, Any] = {
     "hidden_act": "gelu",
     "image_size": 128,
     "patch_size": 16,
-    "projection_dim": CONTEXT,
+    "projection_dim": CONTEXT_DIM,
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }
@@ -50,7 +50,7 @@ UNET: dict[str, Any] = {
     "transformer_depth": [1, 1, 0],
     "transformer_depth_middle": 1,
     "transformer_depth_output": [1, 1, 1, 1, 0, 0],
-    "context_dim": CONTEXT,
+    "context_dim": CONTEXT_DIM,
     "num_heads": 4,
     "num_head_channels": -1,
     "use_spatial_transformer": True,
@@ -62,11 +62,11 @@ UNET: dict[str, Any] = {
 
 
 def with_all_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A kept text encoder with a row for every token, as the host expects.
+    """Return a kept text encoder with a row for every token, as the host expects.
 
     `token_ids` (n,) names the tokens of the first n kept rows; every other token gets the last row, the unknown one.
     """
     rows, ids = state[ROWS], state[ROW_IDS].long()
-    table = rows[-1].expand(VOCABULARY, -1).clone()
+    table = rows[-1].expand(VOCABULARY_SIZE, -1).clone()
     table[ids] = rows[:-1]
     return {name: tensor for name, tensor in state.items() if name != ROW_IDS} | {ROWS: table}

@@ -15,7 +15,7 @@ from comfy.sd import CLIP, VAE
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from torch import Tensor
 
-from ...mini import networks
+from ...mini.networks import CONTEXT_DIM, TEXT, UNET, with_all_rows
 from ...mini.quantize import dequantize
 from ..checkpoint import load_checkpoint
 from ..identity.analyzer import load_analyzer
@@ -57,7 +57,7 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None) -> Minia
         layout_steps=0,
         lora_in_groups=0.5,
     )
-    return Miniature(model, _clip(networks.with_all_rows(text)), vae, dynamicid)
+    return Miniature(model, _clip(with_all_rows(text)), vae, dynamicid)
 
 
 def _weights(folder: Path, name: str) -> dict[str, Tensor]:
@@ -66,8 +66,8 @@ def _weights(folder: Path, name: str) -> dict[str, Tensor]:
 
 def _model(weights: dict[str, Tensor]) -> ModelPatcher:
     """Build the model as the host's loader does, without its detection, which knows only SD1.5's own sizes."""
-    config = comfy.supported_models.SD15(dict(networks.UNET))
-    config.unet_config.update(networks.UNET)  # the class sets eight heads, whatever it is given
+    config = comfy.supported_models.SD15(dict(UNET))
+    config.unet_config.update(UNET)  # the class sets eight heads, whatever it is given
     device, parked, kinds = memory.get_torch_device(), memory.unet_offload_device(), config.supported_inference_dtypes
     count = sum(tensor.numel() for tensor in weights.values())
     dtype = memory.unet_dtype(model_params=count, supported_dtypes=kinds)
@@ -81,11 +81,11 @@ def _model(weights: dict[str, Tensor]) -> ModelPatcher:
 
 def _clip(weights: dict[str, Tensor]) -> CLIP:
     # As for SD1.5, the pooled text is the encoder's own, without CLIP's projection.
-    network = partial(SDClipModel, textmodel_json_config=dict(networks.TEXT), return_projected_pooled=False)
+    network = partial(SDClipModel, textmodel_json_config=dict(TEXT), return_projected_pooled=False)
     target = SimpleNamespace(
         params={},
         clip=partial(SD1ClipModel, clip_model=network),
-        tokenizer=partial(SD1Tokenizer, tokenizer=partial(SDTokenizer, embedding_size=networks.CONTEXT)),
+        tokenizer=partial(SD1Tokenizer, tokenizer=partial(SDTokenizer, embedding_size=CONTEXT_DIM)),
     )
     return CLIP(target, parameters=sum(tensor.numel() for tensor in weights.values()), state_dict=[weights])
 

@@ -59,7 +59,7 @@ def unet(weights: dict[str, Tensor]) -> UNet2DConditionModel:
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         attention_head_dim=networks.UNET["num_heads"],  # diffusers' name for the number of heads
-        cross_attention_dim=networks.CONTEXT,
+        cross_attention_dim=networks.CONTEXT_DIM,
     )
     config: dict[str, Any] = {"layers_per_block": networks.UNET["num_res_blocks"][0], **network.config}
     named = {f"model.diffusion_model.{name}": tensor for name, tensor in weights.items()}

@@ -45,7 +45,7 @@ def curves(history: Sequence[tuple[int, dict[str, float]]], width: int = 640, he
     left, right, top, bottom = 46, width - 150, 12, height - 26
 
     def pixels(line: NDArray[np.float64]) -> NDArray[np.int32]:
-        """(n, 2) steps and logarithms to (n, 2) x and y."""
+        """Return the x and y (n, 2) of steps and logarithms (n, 2)."""
         share = (line - (0, low)) / (last, high - low)
         return np.rint((left, bottom) + share * (right - left, top - bottom)).astype(np.int32)
 

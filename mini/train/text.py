@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks import CONTEXT, ROW_IDS
+from ..networks import CONTEXT_DIM, ROW_IDS
 from ..world.world import World
 from . import encoders, pictures
 from .autoencoder import as_input
@@ -34,7 +34,7 @@ class Choice(nn.Module):
 
     def __init__(self, choices: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(choices, CONTEXT).uniform_(-1, 1) / CONTEXT**0.5)
+        self.weight = nn.Parameter(torch.empty(choices, CONTEXT_DIM).uniform_(-1, 1) / CONTEXT_DIM**0.5)
 
     def forward(self, states: Tensor) -> Tensor:
         """States (n, 128) to cosines (n, choices)."""

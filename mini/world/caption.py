@@ -43,7 +43,7 @@ _POSED = tuple(VIEWS)[2:]  # one a yaw
 
 @dataclass(frozen=True)
 class PersonSpec:
-    """What is said of one person; None is not said. `posed` tells which of the two ways is used."""
+    """What a caption says of one person; None leaves it free. `posed`: the motion is told as the pose data set does."""
 
     colour: str | None = None
     garment: str | None = None
@@ -61,14 +61,14 @@ class PersonSpec:
 
 @dataclass(frozen=True)
 class CaptionSpec:
-    """What a caption says: one look per person, from the picture's left to its right, and the place."""
+    """What a caption says: one PersonSpec per person, from the picture's left to its right, and the place."""
 
     people: tuple[PersonSpec, ...]
     place: str | None = None
 
 
 def view_of(yaw: float, posed: bool = False) -> str:
-    """The words for a yaw in degrees: as the release's face prompts have it (10 degrees), or the nearest of five."""
+    """Return the words for a yaw in degrees: as the release's face prompts (10 degrees), or the nearest of five."""
     if posed:
         return _POSED[min(range(5), key=lambda i: abs(YAWS[i] - yaw))]
     return "in front view" if abs(yaw) < 10 else "in side view"
@@ -80,30 +80,30 @@ def tilt_of(pitch: float) -> str | None:
 
 def motion_clauses(expression: str | None, tilt: str | None, view: str | None, posed: bool) -> list[str]:
     if posed:
-        shown = f"the expression is {ADJECTIVES[expression]}" if expression else None
+        told = f"the expression is {ADJECTIVES[expression]}" if expression else None
     else:
-        shown = f"in a {expression} expression" if expression else None
-    return [clause for clause in (shown, tilt, view) if clause]
+        told = f"in a {expression} expression" if expression else None
+    return [clause for clause in (told, tilt, view) if clause]
 
 
 def face_prompt(expression: str, yaw: float, pitch: float = 0.0, posed: bool = False) -> str:
-    """The text half of a motion, from the expression's name and degrees."""
+    """Return the text half of a motion, from the expression's name and degrees."""
     return ", ".join(motion_clauses(expression, None if posed else tilt_of(pitch), view_of(yaw, posed), posed))
 
 
 def to_caption(spec: CaptionSpec) -> str:
-    """The caption that says `spec`. Raises ValueError when there are not one to three people."""
+    """Return the caption that says `spec`. Raises ValueError when there are not one to three people."""
     count = len(spec.people)
     if count not in COUNTS:
         raise ValueError(f"expected 1 to 3 people, got {count}")
     place = [spec.place] if spec.place else []
     if count == 1:
-        look = spec.people[0]
-        return ", ".join([" ".join([COUNTS[1], *look.clothes()]), *place, *look.motion()])
+        person = spec.people[0]
+        return ", ".join([" ".join([COUNTS[1], *person.clothes()]), *place, *person.motion()])
     clauses = [COUNTS[count], *place]
-    for where, look in zip(WHERE[count], spec.people, strict=True):
-        if said := look.clothes() + look.motion():
-            clauses += [f"{where} {said[0]}", *said[1:]]
+    for where, person in zip(WHERE[count], spec.people, strict=True):
+        if told := person.clothes() + person.motion():
+            clauses += [f"{where} {told[0]}", *told[1:]]
     return ", ".join(clauses)
 
 
@@ -118,7 +118,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
 
 
 def parse_caption(caption: str) -> CaptionSpec:
-    """The inverse of `to_caption`. Raises ValueError at a clause outside the language."""
+    """Return what a caption says: the inverse of `to_caption`. Raises ValueError at a clause outside the language."""
     first, *clauses = caption.split(", ")
     count = next((n for n, words in COUNTS.items() if first.startswith(words)), 0)
     if not count:

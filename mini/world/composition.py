@@ -32,10 +32,10 @@ class Scene:
     seed: int = 0
 
 
-def _motion(look: PersonSpec, rng: random.Random, jitter: bool) -> Motion:
-    yaw = rng.choice(VIEWS[look.view] if look.view else YAWS)
-    pitch = {"facing up": 17.0, "facing down": -17.0, None: 0.0}[look.tilt]
-    expression = look.expression or rng.choice(list(EXPRESSIONS))
+def _motion(spec: PersonSpec, rng: random.Random, jitter: bool) -> Motion:
+    yaw = rng.choice(VIEWS[spec.view] if spec.view else YAWS)
+    pitch = {"facing up": 17.0, "facing down": -17.0, None: 0.0}[spec.tilt]
+    expression = spec.expression or rng.choice(list(EXPRESSIONS))
     if not jitter:
         return Motion(expression, yaw, pitch)
     swing, nod = rng.uniform(-4, 4), rng.uniform(-6, 6)
@@ -45,7 +45,7 @@ def _motion(look: PersonSpec, rng: random.Random, jitter: bool) -> Motion:
 def compose(spec: CaptionSpec, people: tuple[Person, ...], seed: int, jitter: bool = True) -> Scene:
     """Return the scene that shows `people`, in the order of `spec`; what `spec` leaves free follows from `seed`.
 
-    With `jitter` off, heads stand still at their place's centre and yaws are exactly the asked ones.
+    With `jitter` off, heads stand still at their place's center and yaws are exactly the requested ones.
     """
     if len(people) != len(spec.people):
         raise ValueError(f"the caption speaks of {len(spec.people)} people, got {len(people)} to show")
@@ -54,24 +54,24 @@ def compose(spec: CaptionSpec, people: tuple[Person, ...], seed: int, jitter: bo
     width = 128 if count == 1 else 256
     low, high = {1: (24.5, 27.5), 2: (23.0, 26.0), 3: (21.0, 22.5)}[count]
     figures = []
-    for i, (person, look) in enumerate(zip(people, spec.people, strict=True)):
+    for i, (person, told) in enumerate(zip(people, spec.people, strict=True)):
         scale = rng.uniform(low, high)
         x, y = width * (i + 0.5) / count + rng.uniform(-4, 4), 64 + rng.uniform(-3, 3)
         if not jitter:
             scale, x, y = (low + high) / 2, width * (i + 0.5) / count, 64.0
-        motion = _motion(look, rng, jitter)
-        colour, garment = look.colour or rng.choice(CLOTHES_COLORS), look.garment or rng.choice(GARMENTS)
+        motion = _motion(told, rng, jitter)
+        colour, garment = told.colour or rng.choice(CLOTHES_COLORS), told.garment or rng.choice(GARMENTS)
         figures.append(Figure(person, motion, colour, garment, x, y, scale))
     return Scene(width, 128, spec.place or rng.choice(PLACES), tuple(figures), seed)
 
 
 def describe(scene: Scene, posed: bool = False) -> CaptionSpec:
-    """All that a caption can say of a scene."""
-    looks = [
+    """Return all that a caption can say of a scene."""
+    people = [
         PersonSpec(
             f.colour, f.garment, f.motion.expression, None if posed else tilt_of(f.motion.pitch),
             view_of(f.motion.yaw, posed), posed,
         )
         for f in scene.figures
     ]  # fmt: skip
-    return CaptionSpec(tuple(looks), scene.place)
+    return CaptionSpec(tuple(people), scene.place)

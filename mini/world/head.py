@@ -72,7 +72,7 @@ class Expression:
     wrinkle: float = 0.0
 
     def at(self, strength: float) -> "Expression":
-        """This expression shown with `strength` (1 is full, 0 neutral)."""
+        """Return this expression shown with `strength` (1 is full, 0 neutral)."""
         rest = NEUTRAL.__dict__
         return Expression(**{k: rest[k] + strength * (v - rest[k]) for k, v in self.__dict__.items()})
 
@@ -122,7 +122,7 @@ class Motion:
 
 
 def rotation(pitch: float, yaw: float, roll: float) -> Points:
-    """(3, 3) matrix of a pose in degrees; insightface's `matrix2angle` gives the three angles back."""
+    """Return the (3, 3) matrix of a pose in degrees; insightface's `matrix2angle` gives the three angles back."""
     (sx, cx), (sy, cy), (sz, cz) = ((math.sin(a), math.cos(a)) for a in map(math.radians, (pitch, yaw, roll)))
     return np.array(
         [
@@ -189,7 +189,7 @@ def _points(*coordinates: Points) -> Points:
 
 @cache
 def _rings(face: str) -> Points:
-    """(3, n) a face shape's rings from the crown to the chin: half width, depth of the ears, depth of the front."""
+    """Return a face shape's rings (3, n), crown to chin: half width, depth of the ears, depth of the front."""
     y = np.arange(_CROWN, CHIN + 1 / _FINE, 1 / _FINE)
     widths = _PROFILE[:, 1] * _SHAPES[face][0]
     width, middle, front = (np.interp(y, _PROFILE[:, 0], column) for column in (widths, *_PROFILE.T[2:]))
@@ -198,38 +198,38 @@ def _rings(face: str) -> Points:
 
 
 class Head:
-    """One person's head in one motion, drawn around `centre` (x, y in pixels) with `scale` pixels a unit.
+    """One person's head in one motion, drawn around `center` (x, y in pixels) with `scale` pixels a unit.
 
     Methods that return points return them projected: (..., 3) with x, y in pixels and z in pixels towards the viewer.
     """
 
-    def __init__(self, person: Person, motion: Motion, centre: tuple[float, float], scale: float):
+    def __init__(self, person: Person, motion: Motion, center: tuple[float, float], scale: float):
         self.person, self.motion, self.scale = person, motion, scale
         self.expression = EXPRESSIONS[motion.expression].at(motion.strength)
         self._turn = rotation(*motion.pose) @ _REST * scale
-        self._origin = np.array([*centre, 0.0]) + _PIVOT * scale
+        self._origin = np.array([*center, 0.0]) + _PIVOT * scale
         self._lower = _SHAPES[person.face][1] * (1 + 0.03 * person.chin)
         self._rings = _rings(person.face)
         self.eye = _EYES[person.eye_shape]
         self.nose = _NOSES[person.nose]
 
     def project(self, points: Points) -> Points:
-        """(..., 3) head units to (..., 3) pixels."""
+        """Return (..., 3) pixels of (..., 3) head units."""
         return (points - _PIVOT) @ self._turn.T + self._origin
 
     # --- the surface -------------------------------------------------------------------------------------------------
 
     def _ring(self, y: Points) -> Points:
-        """(3, ...) half width, depth of the ear's plane and depth of the front at heights y (before the jaw drops)."""
+        """Return (3, ...) half width, the ear's depth and the front's depth at heights y (before the jaw drops)."""
         return self._rings[:, np.clip((y - _CROWN) * _FINE, 0, self._rings.shape[1] - 1).astype(np.intp)]
 
     def _stretch(self, y: Points) -> Points:
-        """Heights as this face shape and this jaw have them: below the mouth everything goes down with the jaw."""
+        """Return heights as this face shape and this jaw have them: what is below the mouth drops with the jaw."""
         share = np.clip((y - 0.45) / (CHIN - 0.45), 0, 1)
         return np.where(y > 0, y * self._lower, y) + self.expression.jaw * share * share * (3 - 2 * share)
 
     def surface(self, angle: Points, y: Points, lift: float = 0.0, hang: bool = False) -> Points:
-        """(..., 3) head units: points of the skin at `angle` (radians, 0 front, + right) and height y, lifted off it.
+        """Return the skin (..., 3), head units, at `angle` (radians, 0 front, + right) and height y, lifted off it.
 
         With `hang`, what lies below the ears hangs straight down, as hair does, instead of following the jaw.
         """
@@ -246,14 +246,14 @@ class Head:
         return self.project(self.surface(angle, y, lift, hang))
 
     def seen(self, angle: Points, y: Points, lift: float = 0.0, hang: bool = False) -> Points:
-        """As `around`, but what the head itself hides is pulled back to its outline."""
+        """Return `around`, but what the head itself hides is pulled back to its outline."""
         angle, y = np.broadcast_arrays(angle, y)
         ring = self.around(_GRID[:, None], y.ravel()[None], lift, hang)[..., 0]
         low, high = _GRID[ring.argmin(0)].reshape(y.shape), _GRID[ring.argmax(0)].reshape(y.shape)
         return self.around(np.clip(angle, low, high), y, lift, hang)
 
     def on_face(self, xy: Points, lift: float | Points = 0.0, jaw: bool = False) -> Points:
-        """(..., 3) head units: points `lift` above the face's front at (..., 2) x, y; with `jaw` they drop with it."""
+        """Return points (..., 3), head units, `lift` above the front at (..., 2) x, y; with `jaw` they drop with it."""
         x, y = xy[..., 0], xy[..., 1]
         width, middle, front = self._ring(y)
         side = np.clip(1 - np.abs(x / np.maximum(width, 0.05)) ** _FLATNESS, 0, 1) ** (1 / _FLATNESS)
@@ -263,7 +263,7 @@ class Head:
     # --- the features, as curves on the face -------------------------------------------------------------------------
 
     def lids(self, side: int, t: Points) -> tuple[Points, Points]:
-        """Upper and lower lid (n, 2) at t in [-1, 1], left to right; side -1 is the picture's left eye, 1 its right."""
+        """Return upper and lower lid (n, 2) at t in [-1, 1], left to right; side -1 is the picture's left eye."""
         e, (half, up, down, slope) = self.expression, self.eye
         size = 1 + 0.1 * self.person.eye_size
         outward = t * side
@@ -275,13 +275,13 @@ class Head:
         return np.column_stack([x, np.minimum(upper, lower - 0.02 * arc)]), np.column_stack([x, lower])
 
     def iris(self, side: int) -> tuple[Points, float]:
-        """Centre (2,) and radius of the iris: it looks a little back to the viewer."""
+        """Return center (2,) and radius of the iris: it looks a little back to the viewer."""
         x = side * (0.44 + 0.045 * self.person.eye_spacing) - 0.0016 * self.motion.yaw
         look = 0.05 if self.motion.expression == "sad" else 0.0
         return np.array([x, -0.25 - 0.025 + look * self.motion.strength]), 0.16 * (1 + 0.1 * self.person.eye_size)
 
     def brow(self, side: int, t: Points) -> tuple[Points, Points]:
-        """Upper and lower edge (n, 2) of a brow at t in [-1, 1], left to right."""
+        """Return upper and lower edge (n, 2) of a brow at t in [-1, 1], left to right."""
         e, (thick, arch) = self.expression, _BROWS[self.person.brows]
         out = (t * side + 1) / 2
         x = side * (0.17 + 0.57 * out + 0.03 * self.person.eye_spacing)
@@ -291,7 +291,7 @@ class Head:
         return np.column_stack([x, middle - half]), np.column_stack([x, middle + half])
 
     def lips(self, t: Points) -> tuple[Points, Points, Points, Points]:
-        """Four curves (n, 2) at t in [-1, 1]: upper lip's top and bottom, lower lip's top and bottom."""
+        """Return four curves (n, 2) at t in [-1, 1]: upper lip's top and bottom, lower lip's top and bottom."""
         e, (half, upper, lower) = self.expression, _MOUTHS[self.person.mouth]
         x = t * half * e.width
         round_arc, square_arc = np.sqrt(np.clip(1 - t * t, 0, 1)), np.clip(1 - t**8, 0, 1)
@@ -304,7 +304,7 @@ class Head:
         return tuple(np.column_stack([x, y]) for y in edges)  # type: ignore[return-value]
 
     def nose_points(self) -> Points:
-        """(15, 3) head units: insightface's 72..86."""
+        """Return insightface's points 72..86, (15, 3) head units."""
         half, height, drop = self.nose
         bridge = [(0.0, -0.27, 0.1), (0.0, -0.13, 0.38 * height + 0.06), (0.0, 0.02, 0.75 * height + 0.04)]
         right = [
@@ -319,7 +319,7 @@ class Head:
 
     @cached_property
     def points(self) -> Points:
-        """(106, 3) head units, in insightface's order, the contour on the jaw itself (where 1k3d68 puts it)."""
+        """Return the 106 landmarks, (106, 3) head units, the contour on the jaw itself (where 1k3d68 puts it)."""
         out = np.empty((106, 3))
         out[list(CONTOUR)] = self.surface(*self.jaw)
         quarters = np.array([-1, -0.5, 0, 0.5, 1.0])
@@ -355,7 +355,7 @@ class Head:
         return np.concatenate([-angle, angle[:-1]]), np.concatenate([half, half[-2::-1]])
 
     def landmarks(self) -> Points:
-        """(106, 2) pixels. The contour lies on the outline that the picture shows, as annotators place it."""
+        """Return the 106 landmarks, (106, 2) pixels. The contour lies on the visible outline, as annotated."""
         out = self.project(self.points)[:, :2]
         contour = self.seen(*self.jaw)[:, :2]
         contour[16] = out[0]  # the chin is a point of its own: it has no outline to be pulled to
@@ -363,10 +363,10 @@ class Head:
         return out
 
     def points68(self) -> Points:
-        """(68, 3) pixels, iBUG's order; z towards the viewer."""
+        """Return the 68 points, (68, 3) pixels, in iBUG's order; z towards the viewer."""
         return self.project(self.points)[list(IBUG68)]
 
     def face_outline(self, top: float = -1.05) -> Points:
-        """(n, 2) pixels: points whose hull is the face, from height `top` (the hairline) down."""
+        """Return points (n, 2), pixels, whose hull is the face, from height `top` (the hairline) down."""
         y = np.linspace(top, CHIN, 24)
         return self.around(_GRID[5:-5, None], y[None])[..., :2].reshape(-1, 2)

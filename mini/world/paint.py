@@ -23,7 +23,7 @@ def _turns(low: float, high: float, steps: int) -> Points:
 
 
 def _heights(low: float, steps: int, top: float = -1.72) -> Points:
-    """Heights from the crown down to `low`, closer together near the crown, where the skull is round."""
+    """Return heights from the crown down to `low`, closer together near the crown, where the skull is round."""
     return top + (low - top) * np.linspace(0, 1, steps) ** 2
 
 
@@ -65,7 +65,7 @@ class Painter:
         self.canvas.fill(points, color, alpha, None if part is None else self.owner + part)
 
     def _line(self, points: Points, color: Color, width: float, alpha: float = 1.0, closed: bool = False) -> None:
-        """A stroke `width` head units wide."""
+        """Draw a stroke `width` head units wide."""
         self.canvas.line(points, color, width * self.unit, alpha, closed)
 
     def _on_face(self, xy: ArrayLike, lift: float = 0.0, jaw: bool = False) -> Points:
@@ -73,7 +73,7 @@ class Painter:
         return self.head.project(self.head.on_face(np.asarray(xy, float), lift, jaw))
 
     def _spot(self, x: float, y: float, rx: float, ry: float, lift: float = 0.0) -> Points:
-        """An ellipse that lies on the face."""
+        """Return an ellipse that lies on the face."""
         return self._on_face(ellipse(x, y, rx, ry, 16), lift)
 
     def _oval(self, at: Points, rx: float, ry: float, steps: int = 20) -> Points:
@@ -81,7 +81,7 @@ class Painter:
         return ellipse(at[0], at[1], rx * self.unit, ry * self.unit, steps)
 
     def _down(self, *points: tuple[float, float]) -> Points:
-        """Points of the body, in head units from the base of the head."""
+        """Return points of the body, given in head units from the base of the head."""
         return self.neck + np.array(points, float) * self.unit
 
     # --- body ---------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class Painter:
             self._ears(behind=False)
 
     def _crest(self) -> None:
-        """A mohawk: spikes over the skull's middle, from the back to the forehead."""
+        """Paint a mohawk: spikes over the skull's middle, from the back to the forehead."""
         for degrees in range(150, 20, -12):
             turn = np.radians([degrees - 11, degrees - 11, degrees, degrees, degrees + 11, degrees + 11])
             far = np.array([0.95, 0.95, 1.36, 1.36, 0.95, 0.95])
@@ -189,7 +189,7 @@ class Painter:
             self._fill(hull(self.head.project(spike)), color, part=1)
 
     def _ears(self, behind: bool = True) -> None:
-        """Both ears; or, over the hair's volume (`behind` off), the one that is turned to the viewer."""
+        """Paint both ears; or, over the hair's volume (`behind` off), the one that is turned to the viewer."""
         size = 1 + 0.2 * self.person.ears
         for side in (-1, 1):
             if not behind and side * self.head.motion.yaw > 3:

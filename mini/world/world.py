@@ -55,53 +55,53 @@ class World:
     omit_motion_prob: float | None = None
 
     def person(self, number: int) -> Person:
-        """The `number`th person of this world's share of mankind."""
+        """Return the `number`th person of this world's share of mankind."""
         return draw_person(_HELD_OUT_FROM + number if self.held_out_people else number % TRAINING_PEOPLE)
 
     def sample(self, index: int, count: int = 1) -> Sample:
         """Picture `index` of those that show `count` (1 to 3) different people."""
         rng = random.Random(f"world {self.seed} {self.held_out_people} {count} {index}")
         people = [self.person(number) for number in rng.sample(range(TRAINING_PEOPLE), count)]
-        looks = [self._look(rng) for _ in people]
-        scene = compose(CaptionSpec(tuple(looks), rng.choice(PLACES)), tuple(people), rng.getrandbits(32))
-        return Sample(scene, self._said(describe(scene, posed=rng.random() < 0.5), rng))
+        specs = [self._person_spec(rng) for _ in people]
+        scene = compose(CaptionSpec(tuple(specs), rng.choice(PLACES)), tuple(people), rng.getrandbits(32))
+        return Sample(scene, self._shortened(describe(scene, posed=rng.random() < 0.5), rng))
 
     def portraits_of(self, number: int) -> list[Sample]:
-        """One person in every motion of `pairs`, clothes and place the same: a set to learn or judge editing by."""
+        """Return one person in every motion of `pairs`, clothes and place the same: for learning or judging editing."""
         rng = random.Random(f"set {self.seed} {self.held_out_people} {number}")
-        look, place, seed = self._look(rng), rng.choice(PLACES), rng.getrandbits(32)
+        spec, place, seed = self._person_spec(rng), rng.choice(PLACES), rng.getrandbits(32)
         samples = []
         for i, (expression, yaw) in enumerate(self.pairs):
-            asked = replace(look, expression=expression, view=view_of(yaw, posed=True), tilt=None, posed=True)
-            scene = compose(CaptionSpec((asked,), place), (self.person(number),), seed + i)
-            # The same details of the place behind each, though another chance moved the head.
+            posed = replace(spec, expression=expression, view=view_of(yaw, posed=True), tilt=None, posed=True)
+            scene = compose(CaptionSpec((posed,), place), (self.person(number),), seed + i)
+            # The same details of the place behind each, though another seed moved the head.
             scene = replace(scene, seed=seed)
             samples.append(Sample(scene, describe(scene, posed=True)))
         return samples
 
-    def _look(self, rng: random.Random) -> PersonSpec:
+    def _person_spec(self, rng: random.Random) -> PersonSpec:
         expression, yaw = rng.choice(self.pairs)
         tilt = rng.choice(("facing up", "facing down")) if rng.random() < 0.25 else None
         view = view_of(yaw, posed=True)
         return PersonSpec(rng.choice(CLOTHES_COLORS), rng.choice(GARMENTS), expression, tilt, view, posed=True)
 
-    def _said(self, spec: CaptionSpec, rng: random.Random) -> CaptionSpec:
-        """`spec` with some of it left unsaid."""
+    def _shortened(self, spec: CaptionSpec, rng: random.Random) -> CaptionSpec:
+        """Return `spec` with some of it left unsaid."""
 
-        def silent(share: float = self.omit_prob) -> bool:
-            return rng.random() < share
+        def omits(prob: float = self.omit_prob) -> bool:
+            return rng.random() < prob
 
-        still = self.omit_prob if self.omit_motion_prob is None else self.omit_motion_prob
-        looks = []
-        for look in spec.people:
-            if silent():
-                look = replace(look, colour=None, garment=None)
-            if silent(still):
-                look = replace(look, expression=None)
-            if silent(still):
-                look = replace(look, view=None, tilt=None)
-            looks.append(replace(look, posed=look.posed and bool(look.expression or look.view)))
-        return CaptionSpec(tuple(looks), None if silent() else spec.place)
+        motion_prob = self.omit_prob if self.omit_motion_prob is None else self.omit_motion_prob
+        people = []
+        for person in spec.people:
+            if omits():
+                person = replace(person, colour=None, garment=None)
+            if omits(motion_prob):
+                person = replace(person, expression=None)
+            if omits(motion_prob):
+                person = replace(person, view=None, tilt=None)
+            people.append(replace(person, posed=person.posed and bool(person.expression or person.view)))
+        return CaptionSpec(tuple(people), None if omits() else spec.place)
 
 
 def training_pairs() -> tuple[tuple[str, float], ...]:

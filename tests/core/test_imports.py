@@ -9,6 +9,7 @@ from dynamicid_pack.tests.support import ROOT
 
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
 PACK = ("__init__.py", "nodes", "dynamicid_core")
+MINIATURE = (("mini", "networks"), ("mini", "quantize"))  # the miniature's product half
 
 
 def _files() -> list[Path]:
@@ -46,6 +47,22 @@ def test_direction(file: Path) -> None:
             assert room in (("nodes",), ("__init__.py",)), f"{where}: nothing below may import nodes"
         elif module[:2] == ("dynamicid_core", "host"):
             assert room in (("nodes",), ("dynamicid_core", "host")), f"{where}: the core may not import its host room"
+        elif module[0] == "mini":
+            assert room == ("dynamicid_core", "host"), f"{where}: only the core's host room loads the miniature"
+            assert module in MINIATURE, f"{where}: of the miniature, only its product half ships"
+
+
+@pytest.mark.parametrize("module", MINIATURE, ids=".".join)
+def test_the_miniatures_product_half_stands_apart_from_world_and_training(module: tuple[str, ...]) -> None:
+    file = Path(*module).with_suffix(".py")
+    within = [part for part in _imports(file) if part[0] == "mini"]
+    assert not [part for part in within if part not in MINIATURE], f"{file} imports {within}"
+
+
+def test_the_miniatures_world_stands_apart_from_its_training() -> None:
+    for file in sorted((ROOT / "mini" / "world").glob("*.py")):
+        for module in _imports(file.relative_to(ROOT)):
+            assert module[:1] == ("",) or module[:2] == ("mini", "world"), f"{file} imports {'.'.join(module)}"
 
 
 def test_the_files_are_found() -> None:

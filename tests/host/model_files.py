@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dynamicid_pack.dynamicid_core.host.miniature import load_miniature
-from dynamicid_pack.mini.networks import CONTEXT, UNET
+from dynamicid_pack.mini.networks import CONTEXT_DIM, UNET
 from safetensors.torch import save_file
 
 from . import full_size
@@ -39,7 +39,9 @@ def put_miniature(models: Path) -> None:
     save_checkpoint(Checkpoint(whole.adapter, whole.face_encoder, None, None), adapter)
     save_checkpoint(Checkpoint(None, None, whole.imr, whole.keypoint_encoder), models / "dynamicid" / MINIATURE.imr)
     # three times as strong: trained weights are larger than those that the other LoRA is generated for
-    lora = {name: 3 * tensor if "lora_up" in name else tensor for name, tensor in full_size.lora(UNET, CONTEXT).items()}
+    lora = {
+        name: 3 * tensor if "lora_up" in name else tensor for name, tensor in full_size.lora(UNET, CONTEXT_DIM).items()
+    }
     save_file({name: tensor.contiguous() for name, tensor in lora.items()}, models / "loras" / MINIATURE.lora)
     link(adapter, models / "checkpoints" / "elsewhere.safetensors")
 

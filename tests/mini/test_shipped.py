@@ -15,7 +15,7 @@ import torch
 from dynamicid_pack.dynamicid_core.training.base_model import load_base_model
 from dynamicid_pack.dynamicid_core.training.config import AnchoringConfig, ReconfigurationConfig, read_config
 from dynamicid_pack.dynamicid_core.training.shards import Shards
-from dynamicid_pack.mini.networks import CONTEXT
+from dynamicid_pack.mini.networks import CONTEXT_DIM
 from dynamicid_pack.mini.train import autoencoder, comfyui, encoders, judge, pictures, ship
 from dynamicid_pack.mini.train.face_pack import FacePackStage
 from dynamicid_pack.mini.train.judge import JudgeStage
@@ -133,7 +133,7 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     with_term = read_config(folder / "contrastive.json", ReconfigurationConfig)
     assert with_term.contrast > 0 and with_term.people * with_term.targets == editing.targets
     assert with_term.people * with_term.consistent == editing.consistent
-    assert load_base_model(folder / "base").text_dim == CONTEXT
+    assert load_base_model(folder / "base").text_dim == CONTEXT_DIM
 
     sets = sorted((folder / "pictures").iterdir())
     assert [len(list(place.glob("*.png"))) for place in sets] == [len(training_pairs())] * 2

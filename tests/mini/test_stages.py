@@ -192,7 +192,7 @@ def test_what_a_caption_says_is_numbered_and_its_silence_too():
 def test_states_that_tell_their_words_are_told_from_those_that_do_not(context):
     reader, captions = text.Reader(), ["two people, on the left in a red hoodie", "a portrait of a person, at night"]
     tokens = Words().batch(captions)
-    blind = torch.randn(2, 77, networks.CONTEXT)
+    blind = torch.randn(2, 77, networks.CONTEXT_DIM)
     telling = reader.word.weight[tokens] + reader.whom.weight[Words().spoken_of(tokens)]
     with torch.no_grad():
         worse = reader.told(blind, tokens, captions, torch.Generator().manual_seed(0))["words"]
@@ -212,7 +212,7 @@ def test_the_host_reads_captions_as_the_trainer(context):
         networks.with_all_rows(context.stored("text")), strict=False
     )
     assert not missing and not unexpected
-    tokenizer = comfy.sd1_clip.SDTokenizer(embedding_size=networks.CONTEXT)
+    tokenizer = comfy.sd1_clip.SDTokenizer(embedding_size=networks.CONTEXT_DIM)
     for i, caption in enumerate(captions):
         with torch.no_grad():
             found, pooled = model.encode_token_weights(tokenizer.tokenize_with_weights(caption))
