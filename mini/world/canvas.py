@@ -1,6 +1,6 @@
 """A canvas for flat illustration: anti-aliased shapes by OpenCV, drawn at twice the size and averaged down.
 
-Points are in pixels of the finished picture, (0, 0) its upper left corner, so a pixel's centre lies at a half.
+Points are in pixels of the finished picture, (0, 0) its upper left corner, so a pixel's center lies at a half.
 Drawing is in fixed point, so a picture is the same, bit for bit, wherever it is drawn.
 """
 
@@ -111,7 +111,7 @@ class Canvas:
         """Blur everything drawn so far."""
         self.pixels = cv2.GaussianBlur(self.pixels, (0, 0), radius * _FINER).astype(np.uint8, copy=False)
 
-    def picture(self) -> NDArray[np.uint8]:
+    def image(self) -> NDArray[np.uint8]:
         """Return the finished picture, (H, W, 3) uint8 RGB."""
         return cv2.resize(self.pixels, (self.width, self.height), interpolation=cv2.INTER_AREA).astype(np.uint8)
 

@@ -10,7 +10,7 @@ from .person import Person
 
 @dataclass(frozen=True)
 class Figure:
-    """A person in a scene. (x, y): pixels of the head's centre; scale: pixels of half a face's width."""
+    """A person in a scene. (x, y): pixels of the head's center; scale: pixels of half a face's width."""
 
     person: Person
     motion: Motion

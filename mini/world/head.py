@@ -8,11 +8,11 @@ pitch > 0 looks up, yaw > 0 turns the nose to the right of the picture, roll > 0
 
 **The 106 landmarks** of insightface's 2d106det are the 106 points of Face++'s landmark service sorted by their names
 (insightface's own mark-up picture is captioned "ordered by point names"). Sorting those names as text gives the order
-below, and it agrees with every use found in public code: LivePortrait's eye centres (33, 35, 40, 39 and 87, 89, 94, 93)
+below, and it agrees with every use found in public code: LivePortrait's eye centers (33, 35, 40, 39 and 87, 89, 94, 93)
 and mouth corners (52, 61), and the widespread 106-to-68 table, which is `IBUG68` here. "Left" is the picture's left.
 
     0        chin                  1..16    left contour 1, 10..16, 2..9 (1 at the eye's height, 16 beside the chin)
-    17..32   right contour, same   33 bottom, 34 centre, 35 left corner, 36 lower left, 37 lower right, 38 pupil,
+    17..32   right contour, same   33 bottom, 34 center, 35 left corner, 36 lower left, 37 lower right, 38 pupil,
                                    39 right corner, 40 top, 41 upper left, 42 upper right of the left eye
     43..51   left brow: left corner, lower left, lower middle, lower right corner, lower right, upper left,
              upper middle, upper right corner, upper right

@@ -376,14 +376,14 @@ class Painter:
         for side in (-1, 1):
             x = side * (0.45 + 0.03 * self.person.eye_spacing) + rx * across
             rim = np.column_stack([x, -0.22 + ry * along, 0.55 - 0.14 * x * x])
-            shown = self.head.project(rim)
+            outline = self.head.project(rim)
             hinge = self.head.project(np.array([(side * 0.8, -0.3, 0.45), (side * 1.06, -0.24, -0.7)]))
             if side * self.head.motion.yaw < 12:
                 self._line(hinge, frame, 0.08)
-            self._fill(shown, (224, 240, 255), 0.12)
-            self._line(shown, frame, 0.08, closed=True)
+            self._fill(outline, (224, 240, 255), 0.12)
+            self._line(outline, frame, 0.08, closed=True)
             if style == "browline":
-                self._line(shown[15:28], frame, 0.16)
+                self._line(outline[15:28], frame, 0.16)
         bridge = self.head.project(np.array([(-0.1, -0.27, 0.56), (0.0, -0.31, 0.6), (0.1, -0.27, 0.56)]))
         self._line(bridge, frame, 0.085)
         glare = np.array([(-0.6, -0.38, 0.5), (-0.48, -0.38, 0.5), (-0.62, -0.14, 0.5), (-0.72, -0.14, 0.5)])

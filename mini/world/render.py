@@ -15,7 +15,7 @@ from .place import paint_place
 
 @dataclass(frozen=True, eq=False)
 class FaceTruth:
-    """What is true of one face. Pixels: (0, 0) is the picture's upper left corner, a pixel's centre lies at a half.
+    """What is true of one face. Pixels: (0, 0) is the picture's upper left corner, a pixel's center lies at a half.
 
     Attributes:
         person: who it is, with all factors; `person.seed` is the person's id.
@@ -77,4 +77,4 @@ def render(scene: Scene) -> Picture:
     heads = {i: Painter(canvas, scene.figures[i], 1 + 2 * i).paint() for i in order}
     owned = canvas.owned()
     faces = tuple(_truth(heads[i], scene, owned, 1 + 2 * i) for i in sorted(heads))
-    return Picture(canvas.picture(), faces, scene)
+    return Picture(canvas.image(), faces, scene)
