@@ -31,11 +31,6 @@ def _hills(canvas: Canvas, rng: random.Random, y: float, rise: float, color: Col
     canvas.fill(np.concatenate([np.column_stack([steps, line]), ends]), color)
 
 
-def _plain(canvas: Canvas, rng: random.Random, color: str) -> None:
-    base = PLAIN[color]
-    _sky(canvas, mix(base, WHITE, 0.12), mix(base, (60, 60, 80), 0.08))
-
-
 def _gradient(canvas: Canvas, rng: random.Random) -> None:
     pairs: list[tuple[Color, Color]] = [
         ((255, 140, 120), (110, 80, 190)), ((90, 200, 210), (250, 210, 140)), ((120, 110, 220), (250, 160, 190)),
@@ -88,9 +83,9 @@ def _beach(canvas: Canvas, rng: random.Random) -> None:
     canvas.line(np.array([(x, 40.0), (x + 3, 108.0)]), (250, 250, 250), 2)
     turn = np.linspace(np.pi, 2 * np.pi, 13)
     shade = np.column_stack([x + 24 * np.cos(turn), 48 + 20 * np.sin(turn)])
-    for i in range(6):
-        piece = np.concatenate([shade[2 * i : 2 * i + 3], [[x, 28.0]]])
-        canvas.fill(np.concatenate([piece, [[x, 48.0]]])[[0, 1, 2, 4]], (236, 84, 78) if i % 2 else (255, 246, 232))
+    for i in range(6):  # a parasol's segments, red and white
+        segment = np.concatenate([shade[2 * i : 2 * i + 3], [[x, 48.0]]])
+        canvas.fill(segment, (236, 84, 78) if i % 2 else (255, 246, 232))
 
 
 def _city(canvas: Canvas, rng: random.Random) -> None:
@@ -147,7 +142,8 @@ def paint_place(canvas: Canvas, place: str, seed: int) -> None:
     """Cover the canvas with `place` (one of caption.PLACES), a little out of focus; `seed` draws its details."""
     rng = random.Random(f"place {seed}")
     if place.startswith("on a plain "):
-        _plain(canvas, rng, place.split()[3])
+        base = PLAIN[place.split()[3]]
+        _sky(canvas, mix(base, WHITE, 0.12), mix(base, (60, 60, 80), 0.08))
         return
     _SCENES[place](canvas, rng)
     if place != "on a gradient background":
