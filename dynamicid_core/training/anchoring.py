@@ -6,40 +6,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..box import Box
 from ..checkpoint import Checkpoint, save_checkpoint
 from ..identity.encoder import FaceEncoder
 from ..saa.adapter import adapter_from_weights
 from ..state_dict import fingerprint
 from .base_model import BaseNetworks
 from .config import AnchoringConfig
-from .denoise import predict_noise, sample_images, side_by_side
+from .denoise import predict_noise, sample_images, sheet
 from .latents import Latents
+from .rng import randint, seeded_generator
 from .saa import SAA
 from .shards import Shards, numbers_of
-from .stage import Say, Stage, chance, draw
-
-SHOWN = 4  # people in a sample picture
+from .trainer import Log, Stage
 
 
 @dataclass(frozen=True, eq=False)
 class AnchoringBatch:
-    """Rows of pictures, noised, and who is in them.
+    """Rows of images, noised, and who is in them.
 
     Attributes:
         noisy, noise: (n, 4, h, w).
-        times: (n,)
+        timesteps: (n,)
         text: (n, 77, D) states; the empty prompt's where the text is dropped.
         embedding: (n, 512); zeros where the person is dropped.
         states: (n, N, W) CLIP's; of zero pixels where the person is dropped.
-        weight: (n, 1, h, w) of a cell in the loss; a row's mean is its time's.
+        weight: (n, 1, h, w) of a cell in the loss; a row's mean is its timestep's.
     """
 
     noisy: Tensor
     noise: Tensor
-    times: Tensor
+    timesteps: Tensor
     text: Tensor
     embedding: Tensor
     states: Tensor
@@ -49,126 +52,142 @@ class AnchoringBatch:
 class AnchoringLoss(nn.Module):
     """The squared error of the noise that the UNet predicts with SAA and the encoded person."""
 
-    def __init__(self, base: BaseNetworks, trained: nn.ModuleDict, gate: bool, threshold: float) -> None:
+    def __init__(self, base: BaseNetworks, trained: nn.ModuleDict, config: AnchoringConfig) -> None:
         super().__init__()
         self.trained = trained
-        self._base, self._gate, self._threshold = base, gate, threshold
+        self._base, self._config = base, config
 
     def forward(self, batch: AnchoringBatch) -> dict[str, Tensor]:
         tokens = self.trained["face_encoder"](batch.embedding, batch.states)
-        said = predict_noise(self._base, batch.noisy, batch.times, batch.text, tokens, self._gate, self._threshold)
-        return {"loss": (batch.weight * (said.float() - batch.noise).square()).mean()}
+        prediction = predict_noise(self._base, batch.noisy, batch.timesteps, batch.text, tokens, self._config)
+        # E || eps - eps_theta(z_t, t, text, tokens) ||^2, by cell and timestep.
+        return {"loss": (batch.weight * (prediction.float() - batch.noise).square()).mean()}
 
 
 class Anchoring(Stage):
-    name = "anchoring"
-    recipe: AnchoringConfig
+    """The anchoring stage on a base model and shards of images of one person each."""
 
-    def __init__(self, recipe: AnchoringConfig, base: BaseNetworks, shards: Shards) -> None:
-        """Raises ValueError when base model and recipe don't fit each other."""
+    name = "anchoring"
+    config: AnchoringConfig
+    trained: nn.ModuleDict
+
+    def __init__(self, config: AnchoringConfig, base: BaseNetworks, shards: Shards) -> None:
+        """Raises ValueError when base model and configuration don't fit each other."""
         if base.scheduler.config["prediction_type"] != "epsilon":
             raise ValueError(
                 f"expected a base model that predicts noise, got {base.scheduler.config['prediction_type']!r}."
             )
-        torch.manual_seed(chance(recipe.seed, -1).initial_seed() % 2**31)
-        saa = SAA.of(base.unet, recipe.rank)
+        torch.manual_seed(seeded_generator(config.seed, -1, -1).initial_seed() % 2**31)
+        saa = SAA.of(base.unet, config.rank)
         encoder = FaceEncoder(
-            hidden_dim=recipe.hidden_dim, clip_dim=base.image_encoder.config.hidden_size,
-            dim=base.text_dim, tokens=recipe.tokens, depth=recipe.depth, dim_head=recipe.dim_head,
+            hidden_dim=config.hidden_dim, clip_dim=base.image_encoder.config.hidden_size,
+            dim=base.text_dim, tokens=config.tokens, depth=config.depth, dim_head=config.dim_head,
         )  # fmt: skip
-        self.recipe, self._base, self._shards = recipe, base, shards
-        self._latents = Latents(base, shards, recipe.size, recipe.latent_cache)
-        self.rows = recipe.batch
+        self.config, self.folder, self.rows = config, config.output, config.batch
+        self._base, self._shards = base, shards
+        self._latents = Latents(base, shards, config.size, config.latent_cache)
         self.trained = nn.ModuleDict({"saa": saa, "face_encoder": encoder}).to(base.unet.device)
         saa.install(base.unet)
-        if recipe.checkpointing:
+        if config.gradient_checkpointing:
             base.checkpoint_activations()
-        self.module = AnchoringLoss(base, self.trained, recipe.gate, recipe.gate_threshold)
-        self._blank = base.blank_states()
+        self.module = AnchoringLoss(base, self.trained, config)
+        self._negative_states = base.negative_states()
 
-    def prepare(self, say: Say, process: int, processes: int) -> None:
-        self._latents.encode(say, process, processes)
+    def prepare(self, log: Log, process: int, processes: int) -> None:
+        self._latents.encode(log, process, processes)
+
+    def losses(self, module: nn.Module, step: int, rows: Sequence[int]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = module(self.batch(step, rows))
+        return losses
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
-    def batch(self, step: int, rows: Sequence[int], device: torch.device) -> AnchoringBatch:
-        recipe, base, shards = self.recipe, self._base, self._shards
-        numbers = numbers_of(step, recipe.batch, len(shards), recipe.seed)[list(rows)]
-        chances = [chance(recipe.seed, step, row) for row in rows]
-        faceless, wordless = zip(*(self._dropped(rng) for rng in chances), strict=True)
-        references = [self._reference(int(number), rng) for number, rng in zip(numbers, chances, strict=True)]
-        seen = torch.stack([shards.picture(number, recipe.size) for number in references]).to(device)
-        latents = self._latents.draw([int(number) for number in numbers], chances)
-        times = torch.stack([torch.randint(1000, (), generator=rng) for rng in chances]).to(device)
-        noise = torch.stack([torch.randn(latents.shape[1:], generator=rng) for rng in chances]).to(device)
-        without = torch.tensor(faceless, device=device)[:, None]
-        embedding = torch.stack([torch.from_numpy(shards.array(n, "embedding")).float() for n in references])
-        embedding = torch.where(without, 0.0, nn.functional.normalize(embedding.to(device), dim=1))
-        states = torch.where(without[..., None], self._blank, base.image_states(seen))
-        text, _ = base.text(["" if drop else shards.caption(int(n)) for drop, n in zip(wordless, numbers, strict=True)])
-        noisy = base.noised(latents, noise, times)
-        weight = torch.stack([self._weight(int(number), latents.shape[2:]) for number in numbers]).to(device)
-        weight = weight * base.weight_of_times(times, recipe.darkest, recipe.clearest)[:, None, None, None]
-        return AnchoringBatch(noisy, noise, times, text, embedding, states, weight)
+    def batch(self, step: int, rows: Sequence[int]) -> AnchoringBatch:
+        """Return these rows of a step's batch, which follow from seed, step and row alone."""
+        config, base, shards = self.config, self._base, self._shards
+        device = base.unet.device
+        numbers = [int(number) for number in numbers_of(step, config.batch, len(shards), config.seed)[list(rows)]]
+        generators = [seeded_generator(config.seed, step, row) for row in rows]
+        no_person, no_text = zip(*(self._dropped(rng) for rng in generators), strict=True)
+        references = [self._reference(number, rng) for number, rng in zip(numbers, generators, strict=True)]
+        latents = self._latents.sample(numbers, generators)
+        noisy, noise, timesteps = base.noise(latents, generators)
+        embedding, images = self._faces(references)
+        dropped = torch.tensor(no_person, device=device)[:, None]
+        embedding = torch.where(dropped, 0.0, embedding)
+        states = torch.where(dropped[..., None], self._negative_states, base.image_states(images))
+        captions = [shards.caption(number) for number in numbers]
+        text, _ = base.text(["" if drop else caption for drop, caption in zip(no_text, captions, strict=True)])
+        weight = torch.stack([self._face_weight(number, latents.shape[2:]) for number in numbers]).to(device)
+        weight = weight * base.timestep_weights(timesteps, config)[:, None, None, None]
+        return AnchoringBatch(noisy, noise, timesteps, text, embedding, states, weight)
+
+    def _faces(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return normalized embeddings (n, 512) and images (n, 3, H, W) of samples."""
+        shards, device = self._shards, self._base.unet.device
+        embedding = torch.stack([torch.from_numpy(shards.array(number, "embedding")).float() for number in numbers])
+        images = torch.stack([shards.image(number, self.config.size) for number in numbers])
+        return F.normalize(embedding.to(device), dim=1), images.to(device)
 
     def _dropped(self, rng: torch.Generator) -> tuple[bool, bool]:
-        """Whether person and text are left out of a row."""
-        recipe = self.recipe
+        """Return whether person and text are left out of a row."""
+        config = self.config
         at = float(torch.rand((), generator=rng))
-        faceless = at < recipe.drop_identity + recipe.drop_both
-        wordless = recipe.drop_identity <= at < recipe.drop_identity + recipe.drop_both + recipe.drop_text
-        return faceless, wordless
+        no_person = at < config.identity_dropout + config.joint_dropout
+        no_text = config.identity_dropout <= at < config.identity_dropout + config.joint_dropout + config.text_dropout
+        return no_person, no_text
 
     def _reference(self, number: int, rng: torch.Generator) -> int:
-        """The sample that a picture's person is encoded from: itself, or another one of the same person."""
-        drawn = draw(rng, 1 << 30)
-        recipe = self.recipe
-        if not recipe.other_reference:
+        """Return the sample that an image's person is encoded from: itself, or another one of the same person."""
+        drawn = randint(rng, 1 << 30)
+        if not self.config.other_reference:
             return number
         others = [n for n in self._shards.of_person[self._shards.persons[number]] if n != number]
         return others[drawn % len(others)] if others else number
 
-    def _weight(self, number: int, grid: Sequence[int]) -> Tensor:
-        """(1, h, w)"""
-        recipe = self.recipe
+    def _face_weight(self, number: int, grid: Sequence[int]) -> Tensor:
+        """Return how much the cells (1, h, w) of an image weigh, 1 on average."""
+        config = self.config
         height, width = grid
         weight = torch.ones(1, height, width)
-        if recipe.face == 1:
+        if config.face_loss_weight == 1:
             return weight
         face = self._shards.json(number).get("face")
         if face is None:
             raise ValueError(
                 f"the sample {self._shards.keys[number]} doesn't say where its face is (face: [x0, y0, x1, y1] in "
-                "fractions of the picture). Set the recipe's face to 1, or build the data again."
+                "fractions of the image). Set face_loss_weight to 1, or build the data again."
             )
-        x0, y0, x1, y1 = face
+        box = Box.of(face)
+        x0, y0, x1, y1 = box.grown(config.face_loss_margin * box.width, config.face_loss_margin * box.height)
         y, x = ((torch.arange(size) + 0.5) / size for size in (height, width))
-        above, beside = recipe.face_margin * (y1 - y0), recipe.face_margin * (x1 - x0)
-        inside = ((y0 - above <= y) & (y <= y1 + above))[:, None] & ((x0 - beside <= x) & (x <= x1 + beside))[None]
-        weight[:, inside] = recipe.face
+        weight[:, ((y0 <= y) & (y <= y1))[:, None] & ((x0 <= x) & (x <= x1))[None]] = config.face_loss_weight
         return weight / weight.mean()
 
     # --- results ----------------------------------------------------------------------------------------------------
 
-    def write(self, trained: nn.ModuleDict, path: Path) -> None:
-        encoder = {name: tensor.detach().cpu() for name, tensor in trained["face_encoder"].state_dict().items()}
-        weights = {name: tensor.detach().cpu() for name, tensor in trained["saa"].state_dict().items()}
-        adapter = adapter_from_weights(weights, fingerprint(encoder), self.recipe.tokens)
+    def write(self, trained: nn.Module, step: int = 0, seconds: float = 0.0) -> Path:
+        """Write SAA and the face encoder as the pack's own file."""
+        encoder, weights = (
+            {name: tensor.detach().cpu() for name, tensor in trained.get_submodule(part).state_dict().items()}
+            for part in ("face_encoder", "saa")
+        )
+        path = self.folder / f"{self.name}.safetensors"
+        adapter = adapter_from_weights(weights, fingerprint(encoder), self.config.tokens)
         save_checkpoint(Checkpoint(adapter, encoder, None, None), path)
+        return path
 
     @torch.no_grad()
-    def samples(self, trained: nn.ModuleDict) -> Tensor:
-        """References above, below them pictures drawn from their people and their texts."""
-        recipe, base, shards = self.recipe, self._base, self._shards
-        device = base.unet.device
-        numbers = list(range(0, len(shards), max(1, len(shards) // SHOWN)))[:SHOWN]
-        images = torch.stack([shards.picture(number, recipe.size) for number in numbers]).to(device)
-        embedding = torch.stack([torch.from_numpy(shards.array(n, "embedding")).float() for n in numbers]).to(device)
-        encoder, saa = trained["face_encoder"], trained["saa"]
+    def samples(self, trained: nn.Module) -> NDArray[np.uint8]:
+        """Return references above, below them images drawn from their people and their captions."""
+        base, shards = self._base, self._shards
+        numbers = list(range(0, len(shards), max(1, len(shards) // self.config.num_samples)))[: self.config.num_samples]
+        embedding, images = self._faces(numbers)
+        encoder, saa = trained.get_submodule("face_encoder"), trained.get_submodule("saa")
         assert isinstance(saa, SAA)
-        tokens = encoder(nn.functional.normalize(embedding, dim=1), base.image_states(images))
-        nobody = encoder(torch.zeros_like(embedding[:1]), self._blank).expand_as(tokens)
+        tokens = encoder(embedding, base.image_states(images))
+        negative = encoder(torch.zeros_like(embedding[:1]), self._negative_states)
         prompts = [shards.caption(number) for number in numbers]
         with saa.installed(base.unet):
-            drawn = sample_images(base, tokens, nobody, prompts, images.shape[2:], recipe.gate, recipe.gate_threshold)
-        return torch.cat([side_by_side(images), side_by_side(drawn)], dim=1)
+            drawn = sample_images(base, tokens, negative, prompts, images.shape[2:], self.config)
+        return sheet(images, drawn)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from ..image_inputs import clip_input, clip_normalization, negative_clip_input
-from .weighting import weight_of_times
+from .config import TrainingConfig
+from .losses import timestep_weights
 
 LENGTH = 77  # tokens of a prompt
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
@@ -44,65 +45,71 @@ class BaseNetworks:
         return int(self.unet.config["cross_attention_dim"])
 
     @property
-    def _image_size(self) -> int:
-        """Pixels a side of what the image encoder sees."""
+    def _clip_size(self) -> int:
+        """Pixels a side of the image encoder's input."""
         size = self.image_encoder.config.image_size
         if not isinstance(size, int):
-            raise ValueError(f"expected an image encoder for square pictures, got {size}.")
+            raise ValueError(f"expected an image encoder for square images, got {size}.")
         return size
 
     def checkpoint_activations(self) -> None:
-        """The UNet computes activations again when they are needed, for less memory."""
+        """Make the UNet compute activations again when they are needed, for less memory."""
         self.unet.enable_gradient_checkpointing()
         self.unet.train()  # diffusers checkpoints only then; the UNet has no dropout that this would wake
 
-    def noised(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-        """Latents with noise as the schedule has it at these times (n,), 0..999."""
-        noisy: Tensor = self.scheduler.add_noise(latents, noise, times)  # type: ignore[arg-type]  # an IntTensor
-        return noisy
+    def noise(self, latents: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return latents (n, 4, h, w) with noise added, the noise, and the timesteps (n,), each row's by its generator.
 
-    def weight_of_times(self, times: Tensor, darkest: float, clearest: float) -> Tensor:
-        """(n,) weights of times (n,), see `weighting`."""
-        return weight_of_times(self.scheduler.alphas_cumprod.to(times.device)[times].float(), darkest, clearest)
+        z_t = sqrt(alphas_cumprod_t) z + sqrt(1 - alphas_cumprod_t) eps (DDPM, arXiv 2006.11239, equation 4).
+        """
+        timesteps = torch.stack([torch.randint(1000, (), generator=rng) for rng in generators]).to(latents.device)
+        noise = torch.stack([torch.randn(latents.shape[1:], generator=rng) for rng in generators]).to(latents.device)
+        noisy: Tensor = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]  # an IntTensor
+        return noisy, noise, timesteps
+
+    def timestep_weights(self, timesteps: Tensor, config: TrainingConfig) -> Tensor:
+        """Return the weights (n,) of timesteps (n,) in a loss on the predicted noise."""
+        signal = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
+        return timestep_weights(signal, config.max_loss_weight, config.min_snr_gamma)
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Pictures (n, 3, H, W) in [0, 1] to the means (n, 4, H/8, W/8) of their latents, and standard deviations.
+        """Return the means (n, 4, H/8, W/8) of the latents of images (n, 3, H, W) in [0, 1], and standard deviations.
 
         The latter are None where the encoder is not variational.
         """
         pixels = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
         scale = self.vae.config["scaling_factor"]  # type: ignore[index]
-        found = self.vae.encode(pixels)  # type: ignore[operator]
-        if hasattr(found, "latents"):
-            return found.latents.float() * scale, None
-        spread = found.latent_dist
-        return spread.mean.float() * scale, spread.std.float() * scale
+        encoded = self.vae.encode(pixels)  # type: ignore[operator]
+        if hasattr(encoded, "latents"):
+            return encoded.latents.float() * scale, None
+        distribution = encoded.latent_dist
+        return distribution.mean.float() * scale, distribution.std.float() * scale
 
     @torch.no_grad()
-    def pictures(self, latents: Tensor) -> Tensor:
-        """The inverse of `moments`: latents (n, 4, h, w) to pictures (n, 3, 8h, 8w) in [0, 1]."""
+    def images(self, latents: Tensor) -> Tensor:
+        """Return the images (n, 3, 8h, 8w) in [0, 1] of latents (n, 4, h, w)."""
         decoded = self.vae.decode(latents / self.vae.config["scaling_factor"]).sample  # type: ignore[operator, index]
         return ((decoded + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
     def text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """States (n, 77, D) and pooled states (n, D) of prompts."""
+        """Return the states (n, 77, D) and pooled states (n, D) of prompts."""
         ids = self.tokenizer(
             list(prompts), padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
         ).input_ids
-        found = self.text_encoder(ids.to(self.unet.device))
-        return found.last_hidden_state, found.pooler_output
+        output = self.text_encoder(ids.to(self.unet.device))
+        return output.last_hidden_state, output.pooler_output
 
     @torch.no_grad()
     def image_states(self, images: Tensor) -> Tensor:
-        """CLIP's penultimate states (n, N, W) of square pictures (n, 3, S, S) in [0, 1]."""
-        return self._states(clip_input(images, self._image_size, self.mean, self.std))
+        """Return CLIP's penultimate states (n, N, W) of square images (n, 3, S, S) in [0, 1]."""
+        return self._states(clip_input(images, self._clip_size, self.mean, self.std))
 
     @torch.no_grad()
-    def blank_states(self) -> Tensor:
-        """(1, N, W): the states of pixels that are zero after preprocessing, which nobody is encoded from."""
-        return self._states(negative_clip_input(self._image_size, self.mean.device))
+    def negative_states(self) -> Tensor:
+        """Return the states (1, N, W) that negative tokens are encoded from."""
+        return self._states(negative_clip_input(self._clip_size, self.mean.device))
 
     def _states(self, pixels: Tensor) -> Tensor:
         states: Tensor = self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]

@@ -1,161 +1,143 @@
-"""What a training is told: a JSON file, checked before anything is loaded."""
+"""Configurations of the trainings: JSON files, checked before anything is loaded."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal
 
-PRECISIONS = ("no", "bf16", "fp16")
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from ..configuration import ConfigModel, ConfigPath
+
 FACE_TEXT = "portrait, cinematic photo, film, professional, 4k, highly detailed"
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What both stages are told. Relative paths are taken from the file's folder.
+class OptimizationConfig(ConfigModel):
+    """How a trainer takes its steps, whatever it trains.
+
+    Attributes:
+        gradient_accumulation_steps: parts in which a process takes its share of a step's rows, one after another.
+        warmup_steps: steps in which the learning rate rises from nothing.
+        decay_ratio: last share of the steps, in which the learning rate falls to nothing.
+        ema_decay: of the weights' exponential moving average, which is what is written in the end.
+        ema_warmup: the average forgets faster in the first steps, and begins with the first weights.
+        max_grad_norm: a longer gradient is shortened to it.
+        mixed_precision: of the module's computations; trained weights stay float32.
+        log_every, save_every, sample_every: steps between lines of the log, checkpoints, and sample images.
+    """
+
+    steps: PositiveInt
+    gradient_accumulation_steps: PositiveInt = 1
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-2
+    warmup_steps: NonNegativeInt = 0
+    decay_ratio: NonNegativeFloat = 0.0
+    ema_decay: float = 0.999
+    ema_warmup: bool = False
+    max_grad_norm: float = 1.0
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    log_every: PositiveInt = 25
+    save_every: PositiveInt = 1000
+    sample_every: PositiveInt = 1000
+
+
+class TrainingConfig(OptimizationConfig):
+    """Settings of both stages of the method. Relative paths are taken from the file's folder.
 
     Attributes:
         base: folder of the frozen base model as Stable Diffusion 1.5's repositories have it (`unet`, `vae`,
             `text_encoder`, `tokenizer`, `scheduler`), and `image_encoder`, CLIP's.
         data: folder of WebDataset shards (*.tar).
-        output: where weights, checkpoints, logs and sample pictures go.
-        batch: pictures a step, over all processes; the anchoring stage's.
-        accumulation: parts in which a process takes its share of the batch, one after another.
-        latent_cache: folder in which each picture's latents are kept, encoded once before the first step; several
+        output: where weights, checkpoints, logs and sample images go.
+        batch: images a step, over all processes; the anchoring stage's.
+        size: pixels a side to which square images are brought; 0 leaves images as they are.
+        latent_cache: folder in which each image's latents are kept, encoded once before the first step; several
             trainings on the same data may share it. None: they are encoded again in every step.
-        size: pixels a side to which square pictures are brought; 0 leaves pictures as they are.
-        precision: of the UNet's computations, one of PRECISIONS; trained weights stay float32.
-        checkpointing: compute activations again when they are needed, for less memory.
-        cool_down: last share of the steps, in which the learning rate falls to nothing.
-        darkest, clearest: how much the times of the noise schedule weigh, see `weighting`; 1 and 0 are the method's.
-        average: decay of the weights' moving average, which is what is written in the end.
-        save_every, show_every: steps between checkpoints, and between sample pictures.
+        gradient_checkpointing: compute activations again when they are needed, for less memory.
+        max_loss_weight, min_snr_gamma: how much timesteps weigh, see `losses`; 1 and 0 are the method's.
+        gate, gate_threshold: of SAA, alike in both stages; a threshold of 0 cuts nothing away.
+        num_samples: images in a row of a sample sheet.
     """
 
-    base: Path
-    data: Path
-    output: Path
-    steps: int
-    batch: int = 8
-    accumulation: int = 1
-    size: int = 512
-    latent_cache: Path | None = None
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-2
-    warm_up: int = 0
-    cool_down: float = 0.0
-    darkest: float = 1.0
-    clearest: float = 0.0
-    average: float = 0.999
-    clip: float = 1.0
-    precision: str = "no"
-    checkpointing: bool = False
+    base: ConfigPath
+    data: ConfigPath
+    output: ConfigPath
+    batch: PositiveInt = 8
+    size: NonNegativeInt = 512
+    latent_cache: ConfigPath | None = None
+    gradient_checkpointing: bool = False
+    max_loss_weight: float = 1.0
+    min_snr_gamma: float = 0.0
+    gate: bool = True
+    gate_threshold: float = 0.3
     seed: int = 0
-    save_every: int = 1000
-    show_every: int = 1000
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
-        for name in ("steps", "batch", "accumulation", "save_every", "show_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+    num_samples: PositiveInt = 4
 
 
-@dataclass(frozen=True)
 class AnchoringConfig(TrainingConfig):
-    """The anchoring stage: SAA and the face encoder, one person in each picture (DynamicID, section 3.4).
+    """Settings of the anchoring stage: SAA and the face encoder, one person in each image (DynamicID, section 3.4).
 
     Attributes:
         rank: of SAA's LoRA.
         tokens, hidden_dim, depth, dim_head: of the face encoder.
-        gate, gate_threshold: as in the attention that is trained; at 0 nothing is cut away.
-        drop_identity, drop_text, drop_both: shares of the pictures that are shown without.
-        other_reference: the reference is another picture of the same person, where there is one.
-        face: how much more a picture's face weighs in the loss; 1 is the method's.
-        face_margin: how far the face's box is grown on each side for that, in its widths and heights: hair, chin.
+        identity_dropout, text_dropout, joint_dropout: probability that a row lacks the person, the text, both.
+        other_reference: the reference is another image of the same person, where there is one.
+        face_loss_weight: how much more an image's face weighs in the loss; 1 is the method's.
+        face_loss_margin: part of the face's box by which it is grown on each side for that: hair, chin.
     """
 
-    rank: int = 128
-    tokens: int = 4
-    hidden_dim: int = 1024
-    depth: int = 4
-    dim_head: int = 64
-    gate: bool = True
-    gate_threshold: float = 0.3
-    drop_identity: float = 0.05
-    drop_text: float = 0.05
-    drop_both: float = 0.05
+    rank: PositiveInt = 128
+    tokens: PositiveInt = 4
+    hidden_dim: PositiveInt = 1024
+    depth: PositiveInt = 4
+    dim_head: PositiveInt = 64
+    identity_dropout: float = 0.05
+    text_dropout: float = 0.05
+    joint_dropout: float = 0.05
     other_reference: bool = False
-    face: float = 1.0
-    face_margin: float = 0.0
+    face_loss_weight: float = 1.0
+    face_loss_margin: float = 0.0
 
 
-@dataclass(frozen=True)
 class ReconfigurationConfig(TrainingConfig):
-    """The reconfiguration stage: IMR and its keypoint encoder on cached tokens (DynamicID, section 3.4).
+    """Settings of the reconfiguration stage: IMR and its keypoint encoder on cached tokens (DynamicID, section 3.4).
 
     Attributes:
         adapter: the anchoring stage's weights, frozen.
-        targets: wanted motions a step, of one person.
-        width, latents, depth, dim_head: of IMR; the head width is the face encoder's too.
-        keypoint_widths, keypoint_depths, keypoint_output: of the keypoint encoder.
-        gate, gate_threshold: of the attention through which the consistency is asked; the anchoring stage's.
+        targets: target motions a step, of one person.
+        dim, latents, depth, dim_head: of IMR; dim_head is the face encoder's too.
+        keypoint_dims, keypoint_depths, keypoint_output: of the keypoint encoder.
         text: what the frozen UNet reads beside the tokens.
-        consistency: weight of the difference between what the UNet predicts from the tokens and from the true ones.
-        consistent: of so many of a person's targets that is asked, for fewer steps of the UNet; 0: of all.
-        contrast: weight of the contrastive term on the disentangled tokens; 0 leaves it out.
+        consistency_weight: of the difference between the noise predicted from the tokens and from the true ones.
+        consistency_targets: of each person's targets, for how many that is computed; 0: for all.
+        contrastive_weight: of the contrastive term on the disentangled tokens; 0 leaves it out.
         temperature: of the contrastive term.
         people: people a step, over all processes; the method's is 1, the contrastive term needs 2 on each process.
     """
 
-    adapter: Path = Path("adapter.safetensors")
-    targets: int = 32
-    width: int = 1024
-    latents: int = 4
-    depth: int = 1
-    dim_head: int = 64
-    keypoint_widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    adapter: ConfigPath
+    targets: PositiveInt = 32
+    dim: PositiveInt = 1024
+    latents: PositiveInt = 4
+    depth: PositiveInt = 1
+    dim_head: PositiveInt = 64
+    keypoint_dims: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
     keypoint_depths: tuple[int, ...] = (1, 3, 4, 3, 3, 2)
-    keypoint_output: int = 768
-    gate: bool = True
-    gate_threshold: float = 0.3
+    keypoint_output: PositiveInt = 768
     text: str = FACE_TEXT
-    consistency: float = 1.0
-    consistent: int = 0
-    contrast: float = 0.0
+    consistency_weight: float = 1.0
+    consistency_targets: NonNegativeInt = 0
+    contrastive_weight: float = 0.0
     temperature: float = 0.1
-    people: int = 1
+    people: PositiveInt = 1
 
 
-R = TypeVar("R", bound=TrainingConfig)
-
-
-def read_config(path: Path, kind: type[R]) -> R:
-    """Read a JSON file. Raises ValueError that names what is unknown, missing or of a wrong type."""
-    try:
-        said = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, {error}.") from error
-    if not isinstance(said, dict):
-        raise ValueError(f"{path}: expected an object of names and values, got {type(said).__name__}.")
-    known = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = [name for name in said if name not in known]
-    if unknown:
-        raise ValueError(f"{path}: {', '.join(unknown)} is not known. Known are {', '.join(known)}.")
-    needed = [name for name, field in known.items() if field.default is dataclasses.MISSING and name not in said]
-    if needed:
-        raise ValueError(f"{path}: {', '.join(needed)} is missing.")
-    return kind(**{name: _value(path, known[name], value) for name, value in said.items()})
-
-
-def _value(path: Path, field: dataclasses.Field[Any], value: Any) -> Any:
-    kinds = {"Path": str, "int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": list}
-    kind = str(field.type).removesuffix(" | None")
-    if not isinstance(value, kinds[kind]) or (kind != "bool" and isinstance(value, bool)):  # type: ignore[arg-type]
-        raise ValueError(f"{path}: {field.name} must be of type {kind}, got {value!r}.")
-    if kind == "Path":
-        return path.parent / value
-    return tuple(value) if kind == "tuple[int, ...]" else value
+# Keys of earlier versions, and what they are called now.
+RENAMED = {
+    "accumulation": "gradient_accumulation_steps", "average": "ema_decay", "checkpointing": "gradient_checkpointing",
+    "clearest": "min_snr_gamma", "clip": "max_grad_norm", "consistency": "consistency_weight",
+    "consistent": "consistency_targets", "contrast": "contrastive_weight", "cool_down": "decay_ratio",
+    "darkest": "max_loss_weight", "drop_both": "joint_dropout", "drop_identity": "identity_dropout",
+    "drop_text": "text_dropout", "face": "face_loss_weight", "face_margin": "face_loss_margin",
+    "keypoint_widths": "keypoint_dims", "precision": "mixed_precision", "show_every": "sample_every",
+    "warm_up": "warmup_steps", "width": "dim",
+}  # fmt: skip

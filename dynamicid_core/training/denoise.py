@@ -1,57 +1,65 @@
-"""What the UNet predicts of noise, and pictures drawn from it: to be looked at while training."""
+"""The noise that the UNet predicts, and images drawn from it, to be looked at while training."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ..image_grid import image_grid
 from .base_model import BaseNetworks
+from .config import TrainingConfig
+from .rng import seeded_generator
 from .saa import IdentityInput
-from .stage import chance
 
 STEPS, GUIDANCE = 20, 5.0
 
 
 def predict_noise(
-    base: BaseNetworks, noisy: Tensor, times: Tensor, text: Tensor, tokens: Tensor | None, gate: bool, threshold: float
+    base: BaseNetworks, noisy: Tensor, timesteps: Tensor, text: Tensor, tokens: Tensor | None, config: TrainingConfig
 ) -> Tensor:
-    """The UNet's noise (n, 4, h, w); without tokens (n, T, D) nobody is drawn in, and only SAA's LoRA takes part."""
-    people: dict[str, Any] = {} if tokens is None else {"identity": IdentityInput(tokens, threshold, gate)}
-    said: Tensor = base.unet(noisy, times, text, cross_attention_kwargs=people).sample
-    return said
+    """Return the UNet's noise (n, 4, h, w); without tokens (n, T, D) nobody takes part, and of SAA only the LoRA."""
+    people: dict[str, Any] = {}
+    if tokens is not None:
+        people["identity"] = IdentityInput(tokens, config.gate_threshold, config.gate)
+    noise: Tensor = base.unet(noisy, timesteps, text, cross_attention_kwargs=people).sample
+    return noise
 
 
 @torch.no_grad()
 def sample_images(
     base: BaseNetworks,
     tokens: Tensor,
-    nobody: Tensor,
+    negative_tokens: Tensor,
     prompts: Sequence[str],
     size: Sequence[int],
-    gate: bool,
-    threshold: float,
+    config: TrainingConfig,
 ) -> Tensor:
-    """Pictures (n, 3, H, W) in [0, 1] of people, by DDIM with classifier-free guidance.
+    """Return images (n, 3, H, W) in [0, 1] of people, by DDIM (arXiv 2010.02502) with classifier-free guidance.
 
     Args:
-        tokens: (n, T, D) of the people; nobody: (1, T, D), the negative half's.
+        tokens: (n, T, D) of the people; negative_tokens: (1, T, D).
         size: (H, W) in pixels.
     """
     device = base.unet.device
-    text, empty = base.text(prompts)[0], base.text([""] * len(prompts))[0]
+    context, _ = base.text([""] * len(prompts) + list(prompts))
     scheduler = DDIMScheduler.from_config(base.scheduler.config)
     scheduler.set_timesteps(STEPS)
     shape = base.moments(torch.zeros(1, 3, *size, device=device))[0].shape[1:]
-    x = torch.randn((len(prompts), *shape), generator=chance(0, -2)).to(device)
-    context, people = torch.cat([empty, text]), torch.cat([nobody.expand_as(tokens), tokens])
-    for time in scheduler.timesteps:
-        plain, asked = predict_noise(base, torch.cat([x, x]), time, context, people, gate, threshold).chunk(2)
-        x = scheduler.step(plain + GUIDANCE * (asked - plain), time, x).prev_sample
-    return base.pictures(x)
+    x = torch.randn((len(prompts), *shape), generator=seeded_generator(0, -2, -1)).to(device)
+    people = torch.cat([negative_tokens.expand_as(tokens), tokens])
+    for timestep in scheduler.timesteps:
+        unconditional, conditional = predict_noise(base, torch.cat([x, x]), timestep, context, people, config).chunk(2)
+        # eps = eps_u + s (eps_c - eps_u) (arXiv 2207.12598, equation 6).
+        noise = unconditional + GUIDANCE * (conditional - unconditional)
+        x = scheduler.step(noise, timestep, x).prev_sample
+    return base.images(x)
 
 
-def side_by_side(pictures: Tensor) -> Tensor:
-    """(n, 3, H, W) to (3, H, n * W)."""
-    return torch.cat(list(pictures), dim=2)
+def sheet(*rows: Tensor) -> NDArray[np.uint8]:
+    """Return rows of images, each (n, 3, H, W) in [0, 1], as one image (rows * H, n * W, 3)."""
+    images = torch.cat(rows).permute(0, 2, 3, 1).mul(255).round().byte().cpu().numpy()  # (rows * n, H, W, 3)
+    return image_grid(list(images), len(rows[0]))

@@ -123,7 +123,7 @@ class Shards:
         found: NDArray[Any] = np.load(io.BytesIO(self.file(number, f"{name}.npy")), allow_pickle=False)
         return found
 
-    def picture(self, number: int, size: int = 0) -> Tensor:
+    def image(self, number: int, size: int = 0) -> Tensor:
         """(3, H, W) in [0, 1]; its shorter side brought to `size`, and the middle square of it, where one is given."""
         suffix = next((kind for kind in _PICTURES if kind in self._samples[number]), _PICTURES[0])
         image = Image.open(io.BytesIO(self.file(number, suffix))).convert("RGB")

@@ -1,37 +1,39 @@
-"""Each stage from its recipe's file to its weights."""
+"""Each stage of the method from its configuration file to its weights."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from ..configuration import read_config
 from .anchoring import Anchoring
 from .base_model import load_base_model
-from .config import AnchoringConfig, ReconfigurationConfig, read_config
+from .config import RENAMED, AnchoringConfig, ReconfigurationConfig
 from .reconfiguration import Reconfiguration
 from .shards import Shards
-from .trainer import Training, new_accelerator
+from .trainer import Trainer, new_accelerator
 
 
-def anchor(config: Path, until: int | None = None) -> Training:
-    """Train SAA and the face encoder. Raises ValueError when recipe, base model or data don't fit."""
-    recipe = read_config(config, AnchoringConfig)
-    accelerator = new_accelerator(recipe)
-    stage = Anchoring(recipe, load_base_model(recipe.base, accelerator.device), Shards(recipe.data))
-    return _trained(Training(stage, accelerator, accelerator.print), until)
+def anchor(path: Path, until: int | None = None) -> Trainer:
+    """Train SAA and the face encoder. Raises ValueError when configuration, base model or data don't fit."""
+    config = read_config(path, AnchoringConfig, RENAMED)
+    accelerator = new_accelerator(config, config.output)
+    stage = Anchoring(config, load_base_model(config.base, accelerator.device), Shards(config.data))
+    return _run(Trainer(stage, accelerator, accelerator.print), until)
 
 
-def reconfigure(config: Path, until: int | None = None) -> Training:
-    """Train IMR and its keypoint encoder. Raises ValueError when recipe, weights, base model or data don't fit."""
-    recipe = read_config(config, ReconfigurationConfig)
-    accelerator = new_accelerator(recipe)
-    base = load_base_model(recipe.base, accelerator.device)
-    stage = Reconfiguration(recipe, base, Shards(recipe.data), accelerator.num_processes)
-    return _trained(Training(stage, accelerator, accelerator.print), until)
+def reconfigure(path: Path, until: int | None = None) -> Trainer:
+    """Train IMR and its keypoint encoder. Raises ValueError when configuration, weights, base or data don't fit."""
+    config = read_config(path, ReconfigurationConfig, RENAMED)
+    accelerator = new_accelerator(config, config.output)
+    base = load_base_model(config.base, accelerator.device)
+    stage = Reconfiguration(config, base, Shards(config.data), accelerator.num_processes)
+    return _run(Trainer(stage, accelerator, accelerator.print), until)
 
 
-def _trained(training: Training, until: int | None) -> Training:
-    training.run(until)
-    training.accelerator.end_training()
-    return training
+def _run(trainer: Trainer, until: int | None) -> Trainer:
+    with trainer.stopping_on_signals():
+        trainer.run(until)
+    trainer.accelerator.end_training()
+    return trainer
 
 
-STAGES: dict[str, Callable[[Path, int | None], Training]] = {"anchor": anchor, "reconfigure": reconfigure}
+STAGES: dict[str, Callable[[Path, int | None], Trainer]] = {"anchor": anchor, "reconfigure": reconfigure}

@@ -1,211 +1,269 @@
-"""The training loop of both stages, on one process or many (accelerate), resumed to the bit from its last checkpoint.
+"""The trainer of every stage, the method's and the miniature's: one process or many (accelerate).
 
-What a step sees follows from seed, step and row, so a checkpoint holds weights, optimizer, average and step number.
+What a step sees follows from seed, step and row, so a checkpoint holds weights, optimizer, average and step number, and
+a training goes on from its last checkpoint to the bit.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-from collections.abc import Iterator
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from .config import TrainingConfig
-from .stage import Say, Stage
+from ..files import write_atomically
+from .config import OptimizationConfig
+from .history import LOSSES, LossTable
+
+Log = Callable[[str], None]
 
 
-def new_accelerator(recipe: TrainingConfig) -> Accelerator:
-    """accelerate's view of this process; logs go to the recipe's output."""
+class Stage(ABC):
+    """What a trainer trains.
+
+    Attributes:
+        folder: where weights, checkpoints, logs and sample images go.
+        trained: the networks that are trained, of whose weights a moving average is kept.
+        module: given to `losses`, made ready for several processes; it holds `trained`.
+        rows: of a step's batch, over all processes.
+    """
+
+    name: str
+    config: OptimizationConfig
+    folder: Path
+    trained: nn.Module
+    module: nn.Module
+    rows: int = 1
+
+    @abstractmethod
+    def losses(self, module: nn.Module, step: int, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Return named losses of these rows of a step, means over them; `loss` is minimized."""
+
+    @abstractmethod
+    def write(self, trained: nn.Module, step: int, seconds: float) -> Path:
+        """Write the weights after so many steps, which took so long, into `folder`. Return the file's path."""
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer of what is trained."""
+        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+
+    def prepare(self, log: Log, process: int, processes: int) -> None:
+        """Do what is done once before the first step, shared by the processes."""
+        return
+
+    def begin(self) -> tuple[int, float]:
+        """Give the networks their first weights, where there is no checkpoint. Return their steps and seconds."""
+        return 0, 0.0
+
+    def samples(self, trained: nn.Module) -> NDArray[np.uint8] | None:
+        """Return an image (H, W, 3) of what these weights do, or None."""
+        return None
+
+    def measures(self, trained: nn.Module) -> dict[str, float]:
+        """Return what these weights do well on held-out data, at the end of the training."""
+        return {}
+
+
+def new_accelerator(config: OptimizationConfig, logs: Path | None = None) -> Accelerator:
+    """Return accelerate's view of this process. Stages place their own networks; TensorBoard's logs go to `logs`."""
     return Accelerator(
-        mixed_precision=recipe.precision,
-        gradient_accumulation_steps=recipe.accumulation,
-        log_with="tensorboard",
-        project_dir=str(recipe.output),
-        step_scheduler_with_optimizer=False,
+        device_placement=False,
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with="tensorboard" if logs else None,
+        project_dir=logs,
     )
 
 
-class Training:
-    """A stage on its way: goes on from the last checkpoint in the recipe's output, if there is one."""
+class Trainer:
+    """A stage in training. It goes on from the last checkpoint in the stage's folder, if there is one.
 
-    def __init__(self, stage: Stage, accelerator: Accelerator, say: Say = print) -> None:
+    Attributes:
+        step: steps taken. seconds: that they took, on whatever machine.
+        ema: the moving average of the trained weights.
+        stopped: whether the training was told to stop.
+    """
+
+    def __init__(self, stage: Stage, accelerator: Accelerator | None = None, log: Log = print) -> None:
         """Raises ValueError when the batch can't be shared out evenly."""
-        recipe, processes = stage.recipe, accelerator.num_processes
-        if stage.rows % (processes * recipe.accumulation):
+        config = stage.config
+        accelerator = accelerator or new_accelerator(config)
+        parts = accelerator.num_processes * config.gradient_accumulation_steps
+        if stage.rows % parts:
             raise ValueError(
-                f"{stage.rows} rows a step can't be shared by {processes} processes in {recipe.accumulation} parts: "
-                "choose a batch that is a multiple of both together."
+                f"{stage.rows} rows a step can't be shared by {accelerator.num_processes} processes in "
+                f"{config.gradient_accumulation_steps} parts: choose a batch that is a multiple of {parts}."
             )
-        self.stage, self.accelerator, self.say = stage, accelerator, say
-        set_seed(recipe.seed)
-        self._own = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(self._own, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        self.module, self.optimizer = accelerator.prepare(stage.module, optimizer)
-        self.average = AveragedModel(stage.trained, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
-        self.average.requires_grad_(False)
-        accelerator.register_for_checkpointing(self.average)
+        self.stage, self.accelerator, self._log = stage, accelerator, log
+        self.stopped = False
+        checkpoint = max(stage.folder.glob("checkpoint-*"), default=None)
+        self.step, self.seconds = (0, 0.0) if checkpoint else stage.begin()
+        self.ema = AveragedModel(stage.trained, multi_avg_fn=self._update_ema, use_buffers=True).eval()
+        self.ema.requires_grad_(False)
+        if config.ema_warmup:
+            self.ema.n_averaged.fill_(self.step + 1)  # the weights so far are averaged already
+        self.module, self.optimizer = accelerator.prepare(stage.module, stage.optimizer())
+        accelerator.register_for_checkpointing(self)
         accelerator.init_trackers(stage.name)
-        self.step = 0
-        self._resume()
-
-    @property
-    def folder(self) -> Path:
-        return self.stage.recipe.output
+        if checkpoint:
+            accelerator.load_state(str(checkpoint))
+        if self.step:
+            log(f"{stage.name}: going on from step {self.step}")
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    def _resume(self) -> None:
-        checkpoint, old = self.folder / "checkpoint", self.folder / "checkpoint.old"
-        if self.accelerator.is_main_process and old.exists() and not checkpoint.exists():
-            old.rename(checkpoint)  # killed between two moves
-        self.accelerator.wait_for_everyone()
-        if not (checkpoint / "step.json").is_file():
-            return
-        self.accelerator.load_state(str(checkpoint))
-        self.step = int(json.loads((checkpoint / "step.json").read_text("utf-8"))["step"])
-        self.say(f"{self.stage.name}: going on from step {self.step}")
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the module's and the optimizer's state."""
+        return {"step": self.step, "seconds": self.seconds, "ema": self.ema.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.ema.load_state_dict(state["ema"])
 
     def save(self) -> None:
-        """Write a checkpoint, aside and moved: a kill leaves the last whole one."""
-        part, last = self.folder / "checkpoint.part", self.folder / "checkpoint"
+        """Write a checkpoint aside, move it to its place, then remove those before it: a kill leaves a whole one."""
+        part, checkpoint = self.stage.folder / "part", self.stage.folder / f"checkpoint-{self.step:08}"
         if self.accelerator.is_main_process:
             shutil.rmtree(part, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(part))
         self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
-        (part / "step.json").write_text(json.dumps({"step": self.step}) + "\n", "utf-8")
-        old = self.folder / "checkpoint.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if last.exists():
-            last.rename(old)
-        part.rename(last)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def write(self) -> Path:
-        """Write the averaged weights as the pack's own file, where the main process does."""
-        path = self.folder / f"{self.stage.name}.safetensors"
         if self.accelerator.is_main_process:
-            trained = self.average.module if self.step else self.stage.trained
-            assert isinstance(trained, torch.nn.ModuleDict)
-            self.stage.write(trained, path)
-        return path
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            part.rename(checkpoint)
+            for older in set(self.stage.folder.glob("checkpoint-*")) - {checkpoint}:
+                shutil.rmtree(older)
 
-    def show(self) -> None:
-        """Draw samples with the averaged weights, into the log and into a file."""
+    @torch.no_grad()
+    def write(self) -> None:
+        """Write the averaged weights and draw samples with them, in the main process."""
         if not self.accelerator.is_main_process:
             return
-        trained = self.average.module
-        assert isinstance(trained, torch.nn.ModuleDict)
-        picture = self.stage.samples(trained)
-        if picture is None:
-            return
-        pixels = picture.permute(1, 2, 0).mul(255).round().byte().cpu().numpy()
-        Image.fromarray(pixels).save(self.folder / f"samples-{self.step:06}.png")
-        self.accelerator.get_tracker("tensorboard").log_images({"samples": pixels[None]}, self.step, dataformats="NHWC")
+        path = self.stage.write(self.ema.module, self.step, self.seconds)
+        self._log(f"{self.stage.name}: step {self.step}, weights in {path}")
+        image = self.stage.samples(self.ema.module)
+        if image is not None:
+            Image.fromarray(image).save(self.stage.folder / f"samples-{self.step:06}.png")
+            for tracker in self.accelerator.trackers:
+                tracker.log_images({"samples": image[None]}, self.step, dataformats="NHWC")
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    def _parts(self) -> Iterator[list[int]]:
-        """This process's rows of a batch, in as many parts as they are taken in."""
-        parts, processes = self.stage.recipe.accumulation, self.accelerator.num_processes
-        rows = list(range(self.accelerator.process_index, self.stage.rows, processes))
-        size = len(rows) // parts
-        for part in range(parts):
-            yield rows[part * size : (part + 1) * size]
+    def _microbatches(self) -> Iterator[list[int]]:
+        """Yield this process's rows of a step, in as many parts as gradients are accumulated over."""
+        rows = range(self.accelerator.process_index, self.stage.rows, self.accelerator.num_processes)
+        size = len(rows) // self.stage.config.gradient_accumulation_steps
+        for start in range(0, len(rows), size):
+            yield list(rows[start : start + size])
 
     def one_step(self) -> dict[str, float]:
-        """One step of all processes; the losses over all of them."""
-        recipe, accelerator = self.stage.recipe, self.accelerator
+        """Take one step of all processes. Return the losses over all of them."""
+        config, accelerator = self.stage.config, self.accelerator
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * rate_at(recipe, self.step)
-        found: dict[str, Tensor] = {}
-        for rows in self._parts():
+            group["lr"] = config.learning_rate * learning_rate_factor(config, self.step)
+        totals: dict[str, Tensor] = {}
+        for rows in self._microbatches():
             with accelerator.accumulate(self.module):
-                batch = self.stage.batch(self.step, rows, accelerator.device)
-                with accelerator.autocast():
-                    losses = self.module(batch)
+                losses = self.stage.losses(self.module, self.step, rows)
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self._own, recipe.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                    self._optimize()
             for name, loss in losses.items():
-                found[name] = found.get(name, torch.zeros_like(loss)) + loss.detach() / recipe.accumulation
+                totals[name] = totals.get(name, 0) + loss.detach() / config.gradient_accumulation_steps
         self.step += 1
-        self.average.update_parameters(self.stage.trained)
-        return {name: float(accelerator.reduce(loss, "mean")) for name, loss in found.items()}
+        self.ema.update_parameters(self.stage.trained)
+        return {name: float(accelerator.reduce(loss, "mean")) for name, loss in totals.items()}
+
+    def _optimize(self) -> None:
+        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.stage.config.max_grad_norm)
+        # A step whose gradient isn't finite is left out. In fp16 the loss scaler does that, and lowers its scale then.
+        if self.accelerator.scaler is not None or bool(torch.isfinite(norm)):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _update_ema(self, averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
+        """Bring the moving average nearer to the weights: a := d a + (1 - d) w. Counters are copied."""
+        config, n = self.stage.config, int(count)
+        decay = min(config.ema_decay, (1 + n) / (10 + n)) if config.ema_warmup else config.ema_decay
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(list(averages), list(weights), 1 - decay)
+        else:
+            torch._foreach_copy_(list(averages), list(weights))
+
+    def stop(self, *_: object) -> None:
+        """End after the step that is under way, with a checkpoint; may be a signal's handler."""
+        self.stopped = True
+
+    @contextmanager
+    def stopping_on_signals(self) -> Iterator[None]:
+        """Stop when the process is interrupted or terminated, as long as this context lasts."""
+        before = {kind: signal.signal(kind, self.stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def _told_to_stop(self) -> bool:
+        """Whether any process was told to, so that all of them stop at the same step."""
+        flag = torch.tensor(float(self.stopped), device=self.accelerator.device)
+        self.stopped = float(self.accelerator.reduce(flag, "sum")) > 0
+        return self.stopped
 
     def run(self, until: int | None = None) -> None:
-        """Train to step `until`, the recipe's last one when None, and write the weights."""
-        recipe, accelerator = self.stage.recipe, self.accelerator
+        """Train to step `until`, the last one when None; write the weights, and measure them after the last one."""
+        config, accelerator, stage = self.stage.config, self.accelerator, self.stage
         # Autoencoders overflow in fp16: SD1.5's range is bfloat16's.
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            self.stage.prepare(self.say, accelerator.process_index, accelerator.num_processes)
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+            stage.prepare(self._log, accelerator.process_index, accelerator.num_processes)
         accelerator.wait_for_everyone()
-        last = recipe.steps if until is None else min(until, recipe.steps)
-        with _Losses(self.folder / "losses.csv", self.step, accelerator.is_main_process) as losses:
-            while self.step < last:
-                found = self.one_step()
-                losses.note(self.step, found)
-                accelerator.log(found, self.step)
-                if self.step % recipe.save_every == 0 and self.step < last:
-                    self.save()
-                if self.step % recipe.show_every == 0:
-                    self.show()
-                    self.write()
+        last = config.steps if until is None else min(until, config.steps)
+        table = LossTable(stage.folder / LOSSES, self.step) if accelerator.is_main_process else None
+        while self.step < last and not self._told_to_stop():
+            begun = time.monotonic()
+            losses = self.one_step()
+            self.seconds += time.monotonic() - begun
+            if table is not None:
+                table.append(self.step, losses)
+            accelerator.log(losses, self.step)
+            if self.step % config.log_every == 0:
+                values = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
+                self._log(f"{stage.name} {self.step}/{config.steps} {time.monotonic() - begun:.2f} s/step {values}")
+            if self.step % config.save_every == 0 and self.step < last:
+                self.save()
+            if self.step % config.sample_every == 0 and self.step < last:
+                self.write()
+        if table is not None:
+            table.close()
         self.save()
-        path = self.write()
-        self.say(f"{self.stage.name}: step {self.step}, weights in {path}")
-
-
-class _Losses:
-    """A table of every step's losses; what was noted from `step` on is taken out, for it is trained again."""
-
-    def __init__(self, path: Path, step: int, writes: bool) -> None:
-        self._path, self._step, self._writes = path, step, writes
-
-    def __enter__(self) -> _Losses:
-        if not self._writes:
-            return self
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        kept: list[list[Any]] = []
-        if self._path.is_file():
-            with self._path.open(newline="") as file:
-                kept = [row for row in csv.reader(file) if row and (row[0] == "step" or int(row[0]) <= self._step)]
-        self._file = self._path.open("w", newline="")
-        self._table = csv.writer(self._file)
-        self._table.writerows(kept)
-        self._headed = bool(kept)
-        return self
-
-    def note(self, step: int, losses: dict[str, float]) -> None:
-        if not self._writes:
+        if self.stopped:
+            self._log(f"{stage.name}: stopped at step {self.step}")
             return
-        if not self._headed:
-            self._table.writerow(["step", *losses])
-            self._headed = True
-        self._table.writerow([step, *(f"{loss:.8g}" for loss in losses.values())])
-        self._file.flush()
-
-    def __exit__(self, *error: object) -> None:
-        if self._writes:
-            self._file.close()
+        self.write()
+        if self.step >= config.steps and accelerator.is_main_process:
+            measured = json.dumps(stage.measures(self.ema.module), indent=2)
+            write_atomically(stage.folder / "measures.json", measured + "\n")
+            self._log(f"{stage.name} done: {measured}")
 
 
-def rate_at(recipe: TrainingConfig, step: int) -> float:
-    """The learning rate's factor at a step: up, level, down."""
-    up = (step + 1) / recipe.warm_up if recipe.warm_up else 1.0
-    falling = recipe.steps * recipe.cool_down
-    down = (recipe.steps - step) / falling if falling else 1.0
-    return max(0.0, min(1.0, up, down))
+def learning_rate_factor(config: OptimizationConfig, step: int) -> float:
+    """Return the learning rate's factor at a step: it rises, stays, and falls, each linearly."""
+    rise = (step + 1) / config.warmup_steps if config.warmup_steps else 1.0
+    falling = config.steps * config.decay_ratio
+    fall = (config.steps - step) / falling if falling else 1.0
+    return max(0.0, min(1.0, rise, fall))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..world.world import World
 from .core import image_grid
 from .pictures import Pictures, Truth
-from .stage import Stage, TrainContext, placed
+from .stage import Stage, StageConfig, TrainContext, channels_last
 
 SD15_SCALE = 0.18215
 WIDTH, CHANNELS = 64, 4
@@ -81,7 +81,7 @@ def load(context: TrainContext) -> Autoencoder:
     network = Autoencoder()
     kept = {name: tensor for name, tensor in context.stored("autoencoder").items() if name.startswith("taesd")}
     network.load_state_dict(kept)
-    placed(network, context.device).eval().requires_grad_(False)
+    channels_last(network, context.device).eval().requires_grad_(False)
     return network
 
 
@@ -126,10 +126,7 @@ def picture_loss(made: Tensor, true: Tensor, weight: Tensor) -> tuple[Tensor, Te
 
 class AutoencoderStage(Stage):
     name = "autoencoder"
-    steps = 30_500
-    learning_rate = 6e-4
-    cool_down = 0.18
-    clip = 0.5
+    config = StageConfig(steps=30_500, learning_rate=6e-4, decay_ratio=0.18, max_grad_norm=0.5)
     portraits, groups = 6, 2  # crops a step
     noise = 0.04  # on the latents: near ones must mean near pictures, since the UNet's are never exact
     face, hair = 5.0, 9.0  # how much more their pixels weigh
@@ -178,7 +175,7 @@ class AutoencoderStage(Stage):
         device = self.context.device
         return as_input(np.stack(images), device), torch.from_numpy(np.stack(weights)).to(device)
 
-    def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, Autoencoder)
         true, weight = self._crops(step, rng)
         latents = network.encode(true.contiguous(memory_format=torch.channels_last)).float()
@@ -191,7 +188,7 @@ class AutoencoderStage(Stage):
         loss = 3 * colours + 0.5 * edges + 0.02 * scale + 0.05 * far
         return {"loss": loss, "colours": colours, "edges": edges, "scale": scale}
 
-    def picture(self, network: nn.Module) -> NDArray[np.uint8]:
+    def samples(self, network: nn.Module) -> NDArray[np.uint8]:
         """Held-out portraits above their round trips, and two groups."""
         assert isinstance(network, Autoencoder)
         rows = []

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,10 @@ import torch
 
 from . import ship
 from .autoencoder import AutoencoderStage
+from .core_training import trainer
 from .face_pack import FacePackStage
 from .judge import JudgeStage
-from .stage import Stage, TrainContext, Training, half_is_quicker
+from .stage import Stage, TrainContext, half_is_quicker
 from .text import TextStage
 from .unet import UNetStage
 from .vision import VisionStage
@@ -118,13 +118,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"process {os.getpid()}, {device}, {precision}, {threads} threads, {folder}", flush=True)
     for name in [arguments.stage] if arguments.stage else STAGES:
         try:
-            training = Training(STAGES[name](context), lambda line: print(line, flush=True))
+            training = trainer.Trainer(STAGES[name](context), log=lambda line: print(line, flush=True))
         except ValueError as error:  # a stage whose inputs are missing
             print(error, file=sys.stderr)
             return 1
-        for kind in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(kind, training.stop)
-        training.run(arguments.until)
+        with training.stopping_on_signals():
+            training.run(arguments.until)
         if training.stopped:
             return 1
     return 0

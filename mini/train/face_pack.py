@@ -14,9 +14,9 @@ from ..world.world import World
 from .core import image_grid
 from .face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
 from .face_networks import ANCHORS, LANDMARK_CUT, RECOGNITION_CUT, STRIDES, Detector, FacePack, write_pack
-from .judge import Gallery, PictureMap, misnamed, told_apart, true_kinds
+from .judge import Gallery, PictureMap, misnamed, supervised_contrastive, told_apart, true_kinds
 from .pictures import Pictures, Truth, numbers_of, turns
-from .stage import Stage, TrainContext
+from .stage import Stage, StageConfig, TrainContext
 
 CANVAS = 320
 LARGEST = (72.0, 144.0, 1e9)  # a face's side in pixels, for each of STRIDES
@@ -38,11 +38,9 @@ def _worn(image: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
 
 class FacePackStage(Stage):
     name = "face-pack"
-    steps = 6_700
-    learning_rate = 1.5e-3
-    weight_decay = 0.02
-    clip = 10.0
+    config = StageConfig(steps=6_700, learning_rate=1.5e-3, weight_decay=0.02, max_grad_norm=10.0)
     canvases, people, views = 8, 10, 4
+    temperature = 0.08  # sharp enough that people who are alike are told apart
 
     def __init__(self, context: TrainContext, size: int = 24_000):
         super().__init__(context)
@@ -111,7 +109,7 @@ class FacePackStage(Stage):
 
     # --- losses -----------------------------------------------------------------------------------------------------
 
-    def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, FacePack)
         device = self.context.device
         chance = np.random.default_rng(rng.initial_seed())
@@ -142,7 +140,8 @@ class FacePackStage(Stage):
         sets = numbers_of(step, self.people, self.gallery.size // self.views)
         pictures, truth = self.gallery.take((sets[:, None] * self.views + np.arange(self.views)).ravel())
         seen = network.recognition.trunk(as_seen(self._aligned(pictures, truth, chance), device, 127.5))
-        identity = self._identity(network.recognition.embedding(seen).float(), truth.persons[:, 0])
+        vectors = F.normalize(network.recognition.embedding(seen).float(), dim=1)
+        identity = supervised_contrastive(vectors, truth.persons[:, 0], self.temperature)
         factors = torch.zeros((), device=device)
         kinds, heads = true_kinds(truth), network.get_submodule("factors")
         assert isinstance(heads, nn.ModuleDict)
@@ -208,15 +207,6 @@ class FacePackStage(Stage):
                 target[i][here] = np.concatenate([sides, spots], -1)[here] / stride
         return label, target
 
-    def _identity(self, embedding: Tensor, persons: NDArray[np.int64]) -> Tensor:
-        """A contrast over the batch, sharp enough that people who are alike are told apart."""
-        vectors = F.normalize(embedding, dim=1)
-        who = torch.from_numpy(persons).to(vectors.device)
-        itself = torch.eye(len(who), dtype=torch.bool, device=vectors.device)
-        same = (who[:, None] == who) & ~itself
-        likely = (vectors @ vectors.T / 0.08).masked_fill(itself, -1e4).log_softmax(1)
-        return -((likely * same).sum(1) / same.sum(1)).mean()
-
     # --- how good it is ---------------------------------------------------------------------------------------------
 
     def report(self, folder: Path, again: PictureMap = lambda images: images) -> dict[str, float]:
@@ -263,7 +253,7 @@ class FacePackStage(Stage):
             write_pack(network, Path(folder))
             return self.report(Path(folder))
 
-    def picture(self, network: nn.Module) -> NDArray[np.uint8]:
+    def samples(self, network: nn.Module) -> NDArray[np.uint8]:
         """Held-out faces with the 106 points said of them."""
         assert isinstance(network, FacePack)
         images, truth = self.held_out.take(np.arange(0, 64, 4))

@@ -21,7 +21,7 @@ from ..world.world import Sample, World
 from .autoencoder import as_input
 from .core import image_grid
 from .pictures import NAMES, Pictures, Truth, numbers_of, turns
-from .stage import Stage, TrainContext
+from .stage import Stage, StageConfig, TrainContext
 
 CELL = 8  # pixels of a picture for each of the scene network's places
 CUT, AROUND = 96, 1.9  # a face's cut in pixels, and its side in lengths of the box's longer side
@@ -222,6 +222,20 @@ def misnamed(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), target, ignore_index=-1, reduction="sum") / (target >= 0).sum().clamp(min=1)
 
 
+def supervised_contrastive(embedding: Tensor, persons: NDArray[np.int64], temperature: float) -> Tensor:
+    """Return the contrast of a batch's faces (n, D) of length 1: one person's near each other, different people's far.
+
+    -1 / |P(i)| sum_p log(exp(z_i z_p / tau) / sum_a exp(z_i z_a / tau)) (arXiv 2004.11362, equation 2), over the faces
+    whose person is there again.
+    """
+    who = torch.from_numpy(persons).to(embedding.device)
+    itself = torch.eye(len(who), dtype=torch.bool, device=embedding.device)
+    same = (who[:, None] == who) & ~itself
+    log_shares = (embedding @ embedding.T / temperature).masked_fill(itself, -1e4).log_softmax(1)
+    again = same.any(1)
+    return -((log_shares * same).sum(1)[again] / same.sum(1)[again]).mean()
+
+
 def told_apart(embedding: NDArray[np.float32], persons: NDArray[np.int64], crowd: int = 100) -> float:
     """How often a face's nearest among `crowd` people, each seen once in another picture, is the right person's."""
     names = list(dict.fromkeys(persons.tolist()))[:crowd]
@@ -242,10 +256,7 @@ def likeness(embedding: NDArray[np.float32], persons: NDArray[np.int64]) -> tupl
 
 class JudgeStage(Stage):
     name = "judge"
-    steps = 4_500
-    learning_rate = 2e-3
-    weight_decay = 0.02
-    clip = 5.0
+    config = StageConfig(steps=4_500, learning_rate=2e-3, weight_decay=0.02, max_grad_norm=5.0)
     people, groups = 10, 6  # a step: each person four times, groups of two
     temperature = 0.1
 
@@ -273,7 +284,7 @@ class JudgeStage(Stage):
         grain = torch.randn(images.shape, generator=rng).to(images.device)
         return (images * (0.94 + 0.12 * gain) + 0.06 * (tint - 0.5) + 0.03 * noise * grain).clamp(0, 1)
 
-    def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, Judge)
         device, views = self.context.device, 4
         sets = numbers_of(step, self.people, self.gallery.size // views)
@@ -312,21 +323,13 @@ class JudgeStage(Stage):
         number_loss = F.smooth_l1_loss(numbers.float(), torch.tensor(asked, device=device))
         true_pose = torch.from_numpy(np.concatenate([truth.pose.reshape(-1, 3) for _, truth in shown]))
         pose_loss = F.smooth_l1_loss(pose.float(), true_pose.to(device) / POSE_SCALE, beta=0.2)
-        identity = self._identity(embedding, np.concatenate([truth.persons.ravel() for _, truth in shown]))
+        persons = np.concatenate([truth.persons.ravel() for _, truth in shown])
+        identity = supervised_contrastive(embedding, persons, self.temperature)
         loss = scene_loss + 0.3 * kind_loss + 3 * number_loss + 3 * pose_loss + identity
         return {
             "loss": loss, "scene": scene_loss, "kinds": kind_loss, "numbers": number_loss, "pose": pose_loss,
             "identity": identity,
         }  # fmt: skip
-
-    def _identity(self, embedding: Tensor, persons: NDArray[np.int64]) -> Tensor:
-        """Faces of one person near each other, of different people far: a contrast over the batch."""
-        who = torch.from_numpy(persons).to(embedding.device)
-        itself = torch.eye(len(who), dtype=torch.bool, device=embedding.device)
-        same = (who[:, None] == who) & ~itself
-        likely = (embedding @ embedding.T / self.temperature).masked_fill(itself, -1e4).log_softmax(1)
-        seen_again = same.any(1)
-        return -((likely * same).sum(1)[seen_again] / same.sum(1)[seen_again]).mean()
 
     def report(self, judge: Judge, again: PictureMap = lambda images: images) -> dict[str, float]:
         """Shares judged right on held-out people, after `again` was done to the pictures (a round trip, say)."""
@@ -357,7 +360,7 @@ class JudgeStage(Stage):
         assert isinstance(network, Judge)
         return self.report(network)
 
-    def picture(self, network: nn.Module) -> NDArray[np.uint8]:
+    def samples(self, network: nn.Module) -> NDArray[np.uint8]:
         """Held-out portraits, as found and judged."""
         assert isinstance(network, Judge)
         images = self.held_out.take(np.arange(0, 128, 4))[0].copy()

@@ -52,16 +52,16 @@ class MiniatureJudge:
     """
 
     def __init__(self, context: TrainContext, fingerprint: str):
-        self._workshop, self.fingerprint = context, fingerprint
+        self._context, self.fingerprint = context, fingerprint
         self._judge, self._encoders = judges.load(context), encoders.load(context)
 
     def faces(self, image: NDArray[np.uint8]) -> Sequence[Seen]:
         """All faces, left to right."""
         shown = _to_height(image)
-        _, (boxes,) = judges.judge_scenes(self._judge, shown[None], self._workshop)
+        _, (boxes,) = judges.judge_scenes(self._judge, shown[None], self._context)
         if not len(boxes):
             return []
-        verdict = judges.judge_faces(self._judge, np.repeat(shown[None], len(boxes), 0), boxes, self._workshop)
+        verdict = judges.judge_faces(self._judge, np.repeat(shown[None], len(boxes), 0), boxes, self._context)
         scale = np.tile([image.shape[1] / shown.shape[1], image.shape[0] / shown.shape[0]], 2)
         seen = []
         for i, box in enumerate(boxes.float().numpy() * scale):
@@ -73,7 +73,7 @@ class MiniatureJudge:
     def image_vector(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(128,)"""
         with torch.no_grad():
-            return np.asarray(self._encoders.seen(as_input(image[None], self._workshop.device))[1][0].numpy())
+            return np.asarray(self._encoders.seen(as_input(image[None], self._context.device))[1][0].numpy())
 
     def text_vector(self, text: str) -> NDArray[np.float32]:
         """(128,); words that no caption uses count as unknown."""

@@ -1,12 +1,10 @@
 """Pictures drawn once and kept on disk with their truth, in shards that are drawn when first asked for."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from ..world.head import EXPRESSIONS
 from ..world.person import Person, draw_person
 from ..world.render import Picture, render
 from ..world.world import World
+from .core import atomic_path
 
 SHARD = 500
 NAMES = tuple(EXPRESSIONS)
@@ -83,14 +82,6 @@ def renderer_digest() -> str:
     return digest.hexdigest()[:8]
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file aside and move it to its place: a kill leaves no half of it there."""
-    part = path.with_suffix(f".{os.getpid()}")
-    with part.open("wb") as file:
-        write(file)
-    part.replace(path)
-
-
 class Pictures:
     """`size` pictures of a world that show `count` people each, kept under `folder`.
 
@@ -107,12 +98,13 @@ class Pictures:
         """Pictures shard * SHARD and on: (SHARD, H, W, 3), read when used, and their truth."""
         images, truth = self.folder / f"{shard:05}.npy", self.folder / f"{shard:05}.npz"
         if not images.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
             samples = [self.world.sample(shard * SHARD + i, self.count) for i in range(SHARD)]
             drawn = [(sample.caption, sample.picture()) for sample in samples]
             # The pictures last: a shard is whole or not there.
-            write_whole(truth, lambda file: np.savez(file, **_truth(drawn)))  # type: ignore[arg-type]
-            write_whole(images, lambda file: np.save(file, np.stack([picture.image for _, picture in drawn])))
+            with atomic_path(truth) as part, part.open("wb") as file:
+                np.savez(file, **_truth(drawn))  # type: ignore[arg-type]
+            with atomic_path(images) as part, part.open("wb") as file:
+                np.save(file, np.stack([picture.image for _, picture in drawn]))
         with np.load(truth) as arrays:
             return np.load(images, mmap_mode="r"), Truth(**arrays)
 

@@ -15,10 +15,11 @@ from ..quantize import dequantize, quantize
 from . import autoencoder, comfyui, encoders, face_pack, figures, judge
 from .autoencoder import AutoencoderStage
 from .core import write_atomically
+from .core_training import history
 from .face_networks import read_pack, write_pack
 from .face_pack import FacePackStage
 from .judge import JudgeStage
-from .stage import RECORD, TrainContext, read_record
+from .stage import NOTED, RECORD, TrainContext, read_record
 from .text import TextStage
 from .unet import UNetStage
 
@@ -62,13 +63,9 @@ def show_training(training: Path, folder: Path, every: int = 100) -> None:
     Args:
         every: steps whose losses a point of the curves is the mean of.
     """
-    with (training / "losses.csv").open() as file:
-        _, *names = file.readline().strip().split(",")
-        rows = np.loadtxt(file, delimiter=",", ndmin=2)
-    blocks = rows[: len(rows) // every * every].reshape(-1, every, len(names) + 1)  # (points, steps, step and losses)
-    history = [(int(block[-1, 0]), dict(zip(names, block[:, 1:].mean(0), strict=True))) for block in blocks]
+    losses = history.read_losses(training / history.LOSSES, every)
     folder.mkdir(parents=True, exist_ok=True)
-    figures.write_image(folder / f"{training.name}-curves.webp", figures.curves(history))
+    figures.write_image(folder / f"{training.name}-curves.webp", figures.curves(losses))
     drawn = sorted(training.glob("samples-*.png"))
     if drawn:
         figures.write_webp(drawn[-1], folder / f"{training.name}-samples.webp")
@@ -87,12 +84,9 @@ def _copy(file: Path, to: Path) -> None:
 
 def show(context: TrainContext, folder: Path) -> None:
     """Write each stage's loss curves and samples as small pictures: `<stage>-curves.webp`, `<stage>-samples.webp`."""
-    folder.mkdir(parents=True, exist_ok=True)
     for stage in WHAT:
-        for kind in ("curves", "samples"):
-            drawn = context.folder / stage / f"{kind}.png"
-            if drawn.exists():  # encoders have no samples, and what was restored has none
-                figures.write_webp(drawn, folder / f"{stage}-{kind}.webp")
+        if (context.folder / stage / history.LOSSES).exists():  # what was restored has none
+            show_training(context.folder / stage, folder, NOTED)
 
 
 def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -18,9 +18,10 @@ from ..networks import CONTEXT_DIM, ROW_IDS
 from ..world.world import World
 from . import encoders, pictures
 from .autoencoder import as_input
+from .judge import misnamed
 from .pictures import Pictures, numbers_of
-from .stage import Stage, TrainContext
-from .vision import contrast
+from .stage import Stage, StageConfig, TrainContext
+from .vision import contrastive_loss
 from .words import SAYINGS, SPOKEN_OF, said_in, words
 
 WORD, END = 7.0, 20.0  # sharpness of choices by angle: a word's state tells two things, the end's up to seventeen
@@ -42,8 +43,7 @@ class Choice(nn.Module):
 
     def misread(self, states: Tensor, true: Tensor, sharpness: float) -> Tensor:
         """Cross entropy of the choice, where there is one to be made (`true` (n,) is not -1)."""
-        wrong = F.cross_entropy(sharpness * self(states), true, ignore_index=-1, reduction="sum")
-        return wrong / (true >= 0).sum().clamp(min=1)
+        return misnamed(sharpness * self(states), true)
 
 
 class Reader(nn.Module):
@@ -79,10 +79,7 @@ class Reader(nn.Module):
 
 class TextStage(Stage):
     name = "text"
-    steps = 1_600
-    learning_rate = 1e-3
-    weight_decay = 0.02
-    average = 0.995
+    config = StageConfig(steps=1_600, learning_rate=1e-3, weight_decay=0.02, ema_decay=0.995)
     channels_last = False
     batch = 64
 
@@ -104,7 +101,7 @@ class TextStage(Stage):
     def network(self) -> nn.Module:
         return Reader()
 
-    def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, Reader)
         # Of six steps three show portraits, two groups of two, one groups of three.
         kind = (0, 1, 0, 1, 0, 2)[step % 6]
@@ -117,7 +114,7 @@ class TextStage(Stage):
         missed = (torch.rand(tokens.shape, generator=rng) < 0.02) & (tokens != said.end) & (tokens != said.start)
         tokens = tokens.masked_fill(missed, said.unknown).to(self.context.device)
         states, vectors = encoders.read(network.text, tokens)
-        alike = contrast(network.logit_scale, seen, vectors)
+        alike = contrastive_loss(network.logit_scale, seen, vectors)
         told = network.told(states, tokens, captions, rng)
         return {"loss": 0.5 * alike + 0.5 * told["words"] + told["whole"], "contrast": alike, **told}
 
@@ -153,6 +150,6 @@ class TextStage(Stage):
         assert isinstance(network, Reader)
         return encoders.kept(network.text) | {ROW_IDS: torch.tensor(words().ids)}
 
-    def take(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
+    def load_weights(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
         assert isinstance(network, Reader)
-        super().take(network.text, {name: tensor for name, tensor in weights.items() if name != ROW_IDS})
+        super().load_weights(network.text, {name: tensor for name, tensor in weights.items() if name != ROW_IDS})

@@ -1,9 +1,7 @@
 """The UNet's stage: SD1.5's, in small, on latents of portraits and groups with their captions."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,20 +11,21 @@ from torch import Tensor, nn
 from ..world.caption import CLOTHES_COLORS, GARMENTS, PLACES, PersonSpec, parse_caption, view_of
 from ..world.world import World
 from . import autoencoder, comfyui, encoders, judge, pictures
-from .core import image_grid
-from .pictures import NAMES, Pictures, numbers_of, turns, write_whole
-from .stage import Stage, TrainContext
+from .core import atomic_path, image_grid, sha256_of_file
+from .core_training import losses
+from .pictures import NAMES, Pictures, numbers_of, turns
+from .stage import Stage, StageConfig, TrainContext
 from .words import words
 
-TIMES = 1000
+TIMESTEPS = 1000
 CELL = 8  # pixels of a picture for each of a latent's cells
 ASKED = {"colour": CLOTHES_COLORS, "garment": GARMENTS, "expression": NAMES}  # by the judge's numbers
 OPTIONS = {"optimized_attention_override": comfyui.attention}
 
 
-def alphas() -> Tensor:
+def alphas_cumprod() -> Tensor:
     """(1000,) SD1.5's schedule: the share of the picture's variance that is left at each time."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMES, dtype=torch.float64) ** 2
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMESTEPS, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
 
 
@@ -34,17 +33,17 @@ class Latents:
     """Pictures as latents, kept beside the pictures and encoded when first asked for."""
 
     def __init__(self, source: Pictures, network: autoencoder.Autoencoder, digest: str, context: TrainContext):
-        self.source, self._network, self._workshop = source, network, context
+        self.source, self._network, self._context = source, network, context
         self.folder = source.folder / f"latents-{digest}"
         self._shard = lru_cache(maxsize=512)(self._open)
 
     def _open(self, shard: int) -> NDArray[np.float16]:
         path = self.folder / f"{shard:05}.npy"
         if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
             images = np.array(self.source.shard(shard)[0])
-            found = autoencoder.encode(self._network, images, self._workshop).half().numpy()
-            write_whole(path, lambda file: np.save(file, found))
+            found = autoencoder.encode(self._network, images, self._context).half().numpy()
+            with atomic_path(path) as part, part.open("wb") as file:
+                np.save(file, found)
         return np.load(path)
 
     def batch(self, step: int, size: int) -> tuple[Tensor, list[str], NDArray[np.float32]]:
@@ -64,10 +63,6 @@ def on_faces(boxes: NDArray[np.float32], height: int, width: int) -> Tensor:
     return torch.from_numpy(inside.any(1)[:, None].astype(np.float32))
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-
-
 @torch.no_grad()
 def sample(
     network: nn.Module,
@@ -80,12 +75,12 @@ def sample(
     seed: int = 0,
 ) -> Tensor:
     """Latents (n, 4, *size) drawn from noise by DDIM with classifier-free guidance."""
-    device, left = context.device, alphas()
+    device, left = context.device, alphas_cumprod()
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn((len(captions), 4, *size), generator=rng).to(device)
     with context.autocast():
         states = reader.states(words().batch([*captions, *[""] * len(captions)]).to(device))[0]
-        times = torch.linspace(TIMES - 1, 0, steps + 1).round().long()[:-1].tolist()
+        times = torch.linspace(TIMESTEPS - 1, 0, steps + 1).round().long()[:-1].tolist()
         for now, then in zip(times, [*times[1:], -1], strict=True):
             a, b = float(left[now]), float(left[then]) if then >= 0 else 1.0
             at = torch.full((2 * len(x),), now, device=device)
@@ -123,34 +118,28 @@ def as_asked(look: PersonSpec, verdict: judge.Verdict | None, i: int | None) -> 
 
 class UNetStage(Stage):
     name = "unet"
-    steps = 13_200
-    learning_rate = 5e-4
-    cool_down = 0.25
-    weight_decay = 0.01
-    average = 0.998
+    config = StageConfig(steps=13_200, learning_rate=5e-4, decay_ratio=0.25, weight_decay=0.01, ema_decay=0.998)
     channels_last = False  # its group norms are far slower so
     portraits, groups = 6, 15  # a step: faces in groups take longer to learn
-    unsaid = 0.1
-    face = 6.0  # how much more a cell of a face weighs: what expressions differ in is small
-    clearest = 5.0  # signal to noise, from which on times weigh less (min-SNR, arXiv 2303.09556, section 3.4)
-    darkest = (
-        10.0  # up to which times weigh more, the less signal they have left: there heads, views, faces are laid out
-    )
+    text_dropout = 0.1
+    face_loss_weight = 6.0  # of a face's cells: what expressions differ in is small
+    # Heads, views and faces are laid out at dark timesteps. See `timestep_weights`.
+    max_loss_weight, min_snr_gamma = 10.0, 5.0
 
     def __init__(self, context: TrainContext, size: int = 12_000):
         super().__init__(context)
-        stored = context.folder / "autoencoder" / "weights.safetensors"
+        digest = sha256_of_file(context.folder / "autoencoder" / "weights.safetensors")[:8]
         self.autoencoder, self.reader = autoencoder.load(context), encoders.load(context)
         self.data = [
-            Latents(Pictures(context.folder, World(seed=1), count, share), self.autoencoder, _digest(stored), context)
+            Latents(Pictures(context.folder, World(seed=1), count, share), self.autoencoder, digest, context)
             for count, share in ((1, size), (2, size // 2), (3, size // 6))
         ]
-        self._left = alphas().to(context.device)
+        self._signal = alphas_cumprod().to(context.device)
 
     def network(self) -> nn.Module:
         return comfyui.unet()
 
-    def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         device = self.context.device
         portraits, pairs, trios = self.data
         three, turn = turns(step, 3)
@@ -160,23 +149,19 @@ class UNetStage(Stage):
             ("groups", trios if three else pairs, turn, self.groups),
         ):
             true, captions, boxes = latents.batch(at, size)
-            dropped = torch.rand(size, generator=rng) < self.unsaid
+            dropped = torch.rand(size, generator=rng) < self.text_dropout
             captions = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
             with torch.no_grad():
                 states = self.reader.states(words().batch(captions).to(device))[0]
-            times = torch.randint(TIMES, (size,), generator=rng).to(device)
+            timesteps = torch.randint(TIMESTEPS, (size,), generator=rng).to(device)
             noise = torch.randn(true.shape, generator=rng).to(device)
-            left = self._left[times][:, None, None, None]
-            mixed = left.sqrt() * true.to(device) + (1 - left).sqrt() * noise
-            said = network(mixed, times, states, transformer_options=OPTIONS)
-            weight = 1 + (self.face - 1) * on_faces(boxes, *true.shape[2:]).to(device)
-            wrong = (weight * (said.float() - noise).square()).mean((1, 2, 3)) / weight.mean((1, 2, 3))
-            signal = left.flatten()
-            clear = signal / (1 - signal)
-            # 1 / signal: as if the velocity was predicted (arXiv 2202.00512, section 4), whose error at dark times is
-            # the picture's; the noise's own is next to nothing there, whatever the picture.
-            times_weight = (1 / signal).clamp(max=self.darkest) * (self.clearest / clear).clamp(max=1)
-            found[name] = (wrong * times_weight).mean()
+            signal = self._signal[timesteps]
+            share = signal[:, None, None, None]
+            noisy = share.sqrt() * true.to(device) + (1 - share).sqrt() * noise
+            prediction = network(noisy, timesteps, states, transformer_options=OPTIONS)
+            weight = 1 + (self.face_loss_weight - 1) * on_faces(boxes, *true.shape[2:]).to(device)
+            wrong = (weight * (prediction.float() - noise).square()).mean((1, 2, 3)) / weight.mean((1, 2, 3))
+            found[name] = (wrong * losses.timestep_weights(signal, self.max_loss_weight, self.min_snr_gamma)).mean()
         # Every picture weighs the same for its area.
         share = self.portraits / (self.portraits + 2 * self.groups)
         return {"loss": share * found["portraits"] + (1 - share) * found["groups"], **found}
@@ -193,7 +178,7 @@ class UNetStage(Stage):
         world = World(seed=2, held_out_people=True, omit_prob=0.0)
         return [world.sample(i, count).caption for i in range(number)]
 
-    def picture(self, network: nn.Module) -> NDArray[np.uint8]:
+    def samples(self, network: nn.Module) -> NDArray[np.uint8]:
         """Sixteen portraits, four groups of two, four of three: captions that training does not show."""
         portraits = self.drawn(network, self._captions(1, 16), (16, 16), 1)
         groups = [self.drawn(network, self._captions(count, 4), (16, 32), count) for count in (2, 3)]

@@ -17,10 +17,11 @@ from ..world.head import EXPRESSIONS
 from ..world.person import CHOICES
 from ..world.world import World
 from .autoencoder import as_input
+from .core_training import losses
 from .encoders import Encoders, kept
 from .judge import misnamed, true_kinds
 from .pictures import Pictures, Truth
-from .stage import Stage, TrainContext
+from .stage import Stage, StageConfig, TrainContext
 from .words import words
 
 SHIFT = 8  # pixels that a batch may be moved by: patches would else know 12,000 pictures by heart
@@ -56,11 +57,10 @@ class Pupils(Encoders):
         self.reader = Reader()
 
 
-def contrast(scale: Tensor, images: Tensor, texts: Tensor) -> Tensor:
-    """CLIP's loss of vectors (n, 128): each picture's own caption among all, and each caption's picture."""
-    near = scale.clamp(max=4.6).exp() * F.normalize(images.float(), dim=1) @ F.normalize(texts.float(), dim=1).T
-    right = torch.arange(len(near), device=near.device)
-    return (F.cross_entropy(near, right) + F.cross_entropy(near.T, right)) / 2
+def contrastive_loss(logit_scale: Tensor, images: Tensor, texts: Tensor) -> Tensor:
+    """Return CLIP's loss of vectors (n, 128): each image's own caption among all, and each caption's image."""
+    scale = logit_scale.clamp(max=4.6).exp()
+    return losses.info_nce(scale * F.normalize(images.float(), dim=1) @ F.normalize(texts.float(), dim=1).T)
 
 
 def _moved(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -78,9 +78,7 @@ def _points(truth: Truth) -> NDArray[np.float32]:
 
 class VisionStage(Stage):
     name = "vision"
-    steps = 9_000
-    learning_rate = 1e-3
-    weight_decay = 0.05
+    config = StageConfig(steps=9_000, learning_rate=1e-3, weight_decay=0.05)
     batch = 48
 
     def __init__(self, context: TrainContext, size: int = 12_000):
@@ -94,7 +92,7 @@ class VisionStage(Stage):
     def network(self) -> nn.Module:
         return Pupils()
 
-    def losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(network, Pupils)
         device = self.context.device
         # Of sixteen steps one shows groups of two and one shows groups of three.
@@ -103,8 +101,8 @@ class VisionStage(Stage):
         seen, away = _moved(as_input(images, device), rng)
         states, image_vector = network.seen(seen)
         _, text_vector = network.states(words().batch(truth.caption.tolist()).to(device))
-        alike = contrast(network.logit_scale, image_vector, text_vector)
-        losses = {"loss": alike, "contrast": alike}
+        alike = contrastive_loss(network.logit_scale, image_vector, text_vector)
+        terms = {"loss": alike, "contrast": alike}
         if data is self.portraits:
             named, pose, points = network.reader(states)
             kinds = true_kinds(truth)
@@ -114,9 +112,9 @@ class VisionStage(Stage):
             true_pose, true_points = (torch.from_numpy(x).to(device) for x in (truth.pose[:, 0], _points(truth)))
             turned = F.smooth_l1_loss(pose / POSE_UNIT, true_pose / POSE_UNIT)
             placed = F.smooth_l1_loss(points / POINT_UNIT, (true_points + away) / POINT_UNIT)
-            losses["loss"] = alike + factors + expression + turned + placed
-            losses |= {"factors": factors, "expression": expression, "pose": turned, "points": placed}
-        return losses
+            terms["loss"] = alike + factors + expression + turned + placed
+            terms |= {"factors": factors, "expression": expression, "pose": turned, "points": placed}
+        return terms
 
     def measures(self, network: nn.Module) -> dict[str, float]:
         """Factors and expressions named right; how far pose and points are off: medians, in degrees and pixels."""
@@ -136,6 +134,6 @@ class VisionStage(Stage):
         assert isinstance(network, Pupils)
         return kept(network.vision)
 
-    def take(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
+    def load_weights(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
         assert isinstance(network, Pupils)
-        super().take(network.vision, weights)
+        super().load_weights(network.vision, weights)

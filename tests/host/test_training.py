@@ -61,7 +61,7 @@ def test_what_is_exported_computes_as_in_the_host(base: BaseNetworks, monkeypatc
     stored = miniature.vae.encode(pictures)  # as the host keeps latents outside of the UNet
     latents = miniature.model.model.latent_format.process_in(stored)
     assert apart(base.moments(image)[0], latents) < 1e-3
-    assert apart(base.pictures(latents.clone()).permute(0, 2, 3, 1), miniature.vae.decode(stored)) < 1e-3
+    assert apart(base.images(latents.clone()).permute(0, 2, 3, 1), miniature.vae.decode(stored)) < 1e-3
 
 
 @pytest.mark.parametrize(("gate", "threshold"), [(True, 0.3), (True, 0.0), (False, 0.3)])
@@ -90,15 +90,15 @@ def test_diffusers_and_the_host_predict_the_same_noise(
     for (x, times, context, roles), expected in zip(given, calls.outputs, strict=True):
         tokens = torch.stack([person.negative_tokens if role == 1 else person.tokens for role in roles])
         with torch.no_grad():
-            found = predict_noise(base, x, times, context, tokens, gate, threshold)
-            nobody = predict_noise(base, x, times, context, None, gate, threshold)
+            found = predict_noise(base, x, times, context, tokens, settings)
+            nobody = predict_noise(base, x, times, context, None, settings)
         assert apart(found, expected) < 1e-4 < 1e-2 < apart(nobody, expected)
 
 
 def test_trained_weights_load_and_draw(miniature: Miniature, base: BaseNetworks, tmp_path: Path) -> None:
-    recipe = AnchoringConfig(tmp_path, tmp_path, tmp_path, steps=1, rank=4, hidden_dim=64, depth=1)
-    stage = Anchoring(recipe, base, shards=None)  # type: ignore[arg-type]  # no step is taken
-    stage.write(stage.trained, tmp_path / "anchoring.safetensors")
+    config = AnchoringConfig(base=tmp_path, data=tmp_path, output=tmp_path, steps=1, rank=4, hidden_dim=64, depth=1)
+    stage = Anchoring(config, base, shards=None)  # type: ignore[arg-type]  # no step is taken
+    stage.write(stage.trained)
     loaded = load_dynamicid(tmp_path / "anchoring.safetensors")
     states = torch.randn(1, 65, base.image_encoder.config.hidden_size)
     embedding = torch.nn.functional.normalize(torch.randn(1, 512), dim=1)

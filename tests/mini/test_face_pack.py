@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 from dynamicid_pack.mini.train import pictures
 from dynamicid_pack.mini.train.face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
 from dynamicid_pack.mini.train.face_networks import LANDMARK_CUT, STRIDES, FacePack, read_pack, write_pack
 from dynamicid_pack.mini.train.face_pack import CANVAS, FacePackStage, as_seen, load
 from dynamicid_pack.mini.train.pictures import Pictures
-from dynamicid_pack.mini.train.stage import TrainContext, Training
+from dynamicid_pack.mini.train.stage import TrainContext
 from dynamicid_pack.mini.world.world import World
 
 pytestmark = pytest.mark.train
@@ -32,9 +33,10 @@ def seen(tmp_path_factory):
 
 def small(context):
     stage = FacePackStage(context, 128)
-    stage.steps, stage.warm_up, stage.canvases, stage.people = 2, 1, 2, 2
+    stage.config = stage.config.model_copy(update={"steps": 2, "warmup_steps": 1})
+    stage.canvases = stage.people = 2
     stage.held_out.size = 8
-    stage.picture = MethodType(lambda self, network: None, stage)
+    stage.samples = MethodType(lambda self, network: None, stage)
     stage.measures = MethodType(lambda self, network: {}, stage)
     return stage
 
@@ -114,9 +116,9 @@ def test_the_truth_of_a_cut_gives_points_and_pose_as_insightface_computes_them(s
 
 def test_the_stage_resumes_exactly(tmp_path):
     whole, parts = TrainContext(tmp_path / "whole"), TrainContext(tmp_path / "parts")
-    Training(small(whole), lambda line: None).run()
-    Training(small(parts), lambda line: None).run(until=1)
-    Training(small(parts), lambda line: None).run()
+    Trainer(small(whole), log=lambda line: None).run()
+    Trainer(small(parts), log=lambda line: None).run(until=1)
+    Trainer(small(parts), log=lambda line: None).run()
     one, other = whole.stored("face-pack"), parts.stored("face-pack")
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not any(name.startswith("factors.") for name in one)

@@ -4,12 +4,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 from dynamicid_pack.mini.__main__ import main
 from dynamicid_pack.mini.quantize import LARGE, dequantize, quantize
 from dynamicid_pack.mini.train import pictures, ship
 from dynamicid_pack.mini.train.autoencoder import Autoencoder
 from dynamicid_pack.mini.train.face_networks import write_pack
-from dynamicid_pack.mini.train.stage import TrainContext, Training
+from dynamicid_pack.mini.train.stage import TrainContext
 from safetensors.torch import load_file, save_file
 
 from .test_face_pack import seasoned, small
@@ -57,7 +58,7 @@ def test_everything_ships_and_is_measured(tmp_path, host, monkeypatch):
     monkeypatch.setattr(pictures, "SHARD", 8)
     context = TrainContext(tmp_path / "trained")
     for make in (*BASE.values(), small):
-        Training(make(context), quiet).run()
+        Trainer(make(context), log=quiet).run()
     out = tmp_path / "shipped"
     ship.ship(context, out)
     for name in ship.NETWORKS:
@@ -72,7 +73,7 @@ def test_everything_ships_and_is_measured(tmp_path, host, monkeypatch):
     ship.ship(again, tmp_path / "again")
     for file in (out / ship.PACK).iterdir():
         assert (tmp_path / "again" / ship.PACK / file.name).read_bytes() == file.read_bytes()
-    assert Training(BASE["unet"](again), quiet).step == Training(BASE["unet"](context), quiet).step
+    assert Trainer(BASE["unet"](again), log=quiet).step == Trainer(BASE["unet"](context), log=quiet).step
 
 
 def test_what_shipped_can_be_trained_from(tmp_path):

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.configuration import read_config
 from dynamicid_pack.dynamicid_core.training.base_model import load_base_model
-from dynamicid_pack.dynamicid_core.training.config import AnchoringConfig, ReconfigurationConfig, read_config
+from dynamicid_pack.dynamicid_core.training.config import AnchoringConfig, ReconfigurationConfig
 from dynamicid_pack.dynamicid_core.training.shards import Shards
 from dynamicid_pack.mini.networks import CONTEXT_DIM
 from dynamicid_pack.mini.train import autoencoder, comfyui, encoders, judge, pictures, ship
@@ -127,12 +128,14 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     recipes = [read_config(folder / f"{name}.json", AnchoringConfig) for name in ("anchoring", "ungated")]
     assert [recipe.gate for recipe in recipes] == [True, False]
     same = {"output": recipes[0].output, "steps": recipes[0].steps}
-    assert replace(recipes[1], gate=True, **same) == recipes[0], "the baseline differs in its gate and its length"
+    assert recipes[1].model_copy(update={"gate": True, **same}) == recipes[0], (
+        "the baseline differs in its gate and its length"
+    )
     editing = read_config(folder / "reconfiguration.json", ReconfigurationConfig)
     assert editing.gate_threshold == recipes[0].gate_threshold and editing.base == recipes[0].base == folder / "base"
     with_term = read_config(folder / "contrastive.json", ReconfigurationConfig)
-    assert with_term.contrast > 0 and with_term.people * with_term.targets == editing.targets
-    assert with_term.people * with_term.consistent == editing.consistent
+    assert with_term.contrastive_weight > 0 and with_term.people * with_term.targets == editing.targets
+    assert with_term.people * with_term.consistency_targets == editing.consistency_targets
     assert load_base_model(folder / "base").text_dim == CONTEXT_DIM
 
     sets = sorted((folder / "pictures").iterdir())
@@ -147,4 +150,4 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
         assert shards.text(number) == sample.caption and shards.persons[number] == str(face.person.seed)
         assert np.linalg.norm(shards.array(number, "embedding")) == pytest.approx(1, abs=1e-3)
         assert np.allclose(np.array(shards.json(number)["face"]) * 128, face.box, atol=1e-3)
-        assert np.array_equal(shards.picture(number).mul(255).byte().permute(1, 2, 0).numpy(), sample.picture().image)
+        assert np.array_equal(shards.image(number).mul(255).byte().permute(1, 2, 0).numpy(), sample.picture().image)

@@ -6,11 +6,12 @@ from types import MethodType
 import numpy as np
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 from dynamicid_pack.mini import networks
 from dynamicid_pack.mini.train import encoders, judge, pictures, text, unet, vision
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
 from dynamicid_pack.mini.train.pictures import Pictures
-from dynamicid_pack.mini.train.stage import TrainContext, Training
+from dynamicid_pack.mini.train.stage import TrainContext
 from dynamicid_pack.mini.train.words import SAYINGS, Words, said_in
 from dynamicid_pack.mini.world.caption import PersonSpec
 from dynamicid_pack.mini.world.world import World
@@ -30,8 +31,8 @@ def _small_shards(monkeypatch):
 
 def short(stage, steps=2):
     """A stage without its pictures and measures, in which a few steps are all."""
-    stage.steps, stage.warm_up = steps, 1
-    stage.picture = MethodType(lambda self, network: None, stage)
+    stage.config = stage.config.model_copy(update={"steps": steps, "warmup_steps": 1})
+    stage.samples = MethodType(lambda self, network: None, stage)
     stage.measures = MethodType(lambda self, network: {}, stage)
     return stage
 
@@ -83,7 +84,7 @@ def context(tmp_path_factory, host):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "SHARD", 8)
         for make in BASE.values():
-            Training(make(found), quiet).run()
+            Trainer(make(found), log=quiet).run()
     return found
 
 
@@ -93,8 +94,8 @@ def test_each_stage_resumes_exactly(context, tmp_path, name):
     for other in context.folder.iterdir():
         if other.name != name:
             (tmp_path / other.name).symlink_to(other)
-    Training(BASE[name](parts), quiet).run(until=1)
-    Training(BASE[name](parts), quiet).run()
+    Trainer(BASE[name](parts), log=quiet).run(until=1)
+    Trainer(BASE[name](parts), log=quiet).run()
     resumed, whole = parts.stored(name), context.stored(name)
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
@@ -261,7 +262,7 @@ def test_the_host_runs_the_unet_as_the_trainer(context):
     x, states = torch.randn(1, 4, 16, 32), torch.randn(1, 77, 128)
     time = 600
     sigma = model.model_sampling.sigmas[time : time + 1]
-    left = unet.alphas()[time]
+    left = unet.alphas_cumprod()[time]
     assert torch.allclose(sigma, ((1 - left) / left).sqrt(), rtol=1e-4)
     with torch.inference_mode():
         noise = network(x, torch.tensor([time]), states, transformer_options=unet.OPTIONS)

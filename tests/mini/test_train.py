@@ -1,19 +1,26 @@
 """The training loop, the drawn pictures, and a short version of the autoencoder's stage."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.image_grid import image_grid
+from dynamicid_pack.dynamicid_core.training.history import read_losses
+from dynamicid_pack.dynamicid_core.training.rng import seeded_generator
+from dynamicid_pack.dynamicid_core.training.trainer import Trainer, learning_rate_factor
 from dynamicid_pack.mini.__main__ import main
 from dynamicid_pack.mini.train import figures, pictures
+from dynamicid_pack.mini.train import stage as stages
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage, decode, encode, load
 from dynamicid_pack.mini.train.pictures import Pictures, numbers_of, turns
-from dynamicid_pack.mini.train.stage import Stage, TrainContext, Training, generator, rate_at
+from dynamicid_pack.mini.train.stage import Stage, StageConfig, TrainContext
 from dynamicid_pack.mini.world.world import World
 from torch import nn
+
+pytestmark = pytest.mark.train
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +37,12 @@ class Line(Stage):
     """Finds the line through points: a stage that takes no time."""
 
     name = "line"
-    steps = 40
-    warm_up = 4
-    learning_rate = 0.05
+    config = StageConfig(steps=40, warmup_steps=4, learning_rate=0.05)
 
     def network(self):
         return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
 
-    def losses(self, network, step, rng):
+    def step_losses(self, network, step, rng):
         x = torch.randn(16, 2, generator=rng)
         return {"loss": (network(x)[:, 0] - x @ torch.tensor([2.0, -1.0])).square().mean()}
 
@@ -50,8 +55,8 @@ def quiet(line):
 
 
 def parameters(training):
-    return {name: tensor.clone() for name, tensor in training.network.state_dict().items()} | {
-        f"averaged.{name}": tensor.clone() for name, tensor in training.averaged.state_dict().items()
+    return {name: tensor.clone() for name, tensor in training.stage.trained.state_dict().items()} | {
+        f"averaged.{name}": tensor.clone() for name, tensor in training.ema.module.state_dict().items()
     }
 
 
@@ -65,25 +70,25 @@ def assert_same(one, other):
 
 
 def test_a_training_learns_and_leaves_its_curves_weights_and_measures(context):
-    training = Training(Line(context), quiet)
-    training.run(log=5)
-    losses = [losses["loss"] for _, losses in training.history]
+    training = Trainer(Line(context), log=quiet)
+    training.run()
+    losses = [losses["loss"] for _, losses in read_losses(context.folder / "line" / "losses.csv", 5)]
     assert losses[-1] < 0.5 * losses[0]
     assert json.loads((context.folder / "line" / "measures.json").read_text()).keys() == {"bias"}
     assert (context.folder / "line" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert context.stored("line").keys() == training.network.state_dict().keys()
+    assert context.stored("line").keys() == training.stage.trained.state_dict().keys()
 
 
 @pytest.mark.parametrize("killed_at", [1, 17, 39])
 def test_going_on_after_a_kill_gives_the_same_parameters(tmp_path, killed_at):
-    whole = Training(Line(TrainContext(tmp_path / "whole")), quiet)
+    whole = Trainer(Line(TrainContext(tmp_path / "whole")), log=quiet)
     whole.run()
     parts = TrainContext(tmp_path / "parts")
-    Training(Line(parts), quiet).run(until=killed_at)
-    killed = Training(Line(parts), quiet)  # two more steps that no checkpoint holds
+    Trainer(Line(parts), log=quiet).run(until=killed_at)
+    killed = Trainer(Line(parts), log=quiet)  # two more steps that no checkpoint holds
     for _ in range(2):
         killed.one_step()
-    resumed = Training(Line(parts), quiet)
+    resumed = Trainer(Line(parts), log=quiet)
     assert resumed.step == killed_at
     resumed.run()
     assert_same(parameters(resumed), parameters(whole))
@@ -91,24 +96,27 @@ def test_going_on_after_a_kill_gives_the_same_parameters(tmp_path, killed_at):
 
 def test_a_stopped_training_ends_with_a_checkpoint(context):
     class Stopping(Line):
-        def losses(self, network, step, rng):
+        def step_losses(self, network, step, rng):
             if step == 6:
                 training.stop()
-            return super().losses(network, step, rng)
+            return super().step_losses(network, step, rng)
 
-    training = Training(Stopping(context), quiet)
+    training = Trainer(Stopping(context), log=quiet)
     training.run()
-    assert training.stopped and Training(Line(context), quiet).step == 7
+    assert training.stopped and Trainer(Line(context), log=quiet).step == 7
 
 
-def test_a_training_goes_on_from_stored_weights_where_no_checkpoint_is_left(context):
-    before = Training(Line(context), quiet)
-    before.run(until=10, log=5)
-    before.checkpoint.unlink()
-    training = Training(Line(context), quiet)
-    assert training.step == 10 and [step for step, _ in training.history] == [5, 10]
-    for network in (training.network, training.averaged):
-        assert torch.equal(network[0].weight, before.averaged[0].weight)
+def test_a_training_goes_on_from_stored_weights_where_no_checkpoint_is_left(context, monkeypatch):
+    monkeypatch.setattr(stages, "NOTED", 5)
+    before = Trainer(Line(context), log=quiet)
+    before.run(until=10)
+    shutil.rmtree(context.folder / "line" / "checkpoint-00000010")
+    (context.folder / "line" / "losses.csv").unlink()
+    training = Trainer(Line(context), log=quiet)
+    history = read_losses(context.folder / "line" / "losses.csv", 5)
+    assert training.step == 10 and [step for step, _ in history] == [5, 10]
+    for network in (training.stage.trained, training.ema.module):
+        assert torch.equal(network[0].weight, before.ema.module[0].weight)
     training.run()
     assert training.step == 40
 
@@ -118,51 +126,50 @@ def test_stored_weights_of_another_network_are_not_taken(context):
         def network(self):
             return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
 
-    Training(Line(context), quiet).run(until=10)
-    (context.folder / "line" / "checkpoint.pt").unlink()
+    Trainer(Line(context), log=quiet).run(until=10)
+    shutil.rmtree(context.folder / "line" / "checkpoint-00000010")
     with pytest.raises(ValueError, match="got others"):
-        Training(Deeper(context), quiet)
+        Trainer(Deeper(context), log=quiet)
 
 
 def test_a_half_written_checkpoint_is_not_taken(context):
-    Training(Line(context), quiet).run(until=10)
-    (context.folder / "line" / "checkpoint.123").write_bytes(b"torn")
-    assert Training(Line(context), quiet).step == 10
+    Trainer(Line(context), log=quiet).run(until=10)
+    (context.folder / "line" / "part").mkdir()
+    assert Trainer(Line(context), log=quiet).step == 10
 
 
 def test_another_seed_is_another_training(tmp_path):
     found = []
     for seed in (0, 1):
-        training = Training(Line(TrainContext(tmp_path / str(seed), seed)), quiet)
+        training = Trainer(Line(TrainContext(tmp_path / str(seed), seed)), log=quiet)
         training.run(until=3)
         found.append(parameters(training)["0.weight"])
     assert not torch.equal(*found)
 
 
 def test_steps_draw_from_seed_stage_and_step_alone():
-    numbers = {generator(*key).initial_seed() for key in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]}
+    numbers = {seeded_generator(*key).initial_seed() for key in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]}
     assert len(numbers) == 4
-    assert generator(0, "a", 7).initial_seed() == generator(0, "a", 7).initial_seed()
+    assert seeded_generator(0, "a", 7).initial_seed() == seeded_generator(0, "a", 7).initial_seed()
 
 
-def test_the_learning_rate_rises_stays_and_falls(context):
-    stage = Line(context)
-    rates = [rate_at(stage, step) for step in range(stage.steps + 1)]
+def test_the_learning_rate_rises_stays_and_falls():
+    rates = [learning_rate_factor(Line.config, step) for step in range(Line.config.steps + 1)]
     assert rates[0] == 0.25 and rates[10] == 1.0 and rates[-1] == 0.0
     assert rates[28:] == sorted(rates[28:], reverse=True)
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing(context):
     class Broken(Line):
-        def losses(self, network, step, rng):
-            found = super().losses(network, step, rng)
+        def step_losses(self, network, step, rng):
+            found = super().step_losses(network, step, rng)
             return {"loss": found["loss"] * float("nan")} if step == 1 else found
 
-    training = Training(Broken(context), quiet)
+    training = Trainer(Broken(context), log=quiet)
     training.one_step()
-    before = training.network[0].weight.clone()
+    before = training.stage.trained[0].weight.clone()
     training.one_step()
-    assert torch.equal(training.network[0].weight, before)
+    assert torch.equal(training.stage.trained[0].weight, before)
 
 
 def test_a_missing_stage_is_named(context):
@@ -222,8 +229,7 @@ def test_figures():
 
 
 class Short(AutoencoderStage):
-    steps = 3
-    warm_up = 1
+    config = AutoencoderStage.config.model_copy(update={"steps": 3, "warmup_steps": 1})
     portraits, groups = 2, 1
 
     def __init__(self, context, drawn):
@@ -232,7 +238,7 @@ class Short(AutoencoderStage):
         self.group_data.folder = drawn / "groups"
         self.held_out.folder = drawn / "held-out"
 
-    def picture(self, network):
+    def samples(self, network):
         return None
 
     def measures(self, network):
@@ -241,14 +247,14 @@ class Short(AutoencoderStage):
 
 @pytest.fixture
 def trained(context, drawn):
-    Training(Short(context, drawn), quiet).run()
+    Trainer(Short(context, drawn), log=quiet).run()
     return context
 
 
 def test_the_autoencoder_resumes_exactly(tmp_path, drawn, trained):
     parts = replace(trained, folder=tmp_path / "parts")
-    Training(Short(parts, drawn), quiet).run(until=2)
-    Training(Short(parts, drawn), quiet).run()
+    Trainer(Short(parts, drawn), log=quiet).run(until=2)
+    Trainer(Short(parts, drawn), log=quiet).run()
     assert_same(parts.stored("autoencoder"), trained.stored("autoencoder"))
 
 

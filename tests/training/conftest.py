@@ -111,7 +111,7 @@ def recipe(tmp_path: Path, base_folder: Path, shards_folder: Path) -> Callable[.
         said: dict[str, Any] = {
             "base": str(base_folder), "data": str(shards_folder), "output": name, "steps": 4, "batch": 4, "size": 64,
             "rank": 2, "tokens": 2, "hidden_dim": 32, "depth": 1, "dim_head": 32, "learning_rate": 1e-3,
-            "save_every": 100, "show_every": 100,
+            "save_every": 100, "sample_every": 100,
         }  # fmt: skip
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(said | changed))

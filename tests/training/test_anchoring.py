@@ -2,26 +2,30 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
-from dynamicid_pack.dynamicid_core.training import stages
+from dynamicid_pack.dynamicid_core.configuration import read_config
+from dynamicid_pack.dynamicid_core.training import history, stages
 from dynamicid_pack.dynamicid_core.training.__main__ import main
 from dynamicid_pack.dynamicid_core.training.anchoring import Anchoring
 from dynamicid_pack.dynamicid_core.training.base_model import BaseNetworks, load_base_model
-from dynamicid_pack.dynamicid_core.training.config import AnchoringConfig, read_config
+from dynamicid_pack.dynamicid_core.training.config import RENAMED, AnchoringConfig, ReconfigurationConfig
 from dynamicid_pack.dynamicid_core.training.denoise import predict_noise
 from dynamicid_pack.dynamicid_core.training.saa import SAA
 from dynamicid_pack.dynamicid_core.training.shards import Shards, numbers_of
-from dynamicid_pack.dynamicid_core.training.trainer import Training, new_accelerator
+from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 
 from .conftest import new_process
 
 Recipes = Callable[..., Path]
+GATE = SimpleNamespace(gate=True, gate_threshold=0.3)
 
 
 @pytest.fixture
@@ -30,16 +34,16 @@ def base(base_folder: Path) -> BaseNetworks:
 
 
 def stage_of(config: Path) -> Anchoring:
-    recipe = read_config(config, AnchoringConfig)
-    return Anchoring(recipe, load_base_model(recipe.base), Shards(recipe.data))
+    settings = read_config(config, AnchoringConfig)
+    return Anchoring(settings, load_base_model(settings.base), Shards(settings.data))
 
 
-def training_of(config: Path) -> Training:
+def training_of(config: Path) -> Trainer:
     stage = stage_of(config)
-    return Training(stage, new_accelerator(stage.recipe), lambda line: None)
+    return Trainer(stage, log=lambda line: None)
 
 
-def weights(training: Training) -> dict[str, torch.Tensor]:
+def weights(training: Trainer) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in training.stage.trained.state_dict().items()}
 
 
@@ -53,8 +57,8 @@ def test_without_a_person_the_beginning_is_the_frozen_unets_bit_for_bit(base: Ba
     SAA.of(base.unet, 2).install(base.unet)
     with torch.no_grad():
         expected = frozen(noisy, times, text).sample
-        assert torch.equal(predict_noise(base, noisy, times, text, None, True, 0.3), expected)
-        with_person = predict_noise(base, noisy, times, text, torch.randn(2, 2, 64), True, 0.3)
+        assert torch.equal(predict_noise(base, noisy, times, text, None, GATE), expected)
+        with_person = predict_noise(base, noisy, times, text, torch.randn(2, 2, 64), GATE)
     assert not torch.allclose(with_person, expected)
 
 
@@ -70,16 +74,16 @@ def test_people_enter_by_the_texts_own_projections(base: BaseNetworks) -> None:
 
 
 def test_dropped_people_are_nobody(recipe: Recipes) -> None:
-    stage = stage_of(recipe(drop_identity=1.0, drop_text=0.0, drop_both=0.0))
-    batch = stage.batch(0, range(4), torch.device("cpu"))
-    assert not batch.embedding.any() and torch.equal(batch.states[0], stage._base.blank_states()[0])
+    stage = stage_of(recipe(identity_dropout=1.0, text_dropout=0.0, joint_dropout=0.0))
+    batch = stage.batch(0, range(4))
+    assert not batch.embedding.any() and torch.equal(batch.states[0], stage._base.negative_states()[0])
     assert not torch.equal(batch.text[0], stage._base.text([""])[0][0])
-    wordless = stage_of(recipe(drop_identity=0.0, drop_text=1.0, drop_both=0.0)).batch(0, range(4), torch.device("cpu"))
+    wordless = stage_of(recipe(identity_dropout=0.0, text_dropout=1.0, joint_dropout=0.0)).batch(0, range(4))
     assert wordless.embedding.any() and torch.equal(wordless.text[0], stage._base.text([""])[0][0])
 
 
 def test_shares_that_are_dropped_are_those_asked_for(recipe: Recipes) -> None:
-    stage = stage_of(recipe(drop_identity=0.2, drop_text=0.1, drop_both=0.3))
+    stage = stage_of(recipe(identity_dropout=0.2, text_dropout=0.1, joint_dropout=0.3))
     drawn = [stage._dropped(torch.Generator().manual_seed(seed)) for seed in range(3000)]
     shares = [sum(row == kind for row in drawn) / 3000 for kind in ((True, False), (False, True), (True, True))]
     assert shares == pytest.approx([0.2, 0.1, 0.3], abs=0.03)
@@ -93,10 +97,10 @@ def test_another_picture_of_the_same_person_can_be_the_reference(recipe: Recipes
 
 
 def test_faces_weigh_more_where_asked(recipe: Recipes) -> None:
-    weight = stage_of(recipe(face=3.0)).batch(0, range(4), torch.device("cpu")).weight
+    weight = stage_of(recipe(face_loss_weight=3.0)).batch(0, range(4)).weight
     assert torch.allclose(weight.mean((1, 2, 3)), torch.ones(4))
     assert torch.allclose(weight.amax((1, 2, 3)), 3 * weight.amin((1, 2, 3)))
-    wider = stage_of(recipe(face=3.0, face_margin=0.4)).batch(0, range(4), torch.device("cpu")).weight
+    wider = stage_of(recipe(face_loss_weight=3.0, face_loss_margin=0.4)).batch(0, range(4)).weight
     heavy, more = ((x > x.amin((1, 2, 3), keepdim=True)).sum((1, 2, 3)) for x in (weight, wider))
     assert (more > heavy).all() and (more < 5 * heavy).all()
 
@@ -105,8 +109,8 @@ def test_faces_weigh_more_where_asked(recipe: Recipes) -> None:
 
 
 def test_the_loss_falls_on_one_batch_and_all_that_is_trained_moves(recipe: Recipes) -> None:
-    training = training_of(recipe(learning_rate=3e-3, drop_identity=0.0, drop_text=0.0, drop_both=0.0))
-    batch = training.stage.batch(0, range(4), torch.device("cpu"))
+    training = training_of(recipe(learning_rate=3e-3, identity_dropout=0.0, text_dropout=0.0, joint_dropout=0.0))
+    batch = training.stage.batch(0, range(4))
     training.stage.batch = lambda *_: batch  # type: ignore[method-assign]
     before = weights(training)
     losses = [training.one_step()["loss"] for _ in range(40)]
@@ -127,7 +131,7 @@ def test_going_on_after_a_kill_gives_the_same_weights(recipe: Recipes, killed_at
     assert resumed.step == 4
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(resumed)[name], tensor), name
-    (folder,) = {resumed.folder.parent}
+    (folder,) = {resumed.stage.folder.parent}
     for file in ("losses.csv", "anchoring.safetensors"):
         assert (folder / "parts" / file).read_bytes() == (folder / "whole" / file).read_bytes()
 
@@ -135,15 +139,20 @@ def test_going_on_after_a_kill_gives_the_same_weights(recipe: Recipes, killed_at
 def test_a_kill_between_two_moves_loses_nothing(recipe: Recipes) -> None:
     config = recipe()
     training = stages.anchor(config, 2)
-    shutil.move(training.folder / "checkpoint", training.folder / "checkpoint.old")
+    last = training.stage.folder / "checkpoint-00000002"
+    older, part = shutil.copytree(last, config.parent / "older"), last.with_name("part")
+    shutil.copytree(last, part)  # of a checkpoint that was not moved to its place yet
     assert training_of(config).step == 2
+    stages.anchor(config, 3)
+    shutil.move(older, last)  # not removed yet
+    assert training_of(config).step == 3
 
 
 def test_parts_of_a_batch_give_the_step_of_the_whole(recipe: Recipes) -> None:
     whole = training_of(recipe("whole"))
     loss = whole.one_step()["loss"]
     new_process()
-    parts = training_of(recipe("parts", accumulation=2))
+    parts = training_of(recipe("parts", gradient_accumulation_steps=2))
     assert parts.one_step()["loss"] == pytest.approx(loss, rel=1e-5)
     apart = [(weights(parts)[name] - tensor).norm() / tensor.norm() for name, tensor in weights(whole).items()]
     assert max(apart) < 1e-2  # Adam's first step is as long for a gradient near zero as for any
@@ -153,20 +162,20 @@ def test_half_precision_trains_alike(recipe: Recipes) -> None:
     exact = training_of(recipe("exact"))
     losses = [exact.one_step()["loss"] for _ in range(3)]
     new_process()
-    halved = training_of(recipe("halved", precision="bf16"))
+    halved = training_of(recipe("halved", mixed_precision="bf16"))
     assert [halved.one_step()["loss"] for _ in range(3)] == pytest.approx(losses, rel=0.02)
     assert {tensor.dtype for tensor in weights(halved).values()} == {torch.float32}
 
 
 def test_memory_saved_changes_nothing(recipe: Recipes) -> None:
-    plain, saving = training_of(recipe("plain")), training_of(recipe("saving", checkpointing=True))
+    plain, saving = training_of(recipe("plain")), training_of(recipe("saving", gradient_checkpointing=True))
     assert plain.one_step() == saving.one_step()
     for name, tensor in weights(plain).items():
         assert torch.allclose(weights(saving)[name], tensor, atol=1e-6), name
 
 
 def test_what_is_written_is_the_packs_own_file(recipe: Recipes) -> None:
-    assert main(["anchor", "--config", str(recipe(show_every=2))]) == 0
+    assert main(["anchor", "--config", str(recipe(sample_every=2))]) == 0
     output = recipe().parent / "run"
     checkpoint = load_checkpoint(output / "anchoring.safetensors")
     assert checkpoint.adapter is not None and checkpoint.face_encoder is not None
@@ -177,7 +186,7 @@ def test_what_is_written_is_the_packs_own_file(recipe: Recipes) -> None:
 
 def test_pictures_left_as_they_are_are_drawn_in_their_size(recipe: Recipes) -> None:
     training = training_of(recipe(size=0))
-    assert training.stage.samples(training.stage.trained).shape == (3, 2 * 128, 4 * 128)
+    assert training.stage.samples(training.stage.trained).shape == (2 * 128, 4 * 128, 3)
 
 
 # --- what is told ---
@@ -186,13 +195,13 @@ def test_pictures_left_as_they_are_are_drawn_in_their_size(recipe: Recipes) -> N
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"stepz": 3}, "stepz is not known"),
-        ({"steps": "many"}, "steps must be of type int"),
-        ({"batch": 0}, "batch must be 1 or more"),
-        ({"precision": "fp8"}, "precision must be one of"),
+        ({"stepz": 3}, "stepz is unknown"),
+        ({"steps": "many"}, "steps: Input should be a valid integer"),
+        ({"batch": 0}, "batch: Input should be greater than 0"),
+        ({"mixed_precision": "fp8"}, "mixed_precision: Input should be 'no', 'bf16' or 'fp16'"),
         ({"data": "nowhere"}, "expected WebDataset shards"),
         ({"base": "nowhere"}, "missing unet"),
-        ({"accumulation": 3}, "can't be shared"),
+        ({"gradient_accumulation_steps": 3}, "can't be shared"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_told(recipe: Recipes, capsys, changed: dict, message: str) -> None:
@@ -203,10 +212,51 @@ def test_a_recipe_that_does_not_fit_is_told(recipe: Recipes, capsys, changed: di
 def test_a_recipe_that_is_no_json_is_told(tmp_path: Path, capsys) -> None:
     (tmp_path / "recipe.json").write_text("{steps: 3}")
     assert main(["anchor", "--config", str(tmp_path / "recipe.json")]) == 1
-    assert "expected JSON" in capsys.readouterr().err
+    assert "Invalid JSON" in capsys.readouterr().err
     (tmp_path / "recipe.json").write_text(json.dumps({"steps": 3}))
     assert main(["anchor", "--config", str(tmp_path / "recipe.json")]) == 1
     assert "is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_of_earlier_versions_is_told_its_new_name(recipe: Recipes, old: str, new: str) -> None:
+    with pytest.raises(ValueError, match=rf"{old} is called {new} now"):
+        read_config(recipe(**{old: 1}), ReconfigurationConfig, RENAMED)
+    assert new in AnchoringConfig.model_fields or new in ReconfigurationConfig.model_fields
+
+
+def test_the_losses_so_far_survive_a_kill_at_the_start_of_a_run(
+    recipe: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = recipe()
+    folder = stages.anchor(config, 2).stage.folder
+    before = (folder / "losses.csv").read_bytes()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(history, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training_of(config).run()
+    assert (folder / "losses.csv").read_bytes() == before and before.count(b"\n") == 3
+
+
+def test_a_training_that_is_told_to_stop_ends_with_a_checkpoint(recipe: Recipes) -> None:
+    training = training_of(recipe())
+    with training.stopping_on_signals():
+        signal.raise_signal(signal.SIGTERM)
+        training.run()
+    assert training.stopped and training.step == 0
+    assert training_of(recipe()).step == 0 and (training.stage.folder / "checkpoint-00000000").is_dir()
+
+
+def test_a_step_without_a_finite_gradient_changes_no_weight(recipe: Recipes) -> None:
+    training = training_of(recipe())
+    before = weights(training)
+    true_losses = training.stage.losses
+    training.stage.losses = lambda *step: {"loss": true_losses(*step)["loss"] * float("nan")}  # type: ignore[method-assign]
+    training.one_step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(training).items())
 
 
 def test_every_picture_is_seen_once_a_turn() -> None:

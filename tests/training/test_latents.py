@@ -11,15 +11,15 @@ from diffusers import AutoencoderKL
 from dynamicid_pack.dynamicid_core.training import stages
 from dynamicid_pack.dynamicid_core.training.base_model import BaseNetworks, load_base_model
 from dynamicid_pack.dynamicid_core.training.latents import Latents
+from dynamicid_pack.dynamicid_core.training.rng import seeded_generator
 from dynamicid_pack.dynamicid_core.training.shards import Shards
-from dynamicid_pack.dynamicid_core.training.stage import chance
 
 
 def said_nothing(line: str) -> None: ...
 
 
 def drawn(latents: Latents, numbers: list[int]) -> torch.Tensor:
-    return latents.draw(numbers, [chance(0, 0, number) for number in numbers])
+    return latents.sample(numbers, [seeded_generator(0, 0, number) for number in numbers])
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_kept_latents_are_those_of_the_pictures(base: BaseNetworks, shards: Shar
 def test_a_variational_encoders_latents_are_drawn_anew(base: BaseNetworks, shards: Shards, tmp_path: Path) -> None:
     kept = Latents(base, shards, 32, tmp_path / "latents")
     kept.encode(said_nothing)
-    one, other = (kept.draw([0], [chance(0, step)]) for step in (1, 2))
+    one, other = (kept.sample([0], [seeded_generator(0, step, -1)]) for step in (1, 2))
     assert torch.equal(one, other) == (type(base.vae).__name__ == "AutoencoderTiny")
 
 

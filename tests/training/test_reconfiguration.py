@@ -8,29 +8,28 @@ from typing import Any
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
+from dynamicid_pack.dynamicid_core.configuration import read_config
 from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from dynamicid_pack.dynamicid_core.training import stages
 from dynamicid_pack.dynamicid_core.training.__main__ import main
 from dynamicid_pack.dynamicid_core.training.base_model import load_base_model
-from dynamicid_pack.dynamicid_core.training.config import ReconfigurationConfig, read_config
+from dynamicid_pack.dynamicid_core.training.config import ReconfigurationConfig
 from dynamicid_pack.dynamicid_core.training.reconfiguration import Reconfiguration, contrastive
 from dynamicid_pack.dynamicid_core.training.shards import Shards
-from dynamicid_pack.dynamicid_core.training.trainer import Training, new_accelerator
-
-CPU = torch.device("cpu")
+from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 
 
 @pytest.fixture
 def editing(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
     """Writes a reconfiguration recipe after an anchoring of one step: `editing(steps=4, ...)` is its file."""
-    anchored = stages.anchor(recipe("anchored", steps=1)).folder / "anchoring.safetensors"
+    anchored = stages.anchor(recipe("anchored", steps=1)).stage.folder / "anchoring.safetensors"
     shared = json.loads(recipe("shared").read_text())
 
     def write(name: str = "edit", **changed: Any) -> Path:
-        said = {key: shared[key] for key in ("base", "data", "size", "learning_rate", "save_every", "show_every")}
+        said = {key: shared[key] for key in ("base", "data", "size", "learning_rate", "save_every", "sample_every")}
         said |= {
-            "output": name, "steps": 4, "adapter": str(anchored), "targets": 3, "width": 64, "latents": 2,
-            "dim_head": 32, "keypoint_widths": [4, 4, 4, 4, 4, 8], "keypoint_depths": [1, 1, 1, 1, 1, 1],
+            "output": name, "steps": 4, "adapter": str(anchored), "targets": 3, "dim": 64, "latents": 2,
+            "dim_head": 32, "keypoint_dims": [4, 4, 4, 4, 4, 8], "keypoint_depths": [1, 1, 1, 1, 1, 1],
             "keypoint_output": 8,
         }  # fmt: skip
         path = tmp_path / f"{name}.json"
@@ -41,16 +40,16 @@ def editing(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
 
 
 def stage_of(config: Path, processes: int = 1) -> Reconfiguration:
-    recipe = read_config(config, ReconfigurationConfig)
-    return Reconfiguration(recipe, load_base_model(recipe.base), Shards(recipe.data), processes)
+    settings = read_config(config, ReconfigurationConfig)
+    return Reconfiguration(settings, load_base_model(settings.base), Shards(settings.data), processes)
 
 
-def training_of(config: Path) -> Training:
+def training_of(config: Path) -> Trainer:
     stage = stage_of(config)
-    return Training(stage, new_accelerator(stage.recipe), lambda line: None)
+    return Trainer(stage, log=lambda line: None)
 
 
-def weights(training: Training) -> dict[str, torch.Tensor]:
+def weights(training: Trainer) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in training.stage.trained.state_dict().items()}
 
 
@@ -59,7 +58,7 @@ def test_a_step_sees_one_person_and_asks_for_motions_of_theirs(editing: Callable
     shards = stage._shards
     known = {tuple(shards.array(n, "tokens").ravel().tolist()): shards.persons[n] for n in range(len(shards))}
     for step in range(4):
-        batch = stage.batch(step, range(2), CPU)
+        batch = stage.batch(step, range(2))
         sources = [known[tuple(row.ravel().tolist())] for row in batch.source.tokens]
         targets = [known[tuple(row.ravel().tolist())] for row in batch.target.tokens]
         assert targets == [person for person in sources for _ in range(3)] and len(set(sources)) == 2
@@ -67,20 +66,20 @@ def test_a_step_sees_one_person_and_asks_for_motions_of_theirs(editing: Callable
 
 
 def test_the_loss_is_tokens_and_lambda_times_what_the_unet_makes_of_them(editing: Callable[..., Path]) -> None:
-    stage = stage_of(editing(consistency=0.5))
-    found = stage.module(stage.batch(0, [0], CPU))
+    stage = stage_of(editing(consistency_weight=0.5))
+    found = stage.module(stage.batch(0, [0]))
     expected = float(found["tokens"] + 0.5 * found["consistency"])
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-6)
     assert found["consistency"] > 0
-    perfect = stage.batch(0, [0], CPU)
+    perfect = stage.batch(0, [0])
     stage.trained["imr"].entangle = lambda identity, target: perfect.target.tokens.clone()  # type: ignore[operator]
     assert float(stage.module(perfect)["loss"]) == 0
 
 
 def test_the_unet_is_asked_of_the_first_targets_of_each_person_alone(editing: Callable[..., Path]) -> None:
-    stage = stage_of(editing(people=2, consistent=2))
-    batch = stage.batch(0, range(2), CPU)
-    assert batch.target.tokens.shape[0] == 6 and batch.noisy.shape[0] == batch.times.shape[0] == 4
+    stage = stage_of(editing(people=2, consistency_targets=2))
+    batch = stage.batch(0, range(2))
+    assert batch.target.tokens.shape[0] == 6 and batch.noisy.shape[0] == batch.timesteps.shape[0] == 4
     true = batch.target.tokens.clone()
 
     def consistency(wrong: int) -> float:
@@ -97,7 +96,7 @@ def test_frozen_parts_stay_and_edited_ones_move(editing: Callable[..., Path]) ->
     training = training_of(editing(learning_rate=3e-3))
     stage = training.stage
     assert isinstance(stage, Reconfiguration)
-    batch = stage.batch(0, [0], CPU)
+    batch = stage.batch(0, [0])
     stage.batch = lambda *_: batch  # type: ignore[method-assign]
     before, unet = weights(training), {n: p.clone() for n, p in stage._base.unet.named_parameters()}
     losses = [training.one_step()["loss"] for _ in range(60)]
@@ -115,11 +114,11 @@ def test_going_on_after_a_kill_gives_the_same_weights(editing: Callable[..., Pat
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(resumed)[name], tensor), name
     name = "reconfiguration.safetensors"
-    assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert (resumed.stage.folder / name).read_bytes() == (whole.stage.folder / name).read_bytes()
 
 
 def test_one_file_holds_all_parts(editing: Callable[..., Path]) -> None:
-    config = editing(show_every=2)
+    config = editing(sample_every=2)
     assert main(["reconfigure", "--config", str(config)]) == 0
     output = config.parent / "edit"
     whole = load_checkpoint(output / "reconfiguration.safetensors")
@@ -140,12 +139,12 @@ def test_the_contrastive_term_is_least_where_people_are_themselves() -> None:
 
 
 def test_the_contrastive_term_joins_the_loss(editing: Callable[..., Path]) -> None:
-    stage = stage_of(editing(contrast=0.3, people=2, consistency=0.0))
-    found = stage.module(stage.batch(0, range(2), CPU))
+    stage = stage_of(editing(contrastive_weight=0.3, people=2, consistency_weight=0.0))
+    found = stage.module(stage.batch(0, range(2)))
     assert float(found["loss"]) == pytest.approx(float(found["tokens"] + 0.3 * found["contrast"]), rel=1e-6)
     assert "consistency" not in found
     with pytest.raises(ValueError, match="Set people to 4 or more"):
-        stage_of(editing(contrast=0.3, people=2), processes=2)
+        stage_of(editing(contrastive_weight=0.3, people=2), processes=2)
 
 
 def test_an_adapter_without_its_parts_is_told(editing: Callable[..., Path], tmp_path: Path, capsys) -> None:

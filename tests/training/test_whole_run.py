@@ -46,8 +46,8 @@ def test_the_commands_lead_from_pictures_to_weights(
     assert build(["build", source, people, *SEEN, "--adapter", adapter, "--clip-vision", vision]) == 0
     editing = {key: value for key, value in json.loads(config.read_text()).items() if key in ("base", "size", "steps")}
     editing |= {
-        "data": people, "output": "edited", "adapter": adapter, "targets": 2, "width": 64, "dim_head": 32,
-        "keypoint_widths": [4, 4, 4, 4, 4, 8], "keypoint_depths": [1, 1, 1, 1, 1, 1], "keypoint_output": 8,
+        "data": people, "output": "edited", "adapter": adapter, "targets": 2, "dim": 64, "dim_head": 32,
+        "keypoint_dims": [4, 4, 4, 4, 4, 8], "keypoint_depths": [1, 1, 1, 1, 1, 1], "keypoint_output": 8,
     }  # fmt: skip
     (tmp_path / "editing.json").write_text(json.dumps(editing))
     assert train(["reconfigure", "--config", str(tmp_path / "editing.json")]) == 0
