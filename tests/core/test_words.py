@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dynamicid_pack.tests.support import ROOT
 
 WORDS = {
+    "adopted": "snapshot",
     "analyse": "analyze",
     "analyser": "analyzer",
+    "apartness": "diversity",
     "Ask": "CaptionSpec",
     "casting": "assignment",
     "clip_norm": "max_grad_norm",
@@ -17,6 +19,7 @@ WORDS = {
     "context_width": "context_dim",
     "Dropped": "Rejected",
     "examine": "analyze",
+    "Eyes": "CachedJudge",
     "Hand": "Worker",
     "hands_on_ray": "ray_executor",
     "head_width": "dim_head",

@@ -216,7 +216,9 @@ def narrow_sd15() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("config", "name"), [(sdxl, "SDXL"), (sd2, "SD20"), (flux, "Flux"), (narrow_sd15, "SD15")], ids=str
+    ("config", "name"),
+    [(sdxl, "SDXL"), (sd2, "SD20"), (flux, "Flux"), (narrow_sd15, "SD15")],
+    ids=["SDXL", "SD20", "Flux", "narrow SD15"],
 )
 def test_other_models(config: Callable[[], Any], name: str, tiny_adapter_file: Path) -> None:
     model = host_model(config())
