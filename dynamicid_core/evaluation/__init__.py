@@ -1,1 +1,1 @@
-"""What asks a ComfyUI server for pictures, as its page does; never imports ComfyUI."""
+"""Evaluation: queues graphs on a ComfyUI server and measures the images that it saves; never imports ComfyUI."""

@@ -1,4 +1,4 @@
-"""What a run is told: benchmarks of images, each a template, its variants (rows) and the samples that every one draws.
+"""A run's configuration: benchmarks of images, each a template, its variants (rows) and the samples that all draw.
 
     {
       "judge": {"kind": "models", "options": {"face_pack": "buffalo_l", "clip": "clip-vit", "expressions": "fer.onnx"}},
@@ -219,9 +219,7 @@ class EvaluationConfig(ConfigModel):
     @property
     def people(self) -> list[TargetPerson]:
         """All people of all samples."""
-        return [
-            person for benchmark in self.benchmarks for sample in benchmark.samples for person in sample.people
-        ]  # fmt: skip
+        return [person for benchmark in self.benchmarks for sample in benchmark.samples for person in sample.people]
 
 
 def load_config(path: Path) -> EvaluationConfig:

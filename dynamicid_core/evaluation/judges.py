@@ -21,24 +21,21 @@ IN_THE_PACK = ("mini.train.judging:judge",)
 _PACK = Path(__file__).resolve().parents[2]
 
 
-class JudgedFace(Protocol):
-    """A face in an image."""
+@dataclass(frozen=True, eq=False)
+class JudgedFace:
+    """A face in an image.
 
-    @property
-    def box(self) -> Box:
-        """(x0, y0, x1, y1) in pixels of the image."""
+    Attributes:
+        box: in pixels of the image.
+        pose: (pitch, yaw, roll) in degrees, as insightface's `face.pose`.
+        embedding: (d,); faces of one person are near each other.
+        expression: one of `motion.EXPRESSIONS`.
+    """
 
-    @property
-    def pose(self) -> tuple[float, float, float]:
-        """(pitch, yaw, roll) in degrees, as insightface's `face.pose`."""
-
-    @property
-    def embedding(self) -> NDArray[np.floating]:
-        """(d,): faces of one person are near each other."""
-
-    @property
-    def expression(self) -> str:
-        """One of `motion.EXPRESSIONS`."""
+    box: Box
+    pose: tuple[float, float, float]
+    embedding: NDArray[np.floating]
+    expression: str
 
 
 class Judge(Protocol):

@@ -149,11 +149,11 @@ def _motion(people: Sequence[TargetPerson], faces: Sequence[JudgedFace | None]) 
     poses = [(person.pose, face) for person, face in pairs if person.pose is not None]
     if poses:
         requested = [pose for pose, _ in poses]
-        shown = [None if face is None else face.pose[:2] for _, face in poses]
-        missing = None in shown
-        values["Pose"] = Value(measures.pose_share(requested, shown), missing)
-        values["Pose near"] = Value(measures.pose_near_share(requested, shown), missing)
-        errors = [measures.pose_error(pose, face) for pose, face in zip(requested, shown, strict=True) if face]
+        detected = [None if face is None else face.pose[:2] for _, face in poses]
+        missing = None in detected
+        values["Pose"] = Value(measures.pose_share(requested, detected), missing)
+        values["Pose near"] = Value(measures.pose_near_share(requested, detected), missing)
+        errors = [measures.pose_error(pose, face) for pose, face in zip(requested, detected, strict=True) if face]
         values["Pose error"] = Value(float(np.mean(errors)) if errors else None, missing)
     return values
 

@@ -1,7 +1,6 @@
 """The judge for real images: insightface's buffalo_l, a CLIP model, an expression classifier."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,7 @@ from ..expression_classifier import ExpressionClassifier
 from ..identity.analyzer import FaceAnalyzer, load_analyzer
 from ..image_inputs import Image
 from .fingerprints import files_fingerprint
-
-
-@dataclass(frozen=True, eq=False)
-class ModelFace:
-    """A face as the models see it; see `judges.JudgedFace`."""
-
-    box: Box
-    pose: tuple[float, float, float]
-    embedding: NDArray[np.float32]
-    expression: str
+from .judges import JudgedFace
 
 
 class ModelsJudge:
@@ -75,12 +65,12 @@ class ModelsJudge:
         faces = load_analyzer(paths["face_pack"], provider, embeds_rgb=False)
         return cls(faces, network, processor, classifier, files_fingerprint(list(paths.values())))
 
-    def faces(self, image: Image) -> Sequence[ModelFace]:
+    def faces(self, image: Image) -> Sequence[JudgedFace]:
         faces = []
         for detection in self._faces.detect(image):
             face = self._faces.describe(image, detection)
             assert face.box is not None and face.pose is not None and face.embedding is not None
-            faces.append(ModelFace(face.box, face.pose, face.embedding.numpy(), self.expression(image, face.box)))
+            faces.append(JudgedFace(face.box, face.pose, face.embedding.numpy(), self.expression(image, face.box)))
         return faces
 
     def expression(self, image: Image, box: Box) -> str:
@@ -88,9 +78,9 @@ class ModelsJudge:
         return self._classifier(image, box)
 
     def image_vector(self, image: Image) -> NDArray[np.float32]:
-        shown = self._processor(images=PillowImage.fromarray(image), return_tensors="pt")
+        inputs = self._processor(images=PillowImage.fromarray(image), return_tensors="pt")
         with torch.no_grad():
-            pooled = self._clip.vision_model(pixel_values=shown["pixel_values"]).pooler_output
+            pooled = self._clip.vision_model(pixel_values=inputs["pixel_values"]).pooler_output
             return np.asarray(self._clip.visual_projection(pooled)[0].float().numpy())
 
     def text_vector(self, text: str) -> NDArray[np.float32]:

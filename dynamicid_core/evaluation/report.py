@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from pydantic import TypeAdapter
 
 from ..files import write_atomically
 from ..image_grid import named_rows
@@ -80,13 +81,7 @@ def read_results(folder: Path) -> Results:
     """Read a run's results. Raises ValueError when it has not been measured."""
     if not (folder / RESULTS).is_file():
         raise ValueError(f"{folder} has not been measured: expected its {RESULTS}. Start `measure` on it first.")
-    return {
-        benchmark: {
-            variant: {name: Estimate(**fields) for name, fields in estimates.items()}
-            for variant, estimates in rows.items()
-        }
-        for benchmark, rows in json.loads((folder / RESULTS).read_text("utf-8")).items()
-    }
+    return TypeAdapter(Results).validate_json((folder / RESULTS).read_bytes())
 
 
 def compare(folders: Sequence[Path]) -> Results:

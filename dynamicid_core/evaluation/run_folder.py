@@ -1,6 +1,6 @@
 """A run's folder: images with the graph that drew each, and what was measured of them.
 
-config.json                             what the run was told; references/ (the gallery's too), templates/: its copies
+config.json                             the run's configuration; references/ (the gallery's too), templates/: its copies
 pictures/<benchmark>/<variant>/<sample>-<seed>-<k>.png
 pictures/<benchmark>/<variant>/<sample>-<seed>.json     the exact API graph, its digest, the names of its images
 settings.json, values.json, results.json, tables.md, <benchmark>.png      see `report`
@@ -72,11 +72,11 @@ class RunFolder:
         self._record_path(job).unlink(missing_ok=True)
 
     def keep_config(self, config: EvaluationConfig) -> None:
-        """Keep what the run is told. Nothing that another configuration drew may be left under its names."""
+        """Keep the run's configuration. Nothing that another configuration drew may be left under its names."""
         write_config(config, self.folder / CONFIG)
 
     def record(self, job: Job) -> Record | None:
-        """Return what is known of a job's images; None when there are none, or not all of them."""
+        """Return the record of a job's images; None when there are none, or not all of them."""
         path = self._record_path(job)
         if not path.is_file():
             return None

@@ -51,16 +51,16 @@ def api_graph(template: Path, nodes: dict[str, Any]) -> Graph:
 
 def _widget_values(template: Path, node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     values = list(node["widgets_values"])
-    found = dict(_read(template, node, info["input"], values))
+    inputs = dict(_read(template, node, info["input"], values))
     if values:
         raise ValueError(f"{template.name}: {node['type']} has values too many: {values}")
-    return found
+    return inputs
 
 
 def _read(
     template: Path, node: dict[str, Any], inputs: dict[str, Any], values: list[Any], before: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Each widget of these inputs with its value, which is taken off `values`."""
+    """Yield each widget of these inputs with its value, which is taken off `values`."""
     for name, kind, options in _listed(inputs):
         if not (isinstance(kind, list) or kind in (*_WIDGETS, _DYNAMIC)):
             continue
@@ -79,24 +79,24 @@ def _read(
 
 
 def _listed(inputs: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Name, type and options of inputs, in their order."""
+    """Yield name, type and options of inputs, in their order."""
     for group in ("required", "optional"):
         for name, (kind, *options) in inputs.get(group, {}).items():
             yield name, kind, options[0] if options else {}
 
 
 def _chosen(options: dict[str, Any], value: Any) -> dict[str, Any] | None:
-    """The inputs that a dynamic combo shows for this value."""
+    """Return the inputs that a dynamic combo shows for this value."""
     return next((option["inputs"] for option in options["options"] if option["key"] == value), None)
 
 
 def _check_slot(template: Path, node: dict[str, Any], name: str, info: dict[str, Any]) -> None:
-    known = {key: (kind, options) for key, kind, options in _listed(info["input"])}
+    inputs = {key: (kind, options) for key, kind, options in _listed(info["input"])}
     parent, _, child = name.partition(".")
-    kind, options = known.get(parent, (None, {}))
+    kind, options = inputs.get(parent, (None, {}))
     grows = kind == "COMFY_AUTOGROW_V3" and child.startswith(options["template"]["prefix"])
     # Which of a dynamic combo's inputs there are hangs on its value, which stands first among the node's.
     chosen = _chosen(options, node["widgets_values"][0]) if kind == _DYNAMIC else None
-    shown = chosen is not None and child in (key for key, _, _ in _listed(chosen))
-    if name not in known and not grows and not shown:
+    is_chosen = chosen is not None and child in (key for key, _, _ in _listed(chosen))
+    if name not in inputs and not grows and not is_chosen:
         raise ValueError(f"{template.name}: {node['type']} has no input {name}")

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__ != "mini.train":
     from ...dynamicid_core.box import Box
+    from ...dynamicid_core.evaluation.judges import JudgedFace
     from ...dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
     from ...dynamicid_core.image_grid import image_grid
     from ...dynamicid_core.image_inputs import clip_input
 else:
     from dynamicid_core.box import Box
+    from dynamicid_core.evaluation.judges import JudgedFace
     from dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
     from dynamicid_core.image_grid import image_grid
     from dynamicid_core.image_inputs import clip_input
 
-__all__ = ["Box", "atomic_path", "clip_input", "image_grid", "sha256_of_file", "write_atomically"]
+__all__ = ["Box", "JudgedFace", "atomic_path", "clip_input", "image_grid", "sha256_of_file", "write_atomically"]

@@ -19,8 +19,8 @@ from ..world.person import NUMBERS, Person, draw_person
 from ..world.render import render
 from ..world.world import HELD_OUT_PAIRS, World, training_pairs
 
-PEOPLE = 100  # who are asked for
-GALLERY = 100  # people among whom one is picked
+PEOPLE = 100  # who are requested
+GALLERY = 100  # people among whom one is identified
 STEPS, FEW_STEPS = 10, 5  # DDIM's: ten gave what twenty of Euler's did
 GUIDANCE = 4.0  # people are more alike than at 7; the release's is 5
 LORA_IN_GROUPS = 0.5  # as Apply DynamicID has it for the miniature: at 1 there are too many faces, or too few
@@ -42,11 +42,11 @@ Pair = tuple[str, float]
 
 @dataclass
 class Experiments:
-    """What is asked of the server, and the references that it is asked with.
+    """The benchmarks, and the reference images that they need.
 
     Attributes:
         folder: where references and graphs go.
-        pictures: of a row, at least.
+        pictures: images of a row, at least.
         trained: the files of UNGATED and CONTRASTIVE that there are; rows that need others are left out.
     """
 
@@ -62,7 +62,7 @@ class Experiments:
             self._edits("one person, pairs never seen", 1, HELD_OUT_PAIRS),
             self._edits("two people, edited", 2, training_pairs()),
         ]  # fmt: skip
-        # Strangers: with the one who is asked for, GALLERY of them.
+        # Strangers: with the person who is requested, GALLERY people.
         gallery = [self._reference(PEOPLE + number, "gallery") for number in range(GALLERY - 1)]
         files = [str(path.resolve()) for path in self.trained]
         return {"judge": {"kind": JUDGE}, "files": files, "gallery": gallery, "benchmarks": benchmarks}
@@ -70,12 +70,12 @@ class Experiments:
     # --- benchmarks ---------------------------------------------------------------------------------------------------
 
     def _one_person(self) -> Json:
-        """Whose face it is, in what the prompt asks for: twice the pictures, for picking one person of many."""
+        """Return one person in clothes and a place; twice the images, since one person is identified among many."""
         samples = []
         for i in range(self.pictures):
-            rng = _chance("one person", i)
+            rng = _rng("one person", i)
             who = {"reference": self._reference(i % PEOPLE, "gallery")}
-            samples.append(_sample(f"{i:03}", [_look(rng)], rng, [who], seeds=2))
+            samples.append(_sample(f"{i:03}", [_clothes(rng)], rng, [who], seeds=2))
         variants = [
             _variant("DynamicID"), _variant("without the gate", "gate"), WITH_LAYOUT, *self._plain_attention(), NOBODY,
         ]  # fmt: skip
@@ -84,10 +84,10 @@ class Experiments:
     def _several(self, count: int) -> Json:
         samples = []
         for i in range(self.pictures):
-            rng = _chance(f"{count} people", i)
+            rng = _rng(f"{count} people", i)
             numbers = rng.sample(range(PEOPLE), count)
             who = [{"reference": self._reference(number, "gallery")} for number in numbers]
-            samples.append(_sample(f"{i:03}", [_look(rng) for _ in who], rng, who))
+            samples.append(_sample(f"{i:03}", [_clothes(rng) for _ in who], rng, who))
         variants = [
             _variant("DynamicID"), _variant("without the gate", "gate"), _variant("without regions", "regions"),
             _variant("without gate and regions", "gate", "regions"), WITH_LAYOUT,
@@ -99,17 +99,17 @@ class Experiments:
         return self._benchmark({2: "two people", 3: "three people"}[count], count, samples, variants)
 
     def _few_steps(self) -> Json:
-        """How many layout steps suit a schedule that is half as long."""
+        """Return two people in half as many steps, by the number of layout steps."""
         benchmark = self._several(2)
         variants = [_variant(f"{n} layout steps", apply={"layout_steps": n}) for n in range(4)]
         changes = {"name": f"two people in {FEW_STEPS} steps", "overrides": {"sampler": {"steps": FEW_STEPS}}}
         return {**benchmark, **changes, "variants": variants}
 
     def _edits(self, name: str, count: int, pairs: tuple[Pair, ...], more: Sequence[Json] = ()) -> Json:
-        """An expression and a pose asked of each person, whose reference is neutral and faces us."""
+        """Return people with an expression and a pose each, whose references are neutral and in front view."""
         samples = []
         for i in range(self.pictures):
-            rng = _chance(name, i)
+            rng = _rng(name, i)
             samples.append(self._edited(f"{i:03}", [rng.choice(pairs) for _ in range(count)], rng))
         return self._benchmark(name, count, samples, [_variant("DynamicID"), _variant("without IMR", "imr"), *more])
 
@@ -117,29 +117,29 @@ class Experiments:
         return [
             _variant("canonical keypoints", edit_0={"driving_strength": 1.0}),
             *(_variant(f"strength {strength:g}", edit_0={"strength": strength}) for strength in STRENGTHS),
-            *self._with(CONTRASTIVE, "with the contrastive term"),
+            *self._trained_row(CONTRASTIVE, "with the contrastive term"),
         ]
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
     def _edited(self, name: str, pairs: list[Pair], rng: random.Random) -> Json:
         who: list[Json] = []
-        changed, numbers = {}, rng.sample(range(PEOPLE), len(pairs))
+        overrides, numbers = {}, rng.sample(range(PEOPLE), len(pairs))
         for i, (expression, yaw) in enumerate(pairs):
             reference = self._reference(numbers[i], "neutral")
             driver = self._driver(expression)
             who.append({"reference": reference, "expression": expression, "yaw": yaw, "pitch": 0, "driver": driver})
-            changed[f"edit_{i}"] = {"expression": expression, "yaw": yaw, "strength": 1.0}
-        return {**_sample(name, [_look(rng) for _ in who], rng, who), "overrides": changed}
+            overrides[f"edit_{i}"] = {"expression": expression, "yaw": yaw, "strength": 1.0}
+        return {**_sample(name, [_clothes(rng) for _ in who], rng, who), "overrides": overrides}
 
     def _plain_attention(self, masked: bool = False) -> list[Json]:
-        """A DynamicID that was trained without the gate, as IP-Adapter is, and the same kept to its regions."""
-        variants = self._with(UNGATED, "plain attention", "gate", "regions")
-        return variants + (self._with(UNGATED, "plain attention, masked", "gate") if masked else [])
+        """Return a DynamicID that was trained without the gate, as IP-Adapter is, and the same with regions."""
+        variants = self._trained_row(UNGATED, "plain attention", "gate", "regions")
+        return variants + (self._trained_row(UNGATED, "plain attention, masked", "gate") if masked else [])
 
-    def _with(self, file: str, name: str, *ablate: str) -> list[Json]:
-        known = file in [path.name for path in self.trained]
-        return [_variant(name, *ablate, mini={"adapter": file})] if known else []
+    def _trained_row(self, file: str, name: str, *ablate: str) -> list[Json]:
+        trained = file in [path.name for path in self.trained]
+        return [_variant(name, *ablate, mini={"adapter": file})] if trained else []
 
     def _benchmark(self, name: str, people: int, samples: list[Json], variants: list[Json]) -> Json:
         graph = self.folder / f"{people}.json"
@@ -154,23 +154,23 @@ class Experiments:
         return {"name": name, "template": graph.name, "inputs": inputs, "samples": samples, "variants": variants}
 
     def _driver(self, expression: str) -> str:
-        """One person's picture for each expression, facing us: whose keypoints are canonical for it."""
+        """Draw the canonical person in an expression and front view; return the path from the folder."""
         look = PersonSpec("white", GARMENTS[0], expression, None, view_of(0.0, posed=True), posed=True)
         return self._draw(f"drivers/{expression}.png", look, CANONICAL, PLACES[0], jitter=False)
 
     def _reference(self, number: int, kind: str) -> str:
-        """A held-out person's picture, by its path from the folder: `gallery` in any motion, `neutral` facing us."""
+        """Draw a held-out person, `gallery` in any motion, `neutral` in front view; return the path in the folder."""
         name = f"references/{kind}-{number:03}.png"
-        rng = _chance(name, number)
-        look = _look(rng)
+        rng = _rng(name, number)
+        look = _clothes(rng)
         motion = ("neutral", 0.0) if kind == "neutral" else (rng.choice(list(EXPRESSIONS)), rng.choice(YAWS))
         look = PersonSpec(look.colour, look.garment, motion[0], None, view_of(motion[1], posed=True), posed=True)
         return self._draw(name, look, World(held_out_people=True).person(number), rng.choice(PLACES))
 
     def _draw(self, name: str, look: PersonSpec, person: Person, place: str, jitter: bool = True) -> str:
-        """A portrait's path from the folder."""
+        """Draw a portrait unless it is drawn; return its path from the folder."""
         if name not in self._drawn:
-            scene = compose(CaptionSpec((look,), place), (person,), _chance("scene", name).getrandbits(32), jitter)
+            scene = compose(CaptionSpec((look,), place), (person,), _rng("scene", name).getrandbits(32), jitter)
             image = render(scene).image
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ class Experiments:
 
 
 def graph_of(people: int) -> Json:
-    """What ComfyUI's API takes: the miniature draws people from references, edited where a strength is told."""
+    """Return an API graph: the miniature draws people from references, edited where a variant sets a strength."""
     width = 128 if people == 1 else 256
     apply: Json = {
         "model": ["mini", 0], "dynamicid": ["mini", 3], "weight": 1.0, "start_at": 0.0, "end_at": 1.0,
@@ -237,12 +237,12 @@ def _variant(name: str, *ablate: str, **overrides: Json) -> Json:
     return {**variant, "overrides": overrides} if overrides else variant
 
 
-def _chance(*what: object) -> random.Random:
+def _rng(*what: object) -> random.Random:
     return random.Random(" ".join(map(str, ("experiments", *what))))
 
 
-def _look(rng: random.Random) -> PersonSpec:
-    """Clothes, and nothing of a face."""
+def _clothes(rng: random.Random) -> PersonSpec:
+    """Return random clothes, and nothing of a face."""
     return PersonSpec(rng.choice(CLOTHES_COLORS), rng.choice(GARMENTS))
 
 

@@ -1,11 +1,7 @@
-"""The miniature's judge and encoders as `dynamicid_core.evaluation` asks them: of pictures of drawn people.
-
-Nothing is imported from there: what is returned has the shape of its `Judge` and `SeenFace`.
-"""
+"""The miniature's judge and encoders as a judge of `dynamicid_core.evaluation`: of images of drawn people."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,7 +13,7 @@ from torch import Tensor
 from . import encoders
 from . import judge as judges
 from .autoencoder import as_input
-from .core import Box
+from .core import Box, JudgedFace
 from .pictures import NAMES
 from .ship import as_shipped
 from .stage import TrainContext
@@ -35,18 +31,8 @@ class Shipped(TrainContext):
         return as_shipped(self.folder, stage)
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """A face: box in pixels of the picture, (pitch, yaw, roll) in degrees, embedding (96,), name of the expression."""
-
-    box: Box
-    pose: tuple[float, float, float]
-    embedding: NDArray[np.float32]
-    expression: str
-
-
 class MiniatureJudge:
-    """Sees drawn people in pictures (H, W, 3) uint8 RGB, which are brought to HEIGHT first.
+    """A judge of drawn people in images (H, W, 3) uint8 RGB, which are resized to HEIGHT first.
 
     Its embeddings are the judge's own, not the face pack's that identities are made from.
     """
@@ -55,34 +41,34 @@ class MiniatureJudge:
         self._context, self.fingerprint = context, fingerprint
         self._judge, self._encoders = judges.load(context), encoders.load(context)
 
-    def faces(self, image: NDArray[np.uint8]) -> Sequence[Seen]:
-        """All faces, left to right."""
+    def faces(self, image: NDArray[np.uint8]) -> Sequence[JudgedFace]:
+        """Return all faces, left to right: embeddings (96,)."""
         shown = _to_height(image)
         _, (boxes,) = judges.judge_scenes(self._judge, shown[None], self._context)
         if not len(boxes):
             return []
         verdict = judges.judge_faces(self._judge, np.repeat(shown[None], len(boxes), 0), boxes, self._context)
         scale = np.tile([image.shape[1] / shown.shape[1], image.shape[0] / shown.shape[0]], 2)
-        seen = []
+        faces = []
         for i, box in enumerate(boxes.float().numpy() * scale):
             pitch, yaw, roll = (float(angle) for angle in verdict.pose[i])
             name = NAMES[verdict.kinds["expression"][i]]
-            seen.append(Seen(Box.of(box), (pitch, yaw, roll), verdict.embedding[i], name))
-        return seen
+            faces.append(JudgedFace(Box.of(box), (pitch, yaw, roll), verdict.embedding[i], name))
+        return faces
 
     def image_vector(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(128,)"""
+        """Return the image's embedding (128,)."""
         with torch.no_grad():
             return np.asarray(self._encoders.seen(as_input(image[None], self._context.device))[1][0].numpy())
 
     def text_vector(self, text: str) -> NDArray[np.float32]:
-        """(128,); words that no caption uses count as unknown."""
+        """Return the text's embedding (128,); words that no caption uses count as unknown."""
         with torch.no_grad():
             return np.asarray(self._encoders.states(words().batch([text]))[1][0].numpy())
 
 
 def judge(weights: str = "") -> MiniatureJudge:
-    """The judge from a folder of shipped weights, the pack's own by default.
+    """Load the judge from a folder of shipped weights, the pack's own by default.
 
     Raises ValueError when COMFYUI_PATH does not name ComfyUI's folder, whose tokenizer reads the prompts.
     """
@@ -99,8 +85,6 @@ def _to_height(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """64 hex digits of the weights that judge."""
-    found = hashlib.sha256()
-    for name in ("judge", "text", "vision"):
-        found.update((folder / f"{name}.safetensors").read_bytes())
-    return found.hexdigest()
+    """Return the sha256 in hex of the weights that judge."""
+    weights = [(folder / f"{name}.safetensors").read_bytes() for name in ("judge", "text", "vision")]
+    return hashlib.sha256(b"".join(weights)).hexdigest()

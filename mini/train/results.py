@@ -1,4 +1,4 @@
-"""What an evaluation of the miniature found, kept beside it: numbers, tables and a grid of pictures for each table."""
+"""The results of the miniature's evaluation, kept beside it: numbers, tables and a grid of images for each table."""
 
 import json
 import re
@@ -12,7 +12,7 @@ TABLES = "<!-- made by `python -m mini results`: tables -->"
 
 
 def keep_results(run: Path, folder: Path) -> Path:
-    """Copy a run's findings to `folder`: results.json, the tables of RESULTS.md, pictures/results-<table>.webp.
+    """Copy a run's results to `folder`: results.json, the tables of RESULTS.md, pictures/results-<table>.webp.
 
     Args:
         run: what `python -m dynamicid_core.evaluation run --output` wrote.
@@ -27,8 +27,8 @@ def keep_results(run: Path, folder: Path) -> Path:
         picture = Path("pictures") / f"results-{_slug(name)}.webp"
         (folder / picture).parent.mkdir(parents=True, exist_ok=True)
         write_webp(run / f"{name}.png", folder / picture)
-        shown = f"### {name}\n\n![{name}: one row of pictures for each row of the table]({picture.as_posix()})\n"
-        tables = tables.replace(f"### {name}\n", shown, 1)
+        heading = f"### {name}\n\n![{name}: one row of pictures for each row of the table]({picture.as_posix()})\n"
+        tables = tables.replace(f"### {name}\n", heading, 1)
     path = folder / "RESULTS.md"
     above = path.read_text("utf-8").split(TABLES)[0] if path.exists() else "# Results\n\n"
     path.write_text(f"{above}{TABLES}\n\n{tables}", "utf-8")
