@@ -144,8 +144,8 @@ def _motion(people: Sequence[TargetPerson], faces: Sequence[JudgedFace | None]) 
     expressions = [(person.expression, face) for person, face in pairs if person.expression]
     if expressions:
         names = [name for name, _ in expressions]
-        detected = [None if face is None else face.expression for _, face in expressions]
-        values["Expr"] = Value(measures.expression_share(names, detected), None in detected)
+        labels = [None if face is None else face.expression for _, face in expressions]
+        values["Expr"] = Value(measures.expression_share(names, labels), None in labels)
     poses = [(person.pose, face) for person, face in pairs if person.pose is not None]
     if poses:
         requested = [pose for pose, _ in poses]
