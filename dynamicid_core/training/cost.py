@@ -33,7 +33,7 @@ def _operations(call: Callable[[], Any]) -> float:
 
 
 def unet_step(unet: UNet2DConditionModel) -> dict[str, float]:
-    """One picture through SAA's UNet and back: operations, and bytes kept for the way back (float32)."""
+    """Return what one image through SAA's UNet and back costs: operations, and bytes of activations (float32)."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -48,14 +48,14 @@ def unet_step(unet: UNet2DConditionModel) -> dict[str, float]:
 
     def there_and_back() -> None:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            said = unet(latent, time, text, cross_attention_kwargs={"identity": IdentityInput(tokens)}).sample
-        said.sum().backward()
+            noise = unet(latent, time, text, cross_attention_kwargs={"identity": IdentityInput(tokens)}).sample
+        noise.sum().backward()
 
     return {"operations": _operations(there_and_back), "kept_bytes": float(sum(kept.values()))}
 
 
 def cost() -> dict[str, Any]:
-    """Parameters by network, and what one picture costs, with and without activation checkpointing."""
+    """Return parameters by network, and what one image costs, with and without gradient checkpointing."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8).requires_grad_(False)
         saa, encoder = SAA.of(unet, 128), FaceEncoder()

@@ -1,6 +1,6 @@
-"""Pictures in WebDataset shards, read by number: what a step sees follows from its number alone.
+"""Images in WebDataset shards, read by number: what a step sees follows from its number alone.
 
-A sample is `KEY.png` (or .jpg), `KEY.txt` (a face prompt), `KEY.caption.txt` where there is more to say of the picture,
+A sample is `KEY.png` (or .jpg), `KEY.txt` (a face prompt), `KEY.caption.txt` where there is more to say of the image,
 `KEY.embedding.npy`, `KEY.json` with `person`; the reconfiguration stage's also `KEY.tokens.npy`, `KEY.landmarks.npy`.
 """
 
@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,21 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-_PICTURES = ("png", "jpg", "jpeg", "webp")
+_IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where one file lies in a shard."""
+class _FilePlace(NamedTuple):
+    """Where one file lies in a shard, in bytes."""
 
     shard: Path
     offset: int
     size: int
-
-    def read(self) -> bytes:
-        with self.shard.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
 
 
 class Shards:
@@ -45,7 +38,7 @@ class Shards:
         paths = sorted(folder.glob("*.tar"))
         if not paths:
             raise ValueError(f"{folder}: expected WebDataset shards (*.tar), found none.")
-        self._samples: list[dict[str, _Place]] = []
+        self._samples: list[dict[str, _FilePlace]] = []
         self.keys: list[str] = []
         self._numbers: dict[Path, range] = {}
         for path in paths:
@@ -67,7 +60,7 @@ class Shards:
             if not self.keys or self.keys[-1] != key:
                 self.keys.append(key)
                 self._samples.append({})
-            self._samples[-1][suffix.lower()] = _Place(path, offset, size)
+            self._samples[-1][suffix.lower()] = _FilePlace(path, offset, size)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -77,11 +70,11 @@ class Shards:
         return list(self._numbers)
 
     def numbers_in(self, shard: Path) -> range:
-        """The samples of a shard."""
+        """Return the numbers of a shard's samples."""
         return self._numbers[shard]
 
     def place(self, number: int) -> tuple[Path, int]:
-        """The shard that a sample lies in, and which one of its samples it is."""
+        """Return the shard that a sample lies in, and which one of its samples it is."""
         shard = next(iter(self._samples[number].values())).shard
         return shard, number - self._numbers[shard].start
 
@@ -93,51 +86,52 @@ class Shards:
     @cached_property
     def of_person(self) -> dict[str, list[int]]:
         """The samples of each person."""
-        found: dict[str, list[int]] = {}
+        samples: dict[str, list[int]] = {}
         for number, person in enumerate(self.persons):
-            found.setdefault(person, []).append(number)
-        return found
+            samples.setdefault(person, []).append(number)
+        return samples
 
     def file(self, number: int, suffix: str) -> bytes:
-        """A file of a sample. Raises ValueError when it has none of this kind."""
+        """Return a file of a sample. Raises ValueError when it has none of this kind."""
         place = self._samples[number].get(suffix)
         if place is None:
             raise ValueError(f"{self._folder}: the sample {self.keys[number]} has no {suffix}. Build the data again.")
-        return place.read()
+        with place.shard.open("rb") as file:
+            file.seek(place.offset)
+            return file.read(place.size)
 
     def json(self, number: int) -> dict[str, Any]:
         return dict(json.loads(self.file(number, "json")))
 
     def text(self, number: int) -> str:
-        """The face prompt."""
+        """Return the face prompt."""
         return self.file(number, "txt").decode("utf-8").strip()
 
     def caption(self, number: int) -> str:
-        """What the picture shows: its caption, or the face prompt where it has none."""
+        """Return what the image shows: its caption, or the face prompt where it has none."""
         if "caption.txt" in self._samples[number]:
             return self.file(number, "caption.txt").decode("utf-8").strip()
         return self.text(number)
 
     def array(self, number: int, name: str) -> NDArray[Any]:
-        """`KEY.<name>.npy`, never unpickled."""
-        found: NDArray[Any] = np.load(io.BytesIO(self.file(number, f"{name}.npy")), allow_pickle=False)
-        return found
+        """Return `KEY.<name>.npy`, never unpickled."""
+        values: NDArray[Any] = np.load(io.BytesIO(self.file(number, f"{name}.npy")), allow_pickle=False)
+        return values
 
     def image(self, number: int, size: int = 0) -> Tensor:
-        """(3, H, W) in [0, 1]; its shorter side brought to `size`, and the middle square of it, where one is given."""
-        suffix = next((kind for kind in _PICTURES if kind in self._samples[number]), _PICTURES[0])
+        """Return (3, H, W) in [0, 1]: the whole image, or its middle square with `size` pixels a side."""
+        suffix = next((kind for kind in _IMAGE_SUFFIXES if kind in self._samples[number]), _IMAGE_SUFFIXES[0])
         image = Image.open(io.BytesIO(self.file(number, suffix))).convert("RGB")
         if size and image.size != (size, size):
             scale = size / min(image.size)
-            wide = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
-            image = image.resize(wide, Image.Resampling.BICUBIC)
-            left, top = (wide[0] - size) // 2, (wide[1] - size) // 2
-            image = image.crop((left, top, left + size, top + size))
+            width, height = (max(size, round(side * scale)) for side in image.size)
+            left, top = (width - size) // 2, (height - size) // 2
+            image = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(255)
 
 
 def numbers_of(step: int, batch: int, count: int, seed: int) -> NDArray[np.int64]:
-    """(batch,) the samples that a step sees: each once in every turn, each turn in an order of its own."""
+    """Return the numbers (batch,) that a step sees: each once in every turn, each turn in an order of its own."""
     at = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
     return np.array(
         [_order(int(turn), count, seed)[place] for turn, place in zip(at // count, at % count, strict=True)]

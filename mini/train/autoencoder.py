@@ -58,26 +58,26 @@ class Autoencoder(nn.Module):
         self.taesd_decoder = nn.Sequential(_Clamp(), _conv(CHANNELS), nn.ReLU(), *up, *_blocks(1), _conv(outside=3))
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, 3, H, W) in [0, 1] to (n, 4, H/8, W/8)."""
+        """Return latents (n, 4, H/8, W/8) of images (n, 3, H, W) in [0, 1]."""
         return self.taesd_encoder(images)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(n, 4, h, w) to (n, 3, 8h, 8w), about in [0, 1]."""
+        """Return images (n, 3, 8h, 8w), about in [0, 1], of latents (n, 4, h, w)."""
         return self.taesd_decoder(latents)
 
 
 def as_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(n, H, W, 3) uint8 to (n, 3, H, W) in [0, 1]."""
+    """Return images (n, H, W, 3) uint8 as (n, 3, H, W) in [0, 1]."""
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div(255)
 
 
 def as_pictures(images: Tensor) -> NDArray[np.uint8]:
-    """The inverse of `as_input`."""
+    """Return images (n, 3, H, W) in [0, 1] as (n, H, W, 3) uint8."""
     return images.float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def load(context: TrainContext) -> Autoencoder:
-    """The trained autoencoder, ready to use."""
+    """Load the trained autoencoder."""
     network = Autoencoder()
     kept = {name: tensor for name, tensor in context.stored("autoencoder").items() if name.startswith("taesd")}
     network.load_state_dict(kept)
@@ -86,7 +86,7 @@ def load(context: TrainContext) -> Autoencoder:
 
 
 def encode(network: Autoencoder, images: NDArray[np.uint8], context: TrainContext, size: int = 16) -> Tensor:
-    """(n, H, W, 3) uint8 to latents (n, 4, H/8, W/8) on the CPU, `size` pictures at a time."""
+    """Return latents (n, 4, H/8, W/8), on the CPU, of images (n, H, W, 3) uint8, `size` at a time."""
     found = []
     for i in range(0, len(images), size):
         batch = as_input(images[i : i + size], context.device).contiguous(memory_format=torch.channels_last)
@@ -96,7 +96,7 @@ def encode(network: Autoencoder, images: NDArray[np.uint8], context: TrainContex
 
 
 def decode(network: Autoencoder, latents: Tensor, context: TrainContext, size: int = 16) -> NDArray[np.uint8]:
-    """Latents (n, 4, h, w) to pictures (n, 8h, 8w, 3) uint8, `size` at a time."""
+    """Return images (n, 8h, 8w, 3) uint8 of latents (n, 4, h, w), `size` at a time."""
     found = []
     for i in range(0, len(latents), size):
         batch = latents[i : i + size].to(context.device, memory_format=torch.channels_last)
@@ -110,7 +110,7 @@ def _edges(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def picture_loss(made: Tensor, true: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """How far pictures (n, 3, H, W) are from the true ones: in colours, and in edges at three scales.
+    """Return how far images (n, 3, H, W) are from the true ones: in colors, and in edges at three scales.
 
     weight: (n, 1, H, W), how much each pixel counts.
     """
@@ -152,7 +152,7 @@ class AutoencoderStage(Stage):
         return weight
 
     def _corner(self, box: NDArray[np.float32], shape: tuple[int, int], rng: torch.Generator) -> tuple[int, int]:
-        """Where (y, x) to cut a crop, on the latent's grid: half of the times about a face, else anywhere."""
+        """Return a crop's corner (y, x) on the latent's grid: half of the times about a face, else anywhere."""
         limit = np.array(shape) - CROP
         at = torch.rand(3, generator=rng).numpy()
         about_face = (box[[1, 0]] + box[[3, 2]] - CROP) / 2 + 32 * (at[:2] - 0.5)
@@ -161,7 +161,7 @@ class AutoencoderStage(Stage):
         return int(y), int(x)
 
     def _crops(self, step: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(n, 3, CROP, CROP) in [0, 1] and their weights."""
+        """Return crops (n, 3, CROP, CROP) in [0, 1] and their weights."""
         images, weights = [], []
         for size, pictures in ((self.portraits, self.portrait_data), (self.groups, self.group_data)):
             shown, truth = pictures.batch(step, size)
@@ -189,7 +189,7 @@ class AutoencoderStage(Stage):
         return {"loss": loss, "colours": colours, "edges": edges, "scale": scale}
 
     def samples(self, network: nn.Module) -> NDArray[np.uint8]:
-        """Held-out portraits above their round trips, and two groups."""
+        """Return held-out portraits above their round trips, and two groups."""
         assert isinstance(network, Autoencoder)
         rows = []
         portraits = self.held_out.take(np.arange(16))[0]

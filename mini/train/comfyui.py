@@ -11,7 +11,7 @@ from ..networks import UNET
 
 
 def folder() -> Path:
-    """ComfyUI's folder, named by COMFYUI_PATH. Raises ValueError when it is not there."""
+    """Return ComfyUI's folder, named by COMFYUI_PATH. Raises ValueError when it is not there."""
     path = Path(os.environ.get("COMFYUI_PATH", ""))
     if not (path / "comfy").is_dir() or not os.environ.get("COMFYUI_PATH"):
         raise ValueError(f"expected ComfyUI's folder in the environment variable COMFYUI_PATH, got {str(path)!r}")
@@ -29,7 +29,7 @@ def prepare() -> None:
 
 
 def unet() -> nn.Module:
-    """The host's SD1.5 UNet in miniature, its weights as torch's own layers start them.
+    """Return the host's SD1.5 UNet in miniature, its weights as torch's own layers start them.
 
     As in SD1.5, what each block adds begins at zero, and so does the prediction.
     """
@@ -53,7 +53,7 @@ def unet() -> nn.Module:
 
 
 def attention(_: object, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: object, **options: object) -> Tensor:
-    """The attention's formula, written out: as the host's `optimized_attention_override`.
+    """Return softmax(q k^T / sqrt(d)) v, written out: as the host's `optimized_attention_override`.
 
     torch's own is slow backwards on a CPU: half of a training step went there.
     """

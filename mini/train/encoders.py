@@ -22,25 +22,25 @@ _EAGER = {"attn_implementation": "eager"}
 
 
 def text_model() -> nn.Module:
-    """A fresh text encoder for the words that captions use."""
+    """Return a fresh text encoder for the words that captions use."""
     said = words()
     own = {"vocab_size": len(said.ids) + 1, "eos_token_id": said.end, "bos_token_id": said.start}
     return CLIPTextModelWithProjection(CLIPTextConfig(**TEXT | own | _EAGER, pad_token_id=said.end))
 
 
 def vision_model() -> nn.Module:
-    """A fresh image encoder."""
+    """Return a fresh image encoder."""
     return CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION | _EAGER))
 
 
 def read(text: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Token numbers (n, 77) to the text's states (n, 77, 128) and its vector (n, 128)."""
+    """Return the text's states (n, 77, 128) and vectors (n, 128) of token numbers (n, 77)."""
     found = text(input_ids=tokens)
     return found.last_hidden_state, found.text_embeds
 
 
 def see(vision: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures (n, 3, H, W) in [0, 1] to the penultimate states (n, 65, 192) and the vector (n, 128)."""
+    """Return penultimate states (n, 65, 192) and vectors (n, 128) of images (n, 3, H, W) in [0, 1]."""
     mean, std = (
         torch.tensor(VISION[name], device=images.device)[:, None, None] for name in ("image_mean", "image_std")
     )
@@ -57,16 +57,16 @@ class Encoders(nn.Module):
         self.text, self.vision = text_model(), vision_model()
 
     def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """As `read`."""
+        """Return what `read` does."""
         return read(self.text, tokens)
 
     def seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As `see`."""
+        """Return what `see` does."""
         return see(self.vision, images)
 
 
 def kept(network: nn.Module) -> dict[str, Tensor]:
-    """An encoder's weights as they are stored: those that the host asks for."""
+    """Return an encoder's weights as they are stored: those that the host asks for."""
     state = network.state_dict()
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if "position_ids" not in name}
 

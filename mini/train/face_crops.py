@@ -16,12 +16,12 @@ ALIGNED = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], 
 
 
 def warp(image: NDArray[np.uint8], matrix: Floats, size: int) -> NDArray[np.uint8]:
-    """(size, size, 3): what the (2, 3) matrix makes of a picture, black beyond it."""
+    """Return an image (size, size, 3) warped by a (2, 3) matrix, black beyond its edges."""
     return cv2.warpAffine(image, np.asarray(matrix, np.float64), (size, size)).astype(np.uint8, copy=False)
 
 
 def moved(points: Floats, matrix: Floats) -> NDArray[np.float64]:
-    """(..., 2) points through a (2, 3) matrix."""
+    """Return points (..., 2) mapped by a (2, 3) matrix."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 

@@ -47,7 +47,7 @@ class Detector(nn.Module):
             self.said.state_dict()["bias"].view(ANCHORS, 15)[:, 0] = -4.0  # hardly a cell is a face's
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Each level's (n, h, w, ANCHORS, 15): logit, 4 sides, 5 keypoints' x and y."""
+        """Return each level's (n, h, w, ANCHORS, 15): logit, 4 sides, 5 keypoints' x and y."""
         x, levels = self.stem(images), []
         for level in self.levels:
             x = level(x)
@@ -62,7 +62,7 @@ class Detector(nn.Module):
 
     @staticmethod
     def _yielding(logits: list[Tensor]) -> list[Tensor]:
-        """Each level's logits (n, h, w, ANCHORS) where the middle level has not found the face already."""
+        """Return each level's logits (n, h, w, ANCHORS), lower where the middle level has found the face."""
         fine, middle, coarse = logits
         found = middle.amax(-1)[:, None].sigmoid()
         near = F.max_pool2d(found, 3, 1, 1)
@@ -136,7 +136,7 @@ class FacePack(nn.Module):
 
 
 def _in_bytes(data: bytes) -> bytes:
-    """An ONNX file whose larger weights take a byte each, with a scale for every row, as `kept.keep` keeps them."""
+    """Return an ONNX file whose larger weights take a byte each, with a scale for every row, as `quantize` does."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -191,7 +191,7 @@ def _adopt(network: nn.Module, file: Path, prefix: str = "") -> None:
 
 
 def read_pack(folder: Path) -> FacePack:
-    """The networks of a pack that `write_pack` wrote, ready to be used, or written again.
+    """Load the networks of a pack that `write_pack` wrote, ready to be used, or written again.
 
     Training can't go on from them: what their convolutions were normalised by is not in the files.
     """

@@ -25,13 +25,13 @@ Random = np.random.Generator
 
 
 def as_seen(cuts: list[NDArray[np.uint8]], device: torch.device, divisor: float = 128.0) -> Tensor:
-    """RGB cuts as insightface hands them to its networks: (n, 3, H, W), about [-1, 1]."""
+    """Return RGB cuts as insightface hands them to its networks: (n, 3, H, W), about [-1, 1]."""
     images = torch.from_numpy(np.stack(cuts)).to(device).permute(0, 3, 1, 2).float()
     return ((images - 127.5) / divisor).contiguous(memory_format=torch.channels_last)
 
 
 def _worn(image: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
-    """A picture a little tinted and noisy: those to be analysed are not the renderer's own."""
+    """Return an image a little tinted and noisy: those to be analyzed are not the renderer's own."""
     shade = rng.uniform(0.92, 1.08) * image + rng.uniform(-8, 8, 3) + rng.uniform(0, 6) * rng.normal(size=image.shape)
     return np.clip(shade, 0, 255).astype(np.uint8)
 
@@ -68,7 +68,7 @@ class FacePackStage(Stage):
     def _canvas(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32], keypoints: NDArray[np.float32], rng: Random
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
-        """A picture enlarged by chance in the detector's frame, and the boxes and keypoints there."""
+        """Return an image randomly enlarged in the detector's frame, and the boxes and keypoints there."""
         zoom = float(np.exp(rng.uniform(np.log(0.8), np.log(5.2))))
         scale = np.array([zoom, zoom * (rng.uniform(1, 2) if rng.random() < 0.15 else 1.0)])
         shift = np.zeros(2)
@@ -210,7 +210,7 @@ class FacePackStage(Stage):
     # --- how good it is ---------------------------------------------------------------------------------------------
 
     def report(self, folder: Path, again: PictureMap = lambda images: images) -> dict[str, float]:
-        """What insightface's own FaceAnalysis finds with the pack in `folder`, on held-out people.
+        """Return what insightface's own FaceAnalysis finds with the pack in `folder`, on held-out people.
 
         Detection is the share of pictures in which each face is found once (half of it and what was found is common);
         errors are medians, of portraits.
@@ -254,7 +254,7 @@ class FacePackStage(Stage):
             return self.report(Path(folder))
 
     def samples(self, network: nn.Module) -> NDArray[np.uint8]:
-        """Held-out faces with the 106 points said of them."""
+        """Return held-out faces with their 106 predicted points."""
         assert isinstance(network, FacePack)
         images, truth = self.held_out.take(np.arange(0, 64, 4))
         cuts, *_ = self._faces(images, truth, np.random.default_rng(0))
@@ -266,12 +266,12 @@ class FacePackStage(Stage):
 
 
 def _each_once(found: list[NDArray[np.float32]], true: NDArray[np.float32]) -> bool:
-    """Whether as many boxes were found as there are, and one over each."""
+    """Return whether as many boxes were found as there are, and one over each."""
     return len(found) == len(true) and all(any(_overlap(box, face) > 0.5 for box in found) for face in true)
 
 
 def _overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Intersection over union of two boxes."""
+    """Return the intersection over union of two boxes."""
     sides = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None)
     both = float(sides.prod())
     return both / float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - both)

@@ -57,7 +57,7 @@ class _Residual(nn.Module):
 
 
 def _trunk(stem: int, widths: Sequence[int]) -> nn.Sequential:
-    """Pictures to maps of an eighth of the size for three widths, a sixteenth for four."""
+    """Return layers from images to maps of an eighth of the size for three widths, a sixteenth for four."""
     layers: list[nn.Module] = [nn.Conv2d(3, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()]
     for i, (inside, outside) in enumerate(zip((stem, *widths), widths, strict=False)):
         layers += [_Residual(inside, outside, 2 if i else 1), _Residual(outside, outside, 1)]
@@ -107,7 +107,7 @@ class Judge(nn.Module):
 
 
 def cut(images: Tensor, boxes: Tensor) -> Tensor:
-    """Squares about the faces: images (n, 3, H, W), boxes (n, 4) in pixels, one each, to (n, 3, CUT, CUT)."""
+    """Return squares (n, 3, CUT, CUT) about faces: of images (n, 3, H, W), boxes (n, 4) in pixels, one each."""
     height, width = images.shape[2:]
     half = AROUND / 2 * torch.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
@@ -146,7 +146,7 @@ def _cells(boxes: NDArray[np.float32], height: int, width: int) -> tuple[Tensor,
 
 
 def find_faces(cells: Tensor, least: float = 0.4) -> list[Tensor]:
-    """From the scene network's cells (n, 5, h, w) to each picture's boxes (k, 4) in pixels, left to right."""
+    """Return each image's boxes (k, 4) in pixels, left to right, from the scene network's cells (n, 5, h, w)."""
     peaks = torch.sigmoid(cells[:, 0].float())
     # A cell is a face's where none of those about it is more so: two faces' middles are at least 6 cells apart.
     highest = F.max_pool2d(peaks[:, None], 5, 1, 2)[:, 0]
@@ -176,7 +176,7 @@ class Verdict:
 def judge_scenes(
     judge: Judge, images: NDArray[np.uint8], context: TrainContext
 ) -> tuple[NDArray[np.int64], list[Tensor]]:
-    """Of pictures (n, H, W, 3): the places (n,), and each one's face boxes (k, 4) in pixels, left to right."""
+    """Return places (n,) and face boxes (k, 4) in pixels, left to right, of images (n, H, W, 3)."""
     places: list[Tensor] = []
     boxes: list[Tensor] = []
     with torch.no_grad(), context.autocast():
@@ -188,7 +188,7 @@ def judge_scenes(
 
 
 def judge_faces(judge: Judge, images: NDArray[np.uint8], boxes: Tensor, context: TrainContext) -> Verdict:
-    """Of faces: pictures (k, H, W, 3), one for each box (k, 4)."""
+    """Return what the judge says of faces: images (k, H, W, 3), one for each box (k, 4)."""
     found = []
     with torch.no_grad(), context.autocast():
         for i in range(0, len(images), 32):
@@ -206,7 +206,7 @@ def load(context: TrainContext) -> Judge:
 
 
 def true_kinds(truth: Truth) -> dict[str, NDArray[np.int64]]:
-    """The truth of KINDS, by name: one for each face, (n * k,)."""
+    """Return the truth of KINDS, by name: one for each face, (n * k,)."""
     people = truth.people()
     kinds = {name: np.array([CHOICES[name].index(getattr(p, name)) for p in people]) for name in CHOICES}
     # The colour of what isn't there can't be seen.
@@ -218,7 +218,7 @@ def true_kinds(truth: Truth) -> dict[str, NDArray[np.int64]]:
 
 
 def misnamed(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy (n, k) over those whose truth (n,) can be seen, which is not -1; 0 when none can."""
+    """Return the mean cross-entropy of logits (n, k) whose truth (n,) can be seen, is not -1; 0 when none can."""
     return F.cross_entropy(logits.float(), target, ignore_index=-1, reduction="sum") / (target >= 0).sum().clamp(min=1)
 
 
@@ -237,7 +237,7 @@ def supervised_contrastive(embedding: Tensor, persons: NDArray[np.int64], temper
 
 
 def told_apart(embedding: NDArray[np.float32], persons: NDArray[np.int64], crowd: int = 100) -> float:
-    """How often a face's nearest among `crowd` people, each seen once in another picture, is the right person's."""
+    """Return how often the nearest of `crowd` people, each seen once in another image, is the right person."""
     names = list(dict.fromkeys(persons.tolist()))[:crowd]
     rows = [np.flatnonzero(persons == name) for name in names]
     gallery = embedding[[row[0] for row in rows]]
@@ -246,7 +246,7 @@ def told_apart(embedding: NDArray[np.float32], persons: NDArray[np.int64], crowd
 
 
 def likeness(embedding: NDArray[np.float32], persons: NDArray[np.int64]) -> tuple[float, float]:
-    """Mean cosines of two pictures of one person, and of two people's: the ends of what a face's likeness can be."""
+    """Return mean cosines of two images of one person, and of two people: the ends of a face's likeness."""
     same = persons[:, None] == persons
     cosine = embedding @ embedding.T
     others = ~same
@@ -273,7 +273,7 @@ class JudgeStage(Stage):
         return Judge()
 
     def _worn(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Pictures a little blurred, tinted or noisy: the judged ones are not the renderer's own."""
+        """Return images a little blurred, tinted or noisy: the judged ones are not the renderer's own."""
         count = len(images)
         small = F.interpolate(images, scale_factor=0.6, mode="area")
         blurred = F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
@@ -332,7 +332,7 @@ class JudgeStage(Stage):
         }  # fmt: skip
 
     def report(self, judge: Judge, again: PictureMap = lambda images: images) -> dict[str, float]:
-        """Shares judged right on held-out people, after `again` was done to the pictures (a round trip, say)."""
+        """Return shares judged right on held-out people, after `again` was done to the images (a round trip, say)."""
         said: dict[str, float] = {}
         images, truth = self.held_out.take(np.arange(self.held_out.size))
         images = again(images)
@@ -361,7 +361,7 @@ class JudgeStage(Stage):
         return self.report(network)
 
     def samples(self, network: nn.Module) -> NDArray[np.uint8]:
-        """Held-out portraits, as found and judged."""
+        """Return held-out portraits with their boxes and what the judge says of them."""
         assert isinstance(network, Judge)
         images = self.held_out.take(np.arange(0, 128, 4))[0].copy()
         _, boxes = judge_scenes(network, images, self.context)

@@ -47,12 +47,12 @@ class Truth:
     points68: NDArray[np.float32]
 
     def people(self) -> list[Person]:
-        """The n * k people, picture by picture."""
+        """Return the n * k people, picture by picture."""
         return [person(int(seed)) for seed in self.persons.ravel()]
 
 
 def _truth(drawn: list[tuple[str, Picture]]) -> dict[str, NDArray]:
-    """Truth's arrays by name."""
+    """Return Truth's arrays by name."""
     faces = [picture.faces for _, picture in drawn]
     figures = [picture.scene.figures for _, picture in drawn]
     truth: dict[str, NDArray] = {
@@ -70,7 +70,7 @@ def _truth(drawn: list[tuple[str, Picture]]) -> dict[str, NDArray]:
 
 @lru_cache(maxsize=1)
 def renderer_digest() -> str:
-    """Eight hex digits that change with the renderer: pictures drawn by another are never taken for this one's."""
+    """Return eight hex digits that change with the renderer, so that another's pictures are never taken for its."""
     asked = [
         (CaptionSpec((PersonSpec(),) * count, place), count)
         for count, place in ((1, PLACES[6]), (2, PLACES[9]), (3, None))
@@ -95,7 +95,7 @@ class Pictures:
         self.shard = lru_cache(maxsize=64)(self._open)
 
     def _open(self, shard: int) -> tuple[NDArray[np.uint8], Truth]:
-        """Pictures shard * SHARD and on: (SHARD, H, W, 3), read when used, and their truth."""
+        """Return pictures shard * SHARD and on: (SHARD, H, W, 3), read when used, and their truth."""
         images, truth = self.folder / f"{shard:05}.npy", self.folder / f"{shard:05}.npz"
         if not images.exists():
             samples = [self.world.sample(shard * SHARD + i, self.count) for i in range(SHARD)]
@@ -109,21 +109,21 @@ class Pictures:
             return np.load(images, mmap_mode="r"), Truth(**arrays)
 
     def shards(self) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
-        """All pictures in order, SHARD at a time."""
+        """Yield all pictures in order, SHARD at a time."""
         for shard in range(-(-self.size // SHARD)):
             images, truth = self._open(shard)
             keep = slice(0, self.size - shard * SHARD)
             yield images[keep], Truth(**{name: array[keep] for name, array in vars(truth).items()})
 
     def take(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Truth]:
-        """(n, H, W, 3) uint8 RGB and the truth of the pictures with these numbers."""
+        """Return (n, H, W, 3) uint8 RGB and the truth of the pictures with these numbers."""
         found = [(self.shard(int(number) // SHARD), int(number) % SHARD) for number in numbers]
         images = np.stack([shard[0][i] for shard, i in found])
         names = vars(found[0][0][1])
         return images, Truth(**{n: np.stack([getattr(shard[1], n)[i] for shard, i in found]) for n in names})
 
     def batch(self, step: int, size: int) -> tuple[NDArray[np.uint8], Truth]:
-        """Batch `step` of an endless reading: in order first, then in another order each time round."""
+        """Return batch `step` of an endless reading: in order first, then in another order each time round."""
         return self.take(numbers_of(step, size, self.size))
 
 
@@ -137,7 +137,7 @@ def turns(step: int, every: int) -> tuple[bool, int]:
 
 
 def numbers_of(step: int, batch: int, size: int) -> NDArray[np.int64]:
-    """(batch,) the numbers below `size` that a step reads: each once in every turn, the first turn in order."""
+    """Return the numbers (batch,) below `size` that a step reads: each once in every turn, the first in order."""
     at = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
     turn, place = at // size, at % size
     return place * np.array([_stride(int(t), size) for t in turn], np.int64) % size

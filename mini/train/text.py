@@ -38,11 +38,11 @@ class Choice(nn.Module):
         self.weight = nn.Parameter(torch.empty(choices, CONTEXT_DIM).uniform_(-1, 1) / CONTEXT_DIM**0.5)
 
     def forward(self, states: Tensor) -> Tensor:
-        """States (n, 128) to cosines (n, choices)."""
+        """Return cosines (n, choices) of states (n, 128)."""
         return F.normalize(states.float(), dim=1) @ F.normalize(self.weight.float(), dim=1).T
 
     def misread(self, states: Tensor, true: Tensor, sharpness: float) -> Tensor:
-        """Cross entropy of the choice, where there is one to be made (`true` (n,) is not -1)."""
+        """Return the cross entropy of the choice, where there is one to be made (`true` (n,) is not -1)."""
         return misnamed(sharpness * self(states), true)
 
 
@@ -57,7 +57,7 @@ class Reader(nn.Module):
         self.sayings = nn.ModuleDict({name: Choice(len(choices)) for name, choices in SAYINGS.items()})
 
     def told(self, states: Tensor, tokens: Tensor, captions: Sequence[str], rng: torch.Generator) -> dict[str, Tensor]:
-        """How badly the states (n, 77, 128) of these tokens (n, 77) tell what they are asked to.
+        """Return how badly the states (n, 77, 128) of tokens (n, 77) tell what they should.
 
         A word's: which word it is, and of whom it speaks. The end's, and one drawn of those behind it: everything.
         """
@@ -92,7 +92,7 @@ class TextStage(Stage):
         self._seen = lru_cache(maxsize=512)(self._shard)
 
     def _shard(self, source: Pictures, shard: int) -> Tensor:
-        """(n, 128): the image encoder's vectors of a shard's pictures."""
+        """Return the image encoder's vectors (n, 128) of a shard's images."""
         images = np.array(source.shard(shard)[0])
         with torch.no_grad(), self.context.autocast():
             inputs = [as_input(images[i : i + 50], self.context.device) for i in range(0, len(images), 50)]
@@ -119,7 +119,7 @@ class TextStage(Stage):
         return {"loss": 0.5 * alike + 0.5 * told["words"] + told["whole"], "contrast": alike, **told}
 
     def captions_told(self, text: nn.Module) -> dict[str, float]:
-        """How often a held-out picture's own caption is the nearest of 100."""
+        """Return how often a held-out image's own caption is the nearest of 100."""
         images, truth = self.held_out.take(np.arange(min(200, self.held_out.size)))
         with torch.no_grad(), self.context.autocast():
             _, seen = encoders.see(self.vision, as_input(images, self.context.device))
@@ -130,7 +130,7 @@ class TextStage(Stage):
         return {"caption_of_100": float(torch.cat(own).float().mean())}
 
     def measures(self, network: nn.Module) -> dict[str, float]:
-        """Captions told apart, and what the heads read off the end's states of captions of one, two, three people."""
+        """Return how often captions are told apart, and what the heads read off the end's states of captions."""
         assert isinstance(network, Reader)
         measured = self.captions_told(network.text)
         world = World(seed=2, held_out_people=True, omit_prob=0.0)
@@ -146,7 +146,7 @@ class TextStage(Stage):
         return measured
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:
-        """The text encoder alone, and the numbers of its tokens; the heads are not kept."""
+        """Return the text encoder's weights and the numbers of its tokens; the heads are not kept."""
         assert isinstance(network, Reader)
         return encoders.kept(network.text) | {ROW_IDS: torch.tensor(words().ids)}
 

@@ -24,7 +24,7 @@ OPTIONS = {"optimized_attention_override": comfyui.attention}
 
 
 def alphas_cumprod() -> Tensor:
-    """(1000,) SD1.5's schedule: the share of the picture's variance that is left at each time."""
+    """Return SD1.5's alphas_cumprod (1000,): the share of the image's variance that is left at each timestep."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMESTEPS, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
 
@@ -47,7 +47,7 @@ class Latents:
         return np.load(path)
 
     def batch(self, step: int, size: int) -> tuple[Tensor, list[str], NDArray[np.float32]]:
-        """(size, 4, h, w) float32, their captions, and their faces' boxes (size, people, 4) in cells."""
+        """Return latents (size, 4, h, w) float32, captions, and the faces' boxes (size, people, 4) in cells."""
         at = [divmod(int(number), pictures.SHARD) for number in numbers_of(step, size, self.source.size)]
         found = np.stack([self._shard(shard)[i] for shard, i in at]).astype(np.float32)
         truths = [(self.source.shard(shard)[1], i) for shard, i in at]
@@ -56,7 +56,7 @@ class Latents:
 
 
 def on_faces(boxes: NDArray[np.float32], height: int, width: int) -> Tensor:
-    """Where cells lie in one of the boxes (n, people, 4): (n, 1, height, width), 0 or 1."""
+    """Return where cells lie in one of the boxes (n, people, 4): (n, 1, height, width), 0 or 1."""
     y, x = np.mgrid[:height, :width] + 0.5
     left, top, right, bottom = (boxes[..., k, None, None] for k in range(4))
     inside = (left < x) & (x < right) & (top < y) & (y < bottom)
@@ -74,7 +74,7 @@ def sample(
     guidance: float = 7.0,
     seed: int = 0,
 ) -> Tensor:
-    """Latents (n, 4, *size) drawn from noise by DDIM with classifier-free guidance."""
+    """Return latents (n, 4, *size) drawn from noise by DDIM (arXiv 2010.02502) with classifier-free guidance."""
     device, left = context.device, alphas_cumprod()
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn((len(captions), 4, *size), generator=rng).to(device)
@@ -92,7 +92,7 @@ def sample(
 
 
 def in_columns(boxes: Tensor, count: int, width: int) -> list[int | None]:
-    """Of `count` people from left to right the box (n, 4) in each one's column, the one nearest its middle; or None."""
+    """Return the box (of n, 4) nearest the middle of each of `count` people's columns, left to right, or None."""
     middles = boxes[:, [0, 2]].float().mean(1).tolist()
     found = []
     for person in range(count):
@@ -103,7 +103,7 @@ def in_columns(boxes: Tensor, count: int, width: int) -> list[int | None]:
 
 
 def as_asked(look: PersonSpec, verdict: judge.Verdict | None, i: int | None) -> dict[str, bool]:
-    """What of a caption's look the judge finds in face i; nothing where there is no such face."""
+    """Return what of a person's caption the judge finds in face i; nothing where there is no such face."""
     if verdict is None or i is None:
         kinds, yaw = dict.fromkeys(ASKED, ""), float("nan")
     else:
@@ -167,7 +167,7 @@ class UNetStage(Stage):
         return {"loss": share * found["portraits"] + (1 - share) * found["groups"], **found}
 
     def drawn(self, network: nn.Module, captions: Sequence[str], size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
-        """Pictures (n, H, W, 3) uint8 of the captions, by latents of this size."""
+        """Return images (n, H, W, 3) uint8 of the captions, by latents of this size."""
         latents = [
             sample(network, self.reader, captions[i : i + 20], size, self.context, seed=seed + i)
             for i in range(0, len(captions), 20)
@@ -179,13 +179,13 @@ class UNetStage(Stage):
         return [world.sample(i, count).caption for i in range(number)]
 
     def samples(self, network: nn.Module) -> NDArray[np.uint8]:
-        """Sixteen portraits, four groups of two, four of three: captions that training does not show."""
+        """Return 16 portraits, four groups of two, four of three: of captions that training does not show."""
         portraits = self.drawn(network, self._captions(1, 16), (16, 16), 1)
         groups = [self.drawn(network, self._captions(count, 4), (16, 32), count) for count in (2, 3)]
         return np.concatenate([image_grid(portraits, 8), *(image_grid(shown, 4) for shown in groups)])
 
     def measures(self, network: nn.Module, numbers: tuple[int, int, int] = (200, 100, 100)) -> dict[str, float]:
-        """How often the judge finds in the pictures what their captions ask for; nothing while there is no judge.
+        """Return how often the judge finds in images what their captions say; nothing while there is no judge.
 
         A person is looked for in their own column of the picture; one who is not there is wrong in everything.
         `_of_all` is over all pictures, each by the share of its people who are as asked.

@@ -40,7 +40,7 @@ class Reader(nn.Module):
         self.shape = nn.Linear(width, 3 + 2 * 68)
 
     def forward(self, states: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Of portraits' states (n, 65, W): logits by what they name, poses (n, 3) in degrees, points (n, 68, 2)."""
+        """Return logits by name, poses (n, 3) in degrees and points (n, 68, 2) from portraits' states (n, 65, W)."""
         patches = states[:, 1:]
         seen, _ = self.looks(self.asks.expand(len(patches), -1, -1), patches, patches, need_weights=False)
         named = {name: head(seen[:, i]) for i, (name, head) in enumerate(self.names.items())}
@@ -64,7 +64,7 @@ def contrastive_loss(logit_scale: Tensor, images: Tensor, texts: Tensor) -> Tens
 
 
 def _moved(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures (n, 3, H, W), all moved by the same few pixels, (x, y); what that uncovers mirrors what is beside it."""
+    """Return images (n, 3, H, W) moved by the same few pixels, (x, y), their edges mirrored; and by how many."""
     height, width = images.shape[2:]
     x, y = torch.randint(2 * SHIFT + 1, (2,), generator=rng).tolist()
     moved = F.pad(images, (SHIFT,) * 4, mode="reflect")[:, :, y : y + height, x : x + width]
@@ -72,7 +72,7 @@ def _moved(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _points(truth: Truth) -> NDArray[np.float32]:
-    """(n, 68, 2) in pixels, of portraits."""
+    """Return the 68 points (n, 68, 2) of portraits, in pixels."""
     return truth.points68[:, 0, :, :2]
 
 
@@ -117,7 +117,7 @@ class VisionStage(Stage):
         return terms
 
     def measures(self, network: nn.Module) -> dict[str, float]:
-        """Factors and expressions named right; how far pose and points are off: medians, in degrees and pixels."""
+        """Return shares named right, and how far pose and points are off: medians, in degrees and pixels."""
         assert isinstance(network, Pupils)
         images, truth = self.held_out.take(np.arange(min(200, self.held_out.size)))
         with torch.no_grad(), self.context.autocast():
@@ -130,7 +130,7 @@ class VisionStage(Stage):
         return {**right, "pitch_degrees": float(pitch), "yaw_degrees": float(yaw), "points": float(off)}
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:
-        """The image encoder's."""
+        """Return the image encoder's weights."""
         assert isinstance(network, Pupils)
         return kept(network.vision)
 

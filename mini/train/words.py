@@ -54,14 +54,14 @@ class Words:
 
     @cache  # noqa: B019 (one Words a process)
     def numbers(self, caption: str) -> tuple[int, ...]:
-        """A caption's tokens, at most LENGTH with both ends: clauses that have no room are left out, from the last."""
+        """Return a caption's tokens, at most LENGTH; clauses without room are left out, from the last."""
         inner = [self._number.get(token, self.unknown) for token in self._tokenizer(caption)["input_ids"][1:-1]]
         if len(inner) > LENGTH - 2:
             return self.numbers(caption.rpartition(", ")[0])
         return (self.start, *inner, self.end)
 
     def batch(self, captions: Sequence[str]) -> Tensor:
-        """(n, LENGTH) int64: token numbers, filled up with the end token as SD1.5's are."""
+        """Return token numbers (n, LENGTH) int64, filled up with the end token as SD1.5's are."""
         rows = torch.full((len(captions), LENGTH), self.end)
         for row, caption in zip(rows, captions, strict=True):
             numbers = self.numbers(caption)
