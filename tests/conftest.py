@@ -51,12 +51,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return tiers.tier_of_folder(collection_path, config) != "unit" or None
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest's own, which selects by marks
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark each test with its tier, and with the group that shares a worker."""
+    item.add_marker(tiers.tier_of(item))
+    item.add_marker(pytest.mark.xdist_group(tiers.group_of(item)))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test with its tier, keep what the options choose, and group what shares a worker."""
-    for item in items:
-        item.add_marker(tiers.tier_of(item))
-        item.add_marker(pytest.mark.xdist_group(tiers.group_of(item)))
+    """Keep what the options choose."""
     kept = [item for item in items if tiers.is_chosen(item, config)]
     if dropped := [item for item in items if item not in set(kept)]:
         config.hook.pytest_deselected(items=dropped)

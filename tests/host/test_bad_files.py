@@ -212,7 +212,7 @@ TOKENS = torch.zeros(4, tiny.WIDTH)
 
 IDENTITIES: dict[str, tuple[Callable[[Path, str], object], str, tuple[str, ...]]] = {
     "of another encoder": (identity(encoder="f" * 64), APPLY, ("another face encoder", "f" * 12, "Encode")),
-    "of another width": (identity(width=256), APPLY, ("width 256", "128", "Encode")),
+    "of another width": (identity(width=256), APPLY, ("dim 256", "128", "Encode")),
     "with NaN": (identity(changed={"tokens": TOKENS / 0}), LOAD, ("tokens", "NaN", "finite")),
     "with infinity": (identity(changed={"negative_tokens": TOKENS + torch.inf}), LOAD, ("negative_tokens", "infinity")),
     "with one axis": (identity(changed={"tokens": TOKENS[0].clone()}), LOAD, ("(128,)", "(4, 768)")),
