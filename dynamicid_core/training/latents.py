@@ -59,7 +59,8 @@ class Latents:
             if self._folder is None:
                 mean, std = self._base.moments(self._shards.image(number, self._size)[None].to(device))
             else:
-                mean, std, *_ = *torch.from_numpy(self._cached(number)).to(device).float().split(1), None
+                cached = torch.from_numpy(self._cached(number)).to(device).float()  # (1 or 2, 4, h, w)
+                mean, std = cached[:1], cached[1:] if len(cached) > 1 else None
             latents.append(mean if std is None else mean + std * torch.randn(mean.shape, generator=rng).to(mean))
         return torch.cat(latents)
 

@@ -156,8 +156,8 @@ class UNetStage(Stage):
             timesteps = torch.randint(TIMESTEPS, (size,), generator=rng).to(device)
             noise = torch.randn(true.shape, generator=rng).to(device)
             signal = self._signal[timesteps]
-            share = signal[:, None, None, None]
-            noisy = share.sqrt() * true.to(device) + (1 - share).sqrt() * noise
+            kept = signal[:, None, None, None]  # (n, 1, 1, 1)
+            noisy = kept.sqrt() * true.to(device) + (1 - kept).sqrt() * noise
             prediction = network(noisy, timesteps, states, transformer_options=OPTIONS)
             weight = 1 + (self.face_loss_weight - 1) * on_faces(boxes, *true.shape[2:]).to(device)
             wrong = (weight * (prediction.float() - noise).square()).mean((1, 2, 3)) / weight.mean((1, 2, 3))
