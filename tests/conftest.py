@@ -45,10 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With --fast, folders of other tiers are not even imported."""
+    """With --fast, folders and files of other tiers are not even imported."""
     if not config.getoption("--fast") or not collection_path.is_relative_to(config.rootpath / "tests"):
         return None
-    return tiers.tier_of_folder(collection_path, config) != "unit" or None
+    return tiers.tier_of_path(collection_path, config) != "unit" or None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -1,5 +1,7 @@
 """The tiers: every test has one, the options choose by it, and a unit test that breaks its promise fails."""
 
+import sys
+
 import pytest
 
 from . import tiers
@@ -81,7 +83,10 @@ def test_options_choose(suite: pytest.Pytester, options: str, names: str) -> Non
     assert [line.partition("::test_")[2] for line in listed if "::" in line] == names.split()
 
 
-def test_a_unit_test_that_is_slow_or_imports_comfyui_fails(suite: pytest.Pytester) -> None:
+def test_a_unit_test_that_is_slow_or_imports_comfyui_fails(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "comfy", raising=False)  # of an earlier test on this worker
     result = suite.runpytest_inprocess("--fast", "-p", "no:xdist")
     result.assert_outcomes(passed=1, failed=2)
     result.stdout.fnmatch_lines(["*a unit test may take 0 s of processors*", "*a unit test imported ComfyUI*"])

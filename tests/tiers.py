@@ -11,7 +11,7 @@ import pytest
 TIERS = {  # lightest first
     "unit": "neither ComfyUI's modules nor long",
     "host": "ComfyUI in this process, or its tokenizer",
-    "train": "a short training, or a set of pictures built with networks",
+    "train": "diffusers or transformers, a short training, a set of pictures, or another Python process",
     "server": "a running ComfyUI server, which draws with the miniature",
     "browser": "a browser on a server's page",
     "full_size": "generated weights of SD1.5's size (4 GB)",
@@ -25,7 +25,7 @@ UNIT_SECONDS = 5.0
 """What a unit test may take of processors, its own and its children's: the tier must stay quick enough to run after
 each change, and what else a machine does must not fail it."""
 
-FOLDERS = {"host": "host", "browser": "browser"}
+FOLDERS = {"host": "host", "browser": "browser", "training": "train"}
 """Folder of tests -> the tier that all its tests need."""
 
 FIXTURES = {
@@ -42,10 +42,14 @@ FIXTURES = {
 """Fixture -> the tier of whatever asks for it, directly or through other fixtures."""
 
 
-def tier_of_folder(path: Path, config: pytest.Config) -> str:
-    """Return what everything under a path of tests needs at least."""
+def tier_of_path(path: Path, config: pytest.Config) -> str:
+    """Return what everything under a path of tests needs at least: by its folder, or by the mark of a whole file."""
     parts = path.relative_to(config.rootpath / "tests").parts
-    return FOLDERS.get(parts[0], "unit") if parts else "unit"
+    if parts and parts[0] in FOLDERS:
+        return FOLDERS[parts[0]]
+    text = path.read_text("utf-8") if path.suffix == ".py" else ""
+    mark = re.search(r"^pytestmark = \[?pytest\.mark\.(\w+)", text, re.M)
+    return mark[1] if mark and mark[1] in TIERS else "unit"
 
 
 def tier_of(item: pytest.Item) -> str:
@@ -54,17 +58,19 @@ def tier_of(item: pytest.Item) -> str:
 
 
 def _needs(item: pytest.Item) -> Iterator[str]:
-    yield tier_of_folder(item.path, item.config)
+    yield tier_of_path(item.path, item.config)
     yield from (FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES)
     yield from (mark.name for mark in item.iter_markers() if mark.name in TIERS)
 
 
 def is_chosen(item: pytest.Item, config: pytest.Config) -> bool:
-    """Return whether a test runs with these options: what is long, with --full or where -m names why it is."""
-    long = {tier_of(item)} & {"full_size"} | {mark.name for mark in item.iter_markers()} & {FULL}
+    """Return whether a test runs with these options: what is long, with --full or where -m names a mark of it."""
+    marks = {mark.name for mark in item.iter_markers()}
+    long = bool(marks & {"full_size", FULL})
     if config.getoption("--fast"):
         return tier_of(item) == "unit" and not long
-    return bool(not long or config.getoption("--full") or long & set(re.findall(r"\w+", config.getoption("markexpr"))))
+    named = marks & {"full_size", FULL, "smoke"} & set(re.findall(r"\w+", config.getoption("markexpr")))
+    return not long or bool(config.getoption("--full") or named)
 
 
 def processor_seconds() -> float:

@@ -138,13 +138,14 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint aside, move it to its place, then remove those before it: a kill leaves a whole one."""
         part, checkpoint = self.stage.folder / "part", self.stage.folder / f"checkpoint-{self.step:08}"
+        if checkpoint.exists():  # this step's, to the bit
+            return
         if self.accelerator.is_main_process:
             shutil.rmtree(part, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(part))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            shutil.rmtree(checkpoint, ignore_errors=True)
             part.rename(checkpoint)
             for older in set(self.stage.folder.glob("checkpoint-*")) - {checkpoint}:
                 shutil.rmtree(older)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..world.person import CHOICES
-from ..world.world import World
+from ..world.world import Gallery, World
 from .core import image_grid
 from .face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
 from .face_networks import ANCHORS, LANDMARK_CUT, RECOGNITION_CUT, STRIDES, Detector, FacePack, write_pack
-from .judge import Gallery, PictureMap, misnamed, supervised_contrastive, told_apart, true_kinds
+from .judge import PictureMap, misnamed, supervised_contrastive, told_apart, true_kinds
 from .pictures import Pictures, Truth, numbers_of, turns
 from .stage import Stage, StageConfig, TrainContext
 

@@ -5,7 +5,7 @@ factor of the person, the expression, the pose, the clothes, and an embedding by
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..world.caption import CLOTHES_COLORS, GARMENTS, PLACES
 from ..world.head import EXPRESSIONS
 from ..world.person import CHOICES, NUMBERS
-from ..world.world import Sample, World
+from ..world.world import Gallery, World
 from .autoencoder import as_input
 from .core import image_grid
 from .pictures import NAMES, Pictures, Truth, numbers_of, turns
@@ -116,20 +116,6 @@ def cut(images: Tensor, boxes: Tensor) -> Tensor:
     turn[:, 1, 1], turn[:, 1, 2] = 2 * half / height, 2 * y / height - 1
     places = F.affine_grid(turn, [len(boxes), 3, CUT, CUT], align_corners=False)
     return F.grid_sample(images.float(), places, padding_mode="border", align_corners=False)
-
-
-@dataclass(frozen=True)
-class Gallery(World):
-    """A world whose portraits show each person `views` times in a row, in other motions, clothes and places."""
-
-    views: int = 4
-
-    def sample(self, index: int, count: int = 1) -> Sample:
-        if count != 1:
-            raise ValueError(f"expected portraits, got {count} people")
-        base = super().sample(index)
-        figure = replace(base.scene.figures[0], person=self.person(index // self.views))
-        return Sample(replace(base.scene, figures=(figure,)), base.spec)
 
 
 def _cells(boxes: NDArray[np.float32], height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -104,5 +104,19 @@ class World:
         return CaptionSpec(tuple(people), None if omits() else spec.place)
 
 
+@dataclass(frozen=True)
+class Gallery(World):
+    """A world whose portraits show each person `views` times in a row, in other motions, clothes and places."""
+
+    views: int = 4
+
+    def sample(self, index: int, count: int = 1) -> Sample:
+        if count != 1:
+            raise ValueError(f"expected portraits, got {count} people")
+        base = super().sample(index)
+        figure = replace(base.scene.figures[0], person=self.person(index // self.views))
+        return Sample(replace(base.scene, figures=(figure,)), base.spec)
+
+
 def training_pairs() -> tuple[tuple[str, float], ...]:
     return tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)

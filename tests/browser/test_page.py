@@ -31,6 +31,7 @@ def until(page: GraphPage, done: Callable[[], Any], seconds: float = 120) -> Any
     raise AssertionError(f"nothing came within {seconds:.0f} s; errors of the page: {page.errors}")
 
 
+@pytest.mark.full
 def test_templates_are_listed_with_their_pictures(page: GraphPage) -> None:
     page.show_templates()
     for template in TEMPLATES:
@@ -75,6 +76,7 @@ def test_a_newcomer_queues_a_picture_in_a_few_clicks(page: GraphPage) -> None:
     assert page.errors == []
 
 
+@pytest.mark.full
 def test_boxes_drawn_on_the_canvas_arrive_in_auto_layout(page: GraphPage, known: set[str]) -> None:
     if "CreateBoundingBoxes" not in known:
         pytest.skip("this host has no Create Bounding Boxes")
@@ -107,6 +109,7 @@ def test_boxes_drawn_on_the_canvas_arrive_in_auto_layout(page: GraphPage, known:
     assert page.errors == []
 
 
+@pytest.mark.full
 def test_the_help_of_a_node_opens(page: GraphPage) -> None:
     page.load("mini_01_one_person")
     page.select(page.node("DynamicIDMini"))

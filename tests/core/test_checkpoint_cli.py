@@ -92,6 +92,7 @@ def test_overwrite_when_told_to(tmp_path: Path, release: list[str]) -> None:
     assert holds(load_checkpoint(out), {"imr": IMR})
 
 
+@pytest.mark.train  # another Python imports torch
 def test_runs_from_the_packs_folder_without_the_host(tmp_path: Path, release: list[str]) -> None:
     (tmp_path / "comfy.py").write_text("raise SystemExit('the host was imported')")
     done = subprocess.run(

@@ -12,8 +12,8 @@ import numpy as np
 from dynamicid_pack.dynamicid_core.data.executors import Executor, Task, local_executor
 from dynamicid_pack.dynamicid_core.data.pipeline import Summary, build
 from dynamicid_pack.dynamicid_core.data.settings import BuildJob, BuildSettings
-from dynamicid_pack.mini.train.judge import Gallery
 from dynamicid_pack.mini.world.render import Picture, render
+from dynamicid_pack.mini.world.world import Gallery
 from dynamicid_pack.tests.support import ROOT
 from PIL import Image
 

@@ -8,6 +8,8 @@ from dynamicid_pack.mini.train.experiments import CONTRASTIVE, GALLERY, UNGATED,
 from dynamicid_pack.mini.world.caption import parse_caption
 from dynamicid_pack.mini.world.world import HELD_OUT_PAIRS
 
+pytestmark = pytest.mark.train  # references of hundreds of people are drawn
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> EvaluationConfig:

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 from dynamicid_pack.tests.support import ROOT
+
+pytestmark = pytest.mark.train  # another Python imports torch
 
 LATER = ("insightface", "onnxruntime", "transformers", "cv2", "comfy", "mini", "nodes")
 

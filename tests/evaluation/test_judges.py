@@ -21,6 +21,8 @@ from PIL import Image
 from .conftest import FACE_PACK
 from .drawings import draw, stranger
 
+pytestmark = pytest.mark.train  # transformers and insightface are loaded
+
 
 def _classifier(path: Path, classes: int = len(CLASSES)) -> None:
     """An ONNX file whose class follows from how bright the crop is: class i's logit is highest at i / 6 of white."""

@@ -41,6 +41,8 @@ from . import fakes
 from .drawings import draw as drawn
 from .drawings import stranger
 
+pytestmark = pytest.mark.train  # judges of the pack are loaded
+
 MINIATURE = "mini.train.judging:judge"
 Known = dict[Path, Any]
 NOBODY = Variant(name="without identity", ablate=("identity",))

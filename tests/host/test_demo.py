@@ -17,6 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.smoke
+@pytest.mark.full
 def test_the_demo_ends_with_its_pictures_as_json(tmp_path: Path) -> None:
     (tmp_path / "custom_nodes").mkdir()
     link(PACK, tmp_path / "custom_nodes" / "dynamicid")

@@ -29,6 +29,9 @@ def _golden() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 TENSORS, CASES = _golden()
 
 
+pytestmark = pytest.mark.full_size
+
+
 @pytest.fixture(scope="module")
 def model() -> Any:
     return full_size.unet_patcher(full_size.golden_unet_state())

@@ -10,7 +10,7 @@ from dynamicid_pack.dynamicid_core.evaluation.template import api_graph
 from PIL import Image
 
 from .graphs import MINIATURE, Scene
-from .server import Server
+from .server import Result, Server
 from .templates import OF_FULL_SIZE, OF_MINIATURE, TEMPLATES, at_hand
 
 pytestmark = pytest.mark.timeout(900)
@@ -78,13 +78,17 @@ def test_prompts_have_their_colours_and_a_note_names_the_files(template: Path) -
 @pytest.mark.parametrize("template", OF_MINIATURE, ids=lambda path: path.stem)
 def test_the_miniature_draws_it(template: Path, steps: int | None, nodes: dict[str, Any], server: Server) -> None:
     """In its own size, after the template that saves the person it loads. How good the pictures are: tests/mini."""
+
+    def run(template: Path) -> Result:
+        graph = fitting(template, nodes)
+        for node in graph.values():
+            if steps and node["class_type"] == "KSampler":
+                node["inputs"]["steps"] = steps
+        return server.run(graph)
+
     if template.stem == "mini_11_saved_identity":
-        assert server.run(api_graph(template.with_stem("mini_10_save_identity"), nodes)).message == ""
-    graph = fitting(template, nodes)
-    for node in graph.values():
-        if steps and node["class_type"] == "KSampler":
-            node["inputs"]["steps"] = steps
-    result = server.run(graph)
+        assert run(template.with_stem("mini_10_save_identity")).message == ""
+    result = run(template)
     assert result.message == ""
     assert len(result.images) >= {
         "mini_08_expression_sheet": 7,

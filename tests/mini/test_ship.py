@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from .test_face_pack import seasoned, small
 
+pytestmark = pytest.mark.train  # short trainings, shipped
+
 
 def test_kept_weights_come_back_nearly_as_they_were():
     torch.manual_seed(0)

@@ -28,7 +28,7 @@ from dynamicid_pack.mini.world.caption import ADJECTIVES, GARMENTS, CaptionSpec,
 from dynamicid_pack.mini.world.world import World, training_pairs
 from dynamicid_pack.tests.support import ROOT
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("host")]
+pytestmark = [pytest.mark.host, pytest.mark.timeout(600), pytest.mark.usefixtures("host")]
 SHIPPED = ROOT / "mini" / "weights"
 FEW = 48
 
@@ -107,6 +107,7 @@ def test_the_unet_draws_what_captions_say(context: TrainContext) -> None:
     assert found["expression"] >= 0.6 and found["clothes_in_groups"] >= 0.6 and found["expression_in_groups"] >= 0.4
 
 
+@pytest.mark.full
 def test_insightface_finds_faces_with_the_pack(context: TrainContext) -> None:
     stage = FacePackStage(context)
     stage.held_out.size = FEW
@@ -120,6 +121,7 @@ def test_insightface_finds_faces_with_the_pack(context: TrainContext) -> None:
 
 
 @pytest.mark.train
+@pytest.mark.full
 def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: Path) -> None:
     folder = tmp_path / "method"
     # by the command as the page on training has it, for which `mini` is no part of another package

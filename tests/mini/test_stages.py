@@ -301,6 +301,7 @@ def test_a_face_is_as_asked_in_what_the_caption_says():
     assert not any(unet.as_asked(look, verdict, None).values()) and not any(unet.as_asked(look, None, 0).values())
 
 
+@pytest.mark.full
 def test_the_judge_measures_the_unets_pictures(context):
     stage = small_unet(context)
     measured = unet.UNetStage.measures(stage, unet.comfyui.unet(), (2, 1, 1))

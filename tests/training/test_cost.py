@@ -8,6 +8,7 @@ from dynamicid_pack.tests.support import ROOT
 
 
 @pytest.mark.train
+@pytest.mark.full
 def test_the_page_on_training_says_what_is_counted() -> None:
     found = cost()
     page = (ROOT / "docs" / "training.md").read_text("utf-8")

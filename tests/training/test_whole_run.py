@@ -10,7 +10,7 @@ from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint
 from dynamicid_pack.dynamicid_core.data.__main__ import main as build
 from dynamicid_pack.dynamicid_core.training.__main__ import main as train
 from dynamicid_pack.dynamicid_core.training.shards import Shards
-from dynamicid_pack.mini.train.judge import Gallery
+from dynamicid_pack.mini.world.world import Gallery
 from dynamicid_pack.tests.support import ROOT
 
 from .conftest import new_process
