@@ -18,6 +18,9 @@ TIERS = {  # lightest first
 }
 """Tier -> what its tests need."""
 
+SHARED = ("server", "browser", "full_size")
+"""The tiers whose tests share what takes long to start, so that each runs on one worker."""
+
 FULL = "full"
 """The mark of what only --full runs, besides the tier full_size."""
 
@@ -92,4 +95,4 @@ def broken_promise(item: pytest.Item, seconds: float) -> str | None:
 def group_of(item: pytest.Item) -> str:
     """Return what runs on one worker: the tests that share a server, else those of one file."""
     tier = tier_of(item)
-    return tier if tier in ("server", "browser", "full_size") else str(item.path)
+    return tier if tier in SHARED else str(item.path)
