@@ -67,12 +67,12 @@ def _needs(item: pytest.Item) -> Iterator[str]:
 
 
 def is_chosen(item: pytest.Item, config: pytest.Config) -> bool:
-    """Return whether a test runs with these options: what is long, with --full or where -m names a mark of it."""
+    """Return whether a test runs with these options: what is long, with --full or where -m names why it is."""
     marks = {mark.name for mark in item.iter_markers()}
     long = bool(marks & {"full_size", FULL})
     if config.getoption("--fast"):
         return tier_of(item) == "unit" and not long
-    named = marks & {"full_size", FULL, "smoke"} & set(re.findall(r"\w+", config.getoption("markexpr")))
+    named = marks & {"full_size", FULL} & set(re.findall(r"\w+", config.getoption("markexpr")))
     return not long or bool(config.getoption("--full") or named)
 
 

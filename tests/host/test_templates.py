@@ -84,6 +84,8 @@ def test_the_miniature_draws_it(template: Path, steps: int | None, nodes: dict[s
         for node in graph.values():
             if steps and node["class_type"] == "KSampler":
                 node["inputs"]["steps"] = steps
+            elif node["class_type"] == "DynamicIDSaveIdentity":
+                node["inputs"]["overwrite"] = True  # of other steps, another person was saved
         return server.run(graph)
 
     if template.stem == "mini_11_saved_identity":
