@@ -104,3 +104,9 @@ def test_a_driver_brings_its_mouth():
 
     assert opening(own) < 0.05
     assert opening(result) == pytest.approx(opening(others), rel=0.25)
+
+
+def test_a_point_on_the_edge_is_left_out_and_the_next_one_drawn() -> None:
+    """0 < x < 96 after the division by 512 / 96: 0 is outside, a fraction of a pixel lands in column 0."""
+    assert not lm.keypoint_image(np.array([[0.0, 100.0], [100.0, 0.0]])).any()
+    assert lm.keypoint_image(np.array([[0.75, 100.0]]))[18, 0] == 255
