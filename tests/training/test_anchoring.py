@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,6 +95,13 @@ def test_another_picture_of_the_same_person_can_be_the_reference(recipe: Recipes
     for number in range(len(stage._shards)):
         other = stage._reference(number, torch.Generator().manual_seed(number))
         assert other != number and stage._shards.persons[other] == stage._shards.persons[number]
+
+
+def test_the_loss_weighs_each_cells_error(recipe: Recipes) -> None:
+    stage = stage_of(recipe())
+    batch = stage.batch(0, range(4))
+    loss = stage.module(batch)["loss"]
+    assert torch.allclose(stage.module(replace(batch, weight=2 * batch.weight))["loss"], 2 * loss)
 
 
 def test_faces_weigh_more_where_asked(recipe: Recipes) -> None:
