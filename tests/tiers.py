@@ -28,7 +28,7 @@ UNIT_SECONDS = 5.0
 """What a unit test may take of processors, its own and its children's: the tier must stay quick enough to run after
 each change, and what else a machine does must not fail it."""
 
-FOLDERS = {"host": "host", "browser": "browser", "training": "train"}
+FOLDERS = {"host": "host", "fuzz": "host", "browser": "browser", "training": "train"}
 """Folder of tests -> the tier that all its tests need."""
 
 FIXTURES = {
