@@ -68,11 +68,13 @@ def step_on_meta(model: Any, picture: Sequence[int]) -> Step:
     }
     x = torch.empty(2, 4, *latent_size(picture), device="meta")
     timesteps = torch.empty(2, device="meta")
-    text = torch.cat(random_text()).to("meta")
+    settings = model.model.model_config.unet_config
+    text = torch.cat(random_text(settings["context_dim"])).to("meta")
+    sizes = torch.empty(2, settings["adm_in_channels"], device="meta") if settings["adm_in_channels"] else None
 
     def run(guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *_: Any) -> Step:
         unet_options = extra_args["model_options"]["transformer_options"]
-        return lambda: model.model.diffusion_model(x, timesteps, text, transformer_options=dict(unet_options))
+        return lambda: model.model.diffusion_model(x, timesteps, text, sizes, transformer_options=dict(unet_options))
 
     wrappers = get_all_wrappers(WrappersMP.SAMPLER_SAMPLE, options, is_model_options=True)
     guider = SimpleNamespace(inner_model=model.model, conds={})

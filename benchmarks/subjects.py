@@ -38,10 +38,27 @@ _SD15: dict[str, Any] = {
     "use_temporal_resblock": False,
 }
 
+_SDXL: dict[str, Any] = _SD15 | {
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_middle": 10,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "context_dim": 2048,
+    "num_heads": -1,
+    "num_head_channels": 64,
+    "use_linear_in_transformer": True,
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,
+}
 
-def full_size_model(load_device: torch.device, dtype: torch.dtype) -> Any:
-    """The host's ModelPatcher around an SD1.5 UNet; on the meta device its weights have shapes and no numbers."""
-    config = comfy.supported_models.SD15(dict(_SD15))
+_BASES = {"SD1.5": (comfy.supported_models.SD15, _SD15), "SDXL": (comfy.supported_models.SDXL, _SDXL)}
+
+
+def full_size_model(load_device: torch.device, dtype: torch.dtype, base: str = "SD1.5") -> Any:
+    """The host's ModelPatcher around a base's UNet; on the meta device its weights have shapes and no numbers."""
+    kind, settings = _BASES[base]
+    config = kind(dict(settings))
     config.set_inference_dtype(dtype, None)
     keep = torch.device("meta" if load_device.type == "meta" else "cpu")
     model = config.get_model({}, "", device=keep).eval()
@@ -70,13 +87,14 @@ def with_people(model: Any, adapter: Adapter, count: int) -> Any:
     All of them share their merged weights, so the host merges once however often they take turns. A merged LoRA
     changes no shape and costs nothing per step: the model with none takes the unpatched model's time.
     """
-    people = [Identity(torch.randn(TOKENS, WIDTH), torch.randn(TOKENS, WIDTH)) for _ in range(count)]
+    width = adapter.token_dim
+    people = [Identity(torch.randn(TOKENS, width), torch.randn(TOKENS, width)) for _ in range(count)]
     return apply_scene(model, adapter, arrange(people), AttentionSettings())
 
 
-def random_text() -> tuple[Tensor, Tensor]:
+def random_text(width: int = WIDTH) -> tuple[Tensor, Tensor]:
     """Encodings of a prompt and a negative prompt: (1, tokens, width) each."""
-    return torch.randn(1, TEXT_TOKENS, WIDTH), torch.randn(1, TEXT_TOKENS, WIDTH)
+    return torch.randn(1, TEXT_TOKENS, width), torch.randn(1, TEXT_TOKENS, width)
 
 
 def latent_size(picture: Sequence[int]) -> tuple[int, int]:

@@ -15,11 +15,12 @@ from .sockets import choice, number
 
 AVERAGE = "average"
 
-# SD1.5's cross-attentions, as the host names them, in the order in which an image passes through them.
+# Where SD1.5 has cross-attention, as the host names it, in the order in which an image passes through; SDXL has it at
+# some of these and at three more.
 _LAYERS = (
     *(f"input {index}" for index in (1, 2, 4, 5, 7, 8)),
     "middle 0",
-    *(f"output {index}" for index in range(3, 12)),
+    *(f"output {index}" for index in (*range(3, 12), 0, 1, 2)),
 )
 
 # The side of a latent's cell in pixels.

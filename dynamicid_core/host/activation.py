@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .apply import KEY
-from .blocks import BlockKey
+from .blocks import BlockKey, Place
 from .sampling_run import RECORDER, AppliedScene
 
 
@@ -50,7 +50,7 @@ def applied_scene(model: ModelPatcher) -> AppliedScene:
 
 
 def activation_maps(
-    model: ModelPatcher, positive: list[Any], latent: dict[str, Any], at: float, layer: BlockKey | None = None
+    model: ModelPatcher, positive: list[Any], latent: dict[str, Any], at: float, layer: Place | None = None
 ) -> Tensor:
     """Noise a latent to one point of the schedule, call the UNet once and return its activations: (p, h, w) in [0, 1].
 
@@ -59,7 +59,7 @@ def activation_maps(
         positive: the host's conditioning.
         latent: the host's latent, {"samples": (batch, 4, h, w)}.
         at: 0 (all noise) to 1 (none left).
-        layer: a transformer block's key, such as ("output", 5); None averages all.
+        layer: a place of the UNet, such as ("output", 5), whose blocks are averaged; None averages all.
 
     Raises:
         ValueError: the model is not patched, has no such layer, or `at` is outside 0..1.
@@ -67,8 +67,9 @@ def activation_maps(
     applied = applied_scene(model)
     if not 0 <= at <= 1:
         raise ValueError(f"`at` must be from 0 (all noise) to 1 (finished picture), got {at:g}.")
-    if layer is not None and layer not in applied.keys:
-        names = ", ".join(f"{name} {number}" for name, number in applied.keys)
+    places = list(dict.fromkeys(key[:2] for key in applied.keys))
+    if layer is not None and layer not in places:
+        names = ", ".join(f"{name} {number}" for name, number in places)
         raise ValueError(f"This model has no cross-attention layer {layer[0]} {layer[1]}. It has: {names}.")
 
     recorder = Recorder(len(applied.scene))
@@ -84,7 +85,7 @@ def activation_maps(
     guider.sample(noise, samples, comfy.samplers.KSAMPLER(_call_once), torch.tensor([sigma, 0.0]))
 
     size = samples.shape[-2:]
-    chosen = [recorder.maps[layer]] if layer is not None and layer in recorder.maps else list(recorder.maps.values())
+    chosen = [maps for key, maps in recorder.maps.items() if layer in (None, key[:2])] or [*recorder.maps.values()]
     if not chosen:
         return torch.zeros(len(applied.scene), *size)
     scaled = [F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0] for maps in chosen]

@@ -1,19 +1,26 @@
 """Which attention a base model has: the host's transformer blocks, in the order in which an adapter numbers them."""
 
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from comfy.model_patcher import ModelPatcher
 
 from ..saa.adapter import Adapter
 
-BlockKey = tuple[str, int]
+Place = tuple[str, int]
+"""A place of the UNet as the host names it: ("input", 4)."""
+
+BlockKey = Place | tuple[str, int, int]
+"""A transformer block: its place, and its number there where the place holds several, as SDXL's do."""
 
 
 class TransformerBlock(NamedTuple):
     """One transformer block of the UNet: a self-attention (attn1) followed by a cross-attention (attn2).
 
     Attributes:
-        key: the host's name for the block, such as ("input", 4); replacement patches are looked up by it.
+        key: the host's name for the block, such as ("input", 4) or ("input", 4, 1); replacement patches are looked up
+            by it.
         path: the block's name in the model's state dict.
         dim: channels of the block's queries.
         context_dim: channels of the text context.
@@ -25,28 +32,42 @@ class TransformerBlock(NamedTuple):
     context_dim: int
 
 
+def block_name(key: BlockKey) -> str:
+    """Return a block's name for messages: "input 4", or "input 4.1" for the second block of a place."""
+    return f"{key[0]} {'.'.join(map(str, key[1:]))}"
+
+
 def find_transformer_blocks(model: ModelPatcher) -> tuple[TransformerBlock, ...]:
     """Return all transformer blocks of a UNet with cross-attention in diffusers' processor order: down, up, mid.
 
     Raises:
-        ValueError: the model is not such a UNet (FLUX, SD3, ...), or several of its blocks share a key (SDXL).
+        ValueError: the model is not such a UNet (FLUX, SD3, ...).
     """
     unet = getattr(model.model, "diffusion_model", None)
     if not all(hasattr(unet, part) for part in ("input_blocks", "middle_block", "output_blocks")):
         raise ValueError(_wrong_model(model, "it is not a UNet with cross-attention"))
-    blocks: dict[BlockKey, TransformerBlock] = {}
-    for part, name in (("input_blocks", "input"), ("output_blocks", "output"), ("middle_block", "middle")):
-        for module_name, module in getattr(unet, part).named_modules():
-            if getattr(module, "attn2", None) is None:
-                continue
-            key = (name, 0 if name == "middle" else int(module_name.split(".")[0]))
-            if key in blocks:
-                raise ValueError(_wrong_model(model, f"its block {name} {key[1]} holds several transformer blocks"))
-            dim, context_dim = module.attn2.to_q.weight.shape[0], module.attn2.to_k.weight.shape[1]
-            blocks[key] = TransformerBlock(key, f"diffusion_model.{part}.{module_name}", dim, context_dim)
-    if not blocks:
+    found = tuple(_cross_attentions(unet))
+    if not found:
         raise ValueError(_wrong_model(model, "it has no cross-attention"))
-    return tuple(blocks.values())
+    at_place = Counter(place for place, _, _, _ in found)
+    return tuple(
+        TransformerBlock(
+            place if at_place[place] == 1 else (*place, index),
+            f"diffusion_model.{path}",
+            attention.to_q.weight.shape[0],
+            attention.to_k.weight.shape[1],
+        )
+        for place, index, path, attention in found
+    )
+
+
+def _cross_attentions(unet: Any) -> Iterator[tuple[Place, int, str, Any]]:
+    """Yield each block's place, its number there, its name in the UNet and its cross-attention."""
+    for part, name in (("input_blocks", "input"), ("output_blocks", "output"), ("middle_block", "middle")):
+        for path, module in getattr(unet, part).named_modules():
+            if getattr(module, "attn2", None) is not None:
+                number, *_, index = path.split(".")  # 4.1.transformer_blocks.0; in the middle 1.transformer_blocks.0
+                yield (name, 0 if name == "middle" else int(number)), int(index), f"{part}.{path}", module.attn2
 
 
 def matching_blocks(model: ModelPatcher, adapter: Adapter) -> tuple[TransformerBlock, ...]:
@@ -75,6 +96,7 @@ def _wrong_model(model: ModelPatcher, reason: str) -> str:
     config = type(getattr(model.model, "model_config", None)).__name__
     name = config if kind == "BaseModel" else kind
     return (
-        f"DynamicID works on SD1.5 checkpoints, but this model is {name}: {reason}. "
-        "Load an SD1.5 checkpoint (such as Realistic Vision V6), or an adapter trained for this model."
+        f"DynamicID works on Stable Diffusion's UNets, with an adapter trained for the one at hand, but this model is "
+        f"{name}: {reason}. Load a checkpoint of the adapter's base model (SD1.5, such as Realistic Vision V6, for "
+        "DynamicID's release), or an adapter trained for this model."
     )

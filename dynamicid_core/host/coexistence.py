@@ -12,7 +12,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .blocks import BlockKey
+from .blocks import BlockKey, block_name
 
 logger = logging.getLogger("DynamicID")
 
@@ -118,15 +118,16 @@ def fork_patches(_: ModelPatcher, clone: ModelPatcher) -> None:
 def replace_attention(model: ModelPatcher, key: BlockKey, patch: SharedAttention) -> None:
     """Put our attention in place beside whatever another pack has put there before."""
     patches = _attn2_patches(model)
-    # The host prefers the longer key, so a patch registered under it must be met there.
-    index = 0 if (*key, 0) in patches else None
-    there = patches.get(key if index is None else (*key, 0))
+    place, indexed = key[:2], key if len(key) == 3 else (*key, 0)
+    # The host prefers the key with a number at its place, so a patch registered under it must be met there.
+    there = patches.get(indexed, patches.get(place))
     if hasattr(there, "add"):
         shared: Any = fork(there)
         shared.add(patch.as_callback, sigma_start=NO_SIGMA, sigma_end=0.0)
     else:
         patch.base, shared = there, patch
-    model.set_model_attn2_replace(shared, *key, index)
+    index = indexed[2] if len(key) == 3 or indexed in patches else None
+    model.set_model_attn2_replace(shared, *place, index)
 
 
 def warn_if_replaced(keys: Sequence[BlockKey], called: Collection[BlockKey]) -> None:
@@ -138,7 +139,7 @@ def warn_if_replaced(keys: Sequence[BlockKey], called: Collection[BlockKey]) -> 
             "Place Apply DynamicID after that node.",
             len(lost),
             len(keys),
-            ", ".join(f"{block} {number}" for block, number in lost),
+            ", ".join(map(block_name, lost)),
         )
 
 

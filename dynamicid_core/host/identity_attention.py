@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..saa.attention import LayoutTerms, layout_terms, person_activation, region_terms, saa, split_heads
 from ..saa.regions import rasterize
-from .blocks import BlockKey
+from .blocks import BlockKey, block_name
 from .coexistence import SharedAttention, row_roles
 from .sampling_run import RECORDER, AppliedScene, Step, current_step
 
@@ -66,7 +66,7 @@ class IdentityAttention(SharedAttention):
         height, width = options["activations_shape"][-2:]
         if height * width != q.shape[1]:
             raise ValueError(
-                f"DynamicID needs the real grid of each layer to place people, but layer {self.key} has "
+                f"DynamicID needs the real grid of each layer to place people, but layer {block_name(self.key)} has "
                 f"{q.shape[1]} queries on a grid of {height} x {width}. Another node changes the queries of "
                 "cross-attention; remove it or place it on another model."
             )

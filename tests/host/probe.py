@@ -8,6 +8,8 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from . import shapes
+
 
 @dataclass
 class Calls:
@@ -19,7 +21,7 @@ class Calls:
 
 def conditioning(text: torch.Tensor) -> list[Any]:
     """The host's CONDITIONING of a text encoding (batch, tokens, width)."""
-    return [[text, {}]]
+    return [[text, {"pooled_output": text.mean(dim=1)[:, : shapes.POOLED]}]]  # which SDXL alone reads
 
 
 def sample(

@@ -12,6 +12,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+Key = tuple[Any, ...]  # ("input", 1), or ("input", 1, 0) where a place has several transformer blocks
 Patch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
 OWN_ROW = "reference_own_row"
@@ -33,7 +34,7 @@ class Person:
 class Layer:
     """A cross-attention of the UNet: the host's key, its module, the adapter's identity projections."""
 
-    block: tuple[str, int]
+    block: Key
     module: Any
     to_k_ip: Tensor
     to_v_ip: Tensor
@@ -46,10 +47,12 @@ def layers(model: Any, state: dict[str, Tensor]) -> list[Layer]:
     for name, blocks in (("input", unet.input_blocks), ("output", unet.output_blocks), ("middle", [unet.middle_block])):
         for number, block in enumerate(blocks):
             for part in block:
-                for transformer in getattr(part, "transformer_blocks", ()):
+                transformers = getattr(part, "transformer_blocks", ())
+                for index, transformer in enumerate(transformers):
+                    key = (name, number) if len(transformers) == 1 else (name, number, index)
                     saa = f"SAA_module.{2 * len(found) + 1}"
                     weights = state[f"{saa}.to_k_ip.weight"], state[f"{saa}.to_v_ip.weight"]
-                    found.append(Layer((name, number), transformer.attn2, *weights))
+                    found.append(Layer(key, transformer.attn2, *weights))
     return found
 
 
@@ -59,7 +62,7 @@ def apply(model: Any, state: dict[str, Tensor], people: Sequence[Person], negati
     for layer in layers(model, state):
         present = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
         key = (*layer.block, 0) if (*layer.block, 0) in present else layer.block
-        patch = _patch(layer, people, negatives, present.get(key, text_attention))
+        patch = _patch(layer, people, negatives, present.get(key, present.get(key[:2], text_attention)))
         clone.set_model_attn2_replace(patch, *key)
     return clone
 

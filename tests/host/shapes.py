@@ -1,6 +1,7 @@
 """Names and shapes of the weights that tests generate, taken from the host's own networks on the meta device."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,21 @@ TINY: dict[str, Any] = SD15 | {
     "transformer_depth": [1, 1, 0],
     "transformer_depth_output": [1, 1, 1, 1, 0, 0],
     "context_dim": 128,
+}
+
+POOLED = 64
+"""Channels of the tiny SDXL's pooled text; its six numbers of sizes bring 256 each."""
+
+TINY_SDXL: dict[str, Any] = TINY | {
+    "model_channels": 32,
+    "transformer_depth": [0, 2, 3],
+    "transformer_depth_middle": 3,
+    "transformer_depth_output": [0, 0, 2, 2, 3, 3],
+    "num_heads": -1,
+    "num_head_channels": 16,
+    "use_linear_in_transformer": True,
+    "num_classes": "sequential",
+    "adm_in_channels": POOLED + 6 * 256,
 }
 
 SD_VAE: dict[str, Any] = {
@@ -104,19 +120,20 @@ def vae() -> Shapes:
         return _of(AutoencoderKL(ddconfig=SD_VAE, embed_dim=4))
 
 
-def attention_blocks(config: dict[str, Any]) -> list[str]:
+def transformer_blocks(config: dict[str, Any]) -> list[str]:
     """The transformer blocks' prefixes in the host's names, in diffusers' processor order: down, up, middle."""
-    found = {name.split("transformer_blocks.0.")[0] for name in unet(config) if "transformer_blocks.0." in name}
-    order = {"input_blocks": 0, "output_blocks": 1, "middle_block": 2}
-    return sorted(found, key=lambda prefix: (order[prefix.split(".")[0]], int(prefix.split(".")[1])))
+    block = re.compile(r"((input|output|middle)_block\D*(\d+).*transformer_blocks\.(\d+)\.)")
+    matches = {match[1]: match for match in map(block.match, unet(config)) if match}
+    parts = ("input", "output", "middle")
+    return sorted(matches, key=lambda name: (parts.index(matches[name][2]), *map(int, matches[name].group(3, 4))))
 
 
 def saa(config: dict[str, Any], rank: int) -> Shapes:
     """`SAA_module.{i}.…` for a UNet of this config: LoRA of this rank on every attention, id projections on odd i."""
     present, context = unet(config), config["context_dim"]
     shapes: Shapes = {}
-    for block, prefix in enumerate(attention_blocks(config)):
-        width = present[f"{prefix}transformer_blocks.0.attn1.to_q.weight"][0]
+    for block, prefix in enumerate(transformer_blocks(config)):
+        width = present[f"{prefix}attn1.to_q.weight"][0]
         for attention, text_dim in enumerate((width, context)):
             name = f"SAA_module.{2 * block + attention}"
             for part in ("q", "k", "v", "out"):

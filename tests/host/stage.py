@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import comfy.model_patcher
-import comfy.supported_models
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.box import Box
@@ -21,8 +19,8 @@ from torch import Tensor
 from ..support import generated_weights
 from . import probe, reference, shapes, tiny
 
-CONFIG = shapes.TINY | {"model_channels": 32}
-"""Half as wide as the tiny model: these tests sample some five hundred times."""
+CONFIGS = {"SD1.5": shapes.TINY | {"model_channels": 32}, "SDXL": shapes.TINY_SDXL}
+"""Base model -> its small UNet. SD1.5's is half as wide as the tiny model: these tests sample five hundred times."""
 
 TEXT_TOKENS = 7
 BOXES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.25, 1.0, 1.0))
@@ -60,7 +58,7 @@ class Stage:
     known: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def keys(self) -> list[tuple[str, int]]:
+    def keys(self) -> list[reference.Key]:
         """The host's keys of all cross-attentions, as the reference finds them."""
         return [layer.block for layer in reference.layers(self.model, self.state)]
 
@@ -130,19 +128,14 @@ def assert_other(actual: Tensor, unexpected: Sequence[Tensor] | Tensor, by: floa
 
 
 @pytest.fixture(scope="module", name="loaded")
-def loaded_for_all_tests_of_a_module(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """The small model and its adapter: what is put on clones never changes them."""
-    cpu = torch.device("cpu")
-    config = comfy.supported_models.SD15({k: v for k, v in CONFIG.items() if k != "legacy"})
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, "", device=cpu)
-    model.diffusion_model.load_state_dict(generated_weights(shapes.unet(CONFIG), 51))
+def loaded_for_all_tests_of_a_module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """The small model and its adapter: what is put on clones never changes them. A module's BASE chooses another."""
+    config = CONFIGS[getattr(request.module, "BASE", "SD1.5")]
     encoder = shapes.face_encoder(tiny.WIDTH, tokens=tiny.TOKENS, embedding=32, hidden=64, clip_dim=48)
-    state = generated_weights(shapes.saa(CONFIG, 4) | encoder, 52)
+    state = generated_weights(shapes.saa(config, 4) | encoder, 52)
     file = tmp_path_factory.mktemp("adapter") / "small.safetensors"
     save_file(state, file)
-    patcher = comfy.model_patcher.ModelPatcher(model.eval(), load_device=cpu, offload_device=cpu)
-    return Stage(patcher, load_dynamicid(file), state)
+    return Stage(tiny.patcher(config, 51), load_dynamicid(file), state)
 
 
 @pytest.fixture(name="stage")

@@ -31,7 +31,7 @@ from ..support import generated_weights
 from . import fakes, probe, reference, shapes
 from .stage import (  # noqa: F401 (fixtures)
     ABSENT,
-    CONFIG,
+    CONFIGS,
     Stage,
     assert_other,
     assert_same,
@@ -281,11 +281,11 @@ def test_conditioning_by_area(stage: Stage, parts: str, around: str) -> None:
 @pytest.fixture(scope="module")
 def controlnet() -> Any:
     """A ControlNet for the small model, of the host's own classes."""
-    own = {k: v for k, v in CONFIG.items() if k not in ("out_channels", "transformer_depth_output")}
+    own = {k: v for k, v in CONFIGS["SD1.5"].items() if k not in ("out_channels", "transformer_depth_output")}
     net = comfy.cldm.cldm.ControlNet(
         **own, hint_channels=3, dtype=torch.float32, operations=comfy.ops.disable_weight_init
     )
-    net.load_state_dict(generated_weights(shapes.controlnet(CONFIG), 41))
+    net.load_state_dict(generated_weights(shapes.controlnet(CONFIGS["SD1.5"]), 41))
     return comfy.controlnet.ControlNet(net.eval(), load_device=torch.device("cpu"))
 
 
@@ -296,7 +296,7 @@ class _SmallAdapter(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = torch.nn.Conv2d(3 * 64, CONFIG["model_channels"], 3, padding=1)
+        self.conv = torch.nn.Conv2d(3 * 64, CONFIGS["SD1.5"]["model_channels"], 3, padding=1)
         self.load_state_dict(generated_weights({n: tuple(t.shape) for n, t in self.state_dict().items()}, 42))
 
     def forward(self, hint: Tensor) -> dict[str, list[Tensor | None]]:

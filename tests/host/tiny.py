@@ -15,14 +15,24 @@ from . import shapes
 TOKENS, WIDTH = 4, 128
 
 
-def tiny_patcher(seed: int = 31, *, dtype: torch.dtype = torch.float32) -> Any:
-    """A fresh ModelPatcher around a 12.6M SD1.5 (context 128, 7 cross-attentions) on the CPU."""
+CONFIGS = {"SD1.5": shapes.TINY, "SDXL": shapes.TINY_SDXL}
+"""Base model -> the settings of its small UNet."""
+
+
+def patcher(settings: dict[str, Any], seed: int, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A fresh ModelPatcher around a UNet of generated weights on the CPU, an SDXL where it takes a vector of sizes."""
     cpu = torch.device("cpu")
-    config = comfy.supported_models.SD15({k: v for k, v in shapes.TINY.items() if k != "legacy"})
+    kind = comfy.supported_models.SDXL if settings["adm_in_channels"] else comfy.supported_models.SD15
+    config = kind({k: v for k, v in settings.items() if k != "legacy"})
     config.set_inference_dtype(dtype, None)
     model = config.get_model({}, "", device=cpu)
-    model.diffusion_model.load_state_dict(generated_weights(shapes.unet(shapes.TINY), seed))
+    model.diffusion_model.load_state_dict(generated_weights(shapes.unet(settings), seed))
     return comfy.model_patcher.ModelPatcher(model.eval(), load_device=cpu, offload_device=cpu)
+
+
+def tiny_patcher(seed: int = 31, *, dtype: torch.dtype = torch.float32, base: str = "SD1.5") -> Any:
+    """A small model with text of dim 128: of 12.6M and 7 cross-attentions for SD1.5."""
+    return patcher(CONFIGS[base], seed, dtype=dtype)
 
 
 def tiny_adapter_state(
@@ -33,9 +43,9 @@ def tiny_adapter_state(
     return generated_weights(shapes.saa(config, rank) | encoder, seed)
 
 
-def adapter_file(path: Path, seed: int = 32, *, rank: int = 4) -> Path:
-    """Write the adapter for the tiny model as the pack's safetensors file."""
-    save_file(tiny_adapter_state(seed, rank=rank), path)
+def adapter_file(path: Path, seed: int = 32, *, rank: int = 4, base: str = "SD1.5") -> Path:
+    """Write the adapter for a tiny model as the pack's safetensors file."""
+    save_file(tiny_adapter_state(seed, rank=rank, config=CONFIGS[base]), path)
     return path
 
 
