@@ -1,11 +1,11 @@
-"""Living with other packs: one attention shared with theirs, the batches that they expand, what they replaced."""
+"""Living with other packs: one attention shared with theirs, and what they replaced."""
 
 from __future__ import annotations
 
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from comfy.ldm.modules.attention import optimized_attention
@@ -20,9 +20,6 @@ Patch = TypeVar("Patch")
 
 # What packs agree to take for the noise level where none is told: higher than any.
 NO_SIGMA = 999999999.9
-
-# Each row of a batch is drawn with a person's tokens (POSITIVE) or with the face encoder's negative tokens.
-POSITIVE, NEGATIVE = 0, 1
 
 
 class SharedAttention(ABC):
@@ -141,54 +138,6 @@ def warn_if_replaced(keys: Sequence[BlockKey], called: Collection[BlockKey]) -> 
             len(keys),
             ", ".join(map(block_name, lost)),
         )
-
-
-def row_roles(rows: int, negative: Collection[Any] | None, options: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return POSITIVE or NEGATIVE for each row of a batch, whatever other packs did to the batch.
-
-    A batch is made of equal chunks. A chunk is negative when the guider lists its conditioning among its negative
-    ones; everything else ("positive", "middle") counts as positive. Where the guider names none, number 1 is negative:
-    its place in the plain CFG guider's list.
-
-    Attention-couple packs repeat every chunk but number 1, once per regional prompt, while `cond_or_uncond` still
-    tells the chunks of before; they tell the chunks of after in a key of their own, or not at all.
-
-    Args:
-        rows: b, of this layer's queries.
-        negative: ids of the guider's negative conditionings; None where it names none.
-        options: the layer's extra_options.
-    """
-    chunks = list(options.get("cond_or_uncond") or [0])
-    ids = options.get("uuids") or ()
-    if negative is None or len(ids) != len(chunks):
-        roles = [_by_number(chunk) for chunk in chunks]
-    else:
-        roles = [NEGATIVE if uid in negative else POSITIVE for uid in ids]
-    for key in ("cond_or_uncond_couple", "cond_or_uncond_hook_couple"):
-        coupled = options.get(key)
-        if coupled and rows % len(coupled) == 0:
-            role_of = dict(zip(chunks, roles, strict=True))
-            roles = [role_of.get(chunk, _by_number(chunk)) for chunk in coupled]
-            break
-    else:
-        per_chunk = max((options.get("original_shape") or [rows])[0] // len(chunks), 1)
-        if rows != per_chunk * len(chunks):
-            roles = _expanded(roles, chunks, rows // per_chunk)
-    # Rows that don't divide evenly are spread all the same: nothing known fits, and sampling must go on.
-    return tuple(roles[row * len(roles) // rows] for row in range(rows))
-
-
-def _by_number(chunk: int) -> int:
-    return NEGATIVE if chunk == 1 else POSITIVE
-
-
-def _expanded(roles: list[int], chunks: Sequence[int], total: int) -> list[int]:
-    """Return the roles after every chunk but number 1 was repeated equally often, so that there are `total` chunks."""
-    repeated = sum(chunk != 1 for chunk in chunks)
-    repeats, remainder = divmod(total - (len(chunks) - repeated), repeated or 1)
-    if remainder or repeats < 1:
-        return roles
-    return [role for role, chunk in zip(roles, chunks, strict=True) for _ in range(1 if chunk == 1 else repeats)]
 
 
 def _attn2_patches(model: ModelPatcher) -> Any:

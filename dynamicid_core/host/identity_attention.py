@@ -10,7 +10,8 @@ from torch import Tensor
 from ..saa.attention import LayoutTerms, layout_terms, person_activation, region_terms, saa, split_heads
 from ..saa.regions import rasterize
 from .blocks import BlockKey, block_name
-from .coexistence import SharedAttention, row_roles
+from .coexistence import SharedAttention
+from .rows import Rows, in_layer
 from .sampling_run import RECORDER, AppliedScene, Step, current_step
 
 
@@ -72,9 +73,16 @@ class IdentityAttention(SharedAttention):
             )
         return height, width
 
+    def _rows_of(self, q: Tensor, step: Step, options: dict[str, Any]) -> Rows:
+        before = (options.get("original_shape") or q.shape)[0]
+        rows = step.rows
+        if rows is None or len(rows.roles) != before:
+            rows = step.run.guidance.rows(before, None, options)
+        return in_layer(rows, q.shape[0], options)
+
     def _rows(self, q: Tensor, step: Step, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Return k_id, v_id (b, h, t, d) and mean_key (b, c) of the active people, in q's dtype, on its device."""
-        roles = row_roles(q.shape[0], step.run.negative, options)
+        roles = self._rows_of(q, step, options).roles
 
         def rows(by_role: Tensor) -> Tensor:
             """Return (2, ...) by role as (b, ...) by row, in q's dtype, on its device."""

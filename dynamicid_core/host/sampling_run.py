@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..saa.scene import Placement
 from .blocks import BlockKey
 from .coexistence import NO_SIGMA, warn_if_replaced
+from .rows import Guidance, Rows, tell_copies_apart
 
 Value = TypeVar("Value")
 
@@ -61,25 +61,11 @@ class AppliedScene:
     model_sampling: Any
 
 
-@dataclass(eq=False)
-class Run:
-    """One run of a sampler over one patched model; it gathers what is done once in it and is gone with it.
+@dataclass(eq=False, kw_only=True)
+class Memory:
+    """What is done once and remembered, by all that it depends on."""
 
-    Attributes:
-        applied: what the model carries.
-        spans: each person's (sigma_start, sigma_end); active from the first down to the second.
-        layout_sigma: the layout phase lasts while sigma is above it; None: no layout phase in this run.
-        negative: ids of the conditionings that are the guider's negative ones; None where it names none.
-        prepared: what was done once for this run, by all that it depends on.
-        called_blocks: keys of the blocks that were called so far.
-    """
-
-    applied: AppliedScene
-    spans: tuple[tuple[float, float], ...]
-    layout_sigma: float | None = None
-    negative: frozenset[Any] | None = None
     prepared: dict[Hashable, Any] = field(default_factory=dict)
-    called_blocks: set[BlockKey] = field(default_factory=set)
 
     def once(self, key: Hashable, prepare: Callable[[], Value]) -> Value:
         """Return what `prepare` returned when it was first called for this key."""
@@ -88,8 +74,27 @@ class Run:
         return cast(Value, self.prepared[key])
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
+@dataclass(eq=False)
+class Run(Memory):
+    """One run of a sampler over one patched model; it gathers what is done once in it and is gone with it.
+
+    Attributes:
+        applied: what the model carries.
+        spans: each person's (sigma_start, sigma_end); active from the first down to the second.
+        layout_sigma: the layout phase lasts while sigma is above it; None: no layout phase in this run.
+        guidance: what tells the rows of each call.
+        called_blocks: keys of the blocks that were called so far.
+    """
+
+    applied: AppliedScene
+    spans: tuple[tuple[float, float], ...]
+    layout_sigma: float | None = None
+    guidance: Guidance = field(default_factory=Guidance)
+    called_blocks: set[BlockKey] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class Step(Memory):
     """One call of the UNet.
 
     Attributes:
@@ -97,12 +102,14 @@ class Step:
         active: numbers of the people drawn at this noise level.
         in_layout: whether the layout phase applies.
         run: the run it belongs to.
+        rows: of its batch; None where a layer is called without its UNet.
     """
 
     sigma: float
     active: tuple[int, ...]
     in_layout: bool
     run: Run
+    rows: Rows | None = None
 
 
 def current_step(applied: AppliedScene, options: Mapping[str, Any]) -> Step:
@@ -126,9 +133,10 @@ def run_wrapper(applied: AppliedScene) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> Any:
         options = extra_args["model_options"]["transformer_options"]
-        _tell_copies_apart(guider)
+        tell_copies_apart(guider)
         sample_sigmas = options.get("sample_sigmas", sigmas)
-        run = _begin_run(applied, guider.inner_model.model_sampling, sample_sigmas, guider.conds, latent_image)
+        run = _begin_run(applied, guider.inner_model.model_sampling, sample_sigmas, latent_image)
+        run.guidance = Guidance(guider.conds, noise.shape[0])
         model_options = {**extra_args["model_options"], "transformer_options": {**options, RUN: run}}
         extra_args = {**extra_args, "model_options": model_options}
         return executor(guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs)
@@ -150,7 +158,7 @@ def step_wrapper(applied: AppliedScene) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> Any:
         options = transformer_options or {}
-        step = _begin_step(applied, options)
+        step = _begin_step(applied, options, x, context)
         out = executor(x, timesteps, context, y, control, {**options, STEP: step}, **kwargs)
         step.run.once("warning", lambda: warn_if_replaced(applied.keys, step.run.called_blocks))
         return out
@@ -162,7 +170,6 @@ def _begin_run(
     applied: AppliedScene,
     model_sampling: Any,
     sample_sigmas: Tensor | None = None,
-    conds: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     latent_image: Tensor | None = None,
 ) -> Run:
     """Read what a whole sampling run needs to know (the only place that reads the schedule back from the GPU).
@@ -170,8 +177,6 @@ def _begin_run(
     Args:
         model_sampling: the host's schedule; `percent_to_sigma(0..1)`.
         sample_sigmas: (steps + 1,) noise levels of this run, falling; None where no sampler runs.
-        conds: the guider's conditionings by name, each with a "uuid" of its own; those with "negative" in their name
-            ("negative", "empty_negative_prompt") are the negative ones.
         latent_image: what the run starts from beside noise; all zeros, as an empty latent's, or None: no image.
     """
 
@@ -186,17 +191,17 @@ def _begin_run(
         refines = latent_image is not None and sigmas[0] < sigma_at(_FRESH_START) and bool(latent_image.any())
         if steps >= 1 and not refines:
             layout_sigma = sigmas[steps]
-    negative = [group or () for name, group in (conds or {}).items() if "negative" in name]
     return Run(
         applied,
         tuple((sigma_at(person.start_at), sigma_at(person.end_at)) for person in applied.scene),
         layout_sigma,
-        frozenset(cond.get("uuid") for group in negative for cond in group) if negative else None,
     )
 
 
-def _begin_step(applied: AppliedScene, options: Mapping[str, Any]) -> Step:
-    """Read the noise level of one call of the UNet (one read-back) and find who is active at it.
+def _begin_step(
+    applied: AppliedScene, options: Mapping[str, Any], x: Tensor | None = None, context: Tensor | None = None
+) -> Step:
+    """Read the noise level of one call of the UNet (one read-back) and find who is active at it, and in which rows.
 
     Where no sampler told of a run of this model, one is begun: no layout phase, chunk 1 is negative.
     """
@@ -204,22 +209,8 @@ def _begin_step(applied: AppliedScene, options: Mapping[str, Any]) -> Step:
     if run is None or run.applied is not applied:
         run = _begin_run(applied, applied.model_sampling)
     sigmas: Tensor | None = options.get("sigmas")
-    if sigmas is None:
-        return Step(NO_SIGMA, tuple(range(len(run.spans))), False, run)
-    sigma = float(sigmas.flatten()[0])
-    active = tuple(i for i, (start, end) in enumerate(run.spans) if start >= sigma >= end)
+    sigma = NO_SIGMA if sigmas is None else float(sigmas.flatten()[0])
+    active = tuple(i for i, (start, end) in enumerate(run.spans) if sigmas is None or start >= sigma >= end)
     in_layout = run.layout_sigma is not None and sigma > run.layout_sigma * (1 + _SIGMA_TOLERANCE)
-    return Step(sigma, active, in_layout, run)
-
-
-def _tell_copies_apart(guider: Any) -> None:
-    """Give each copy of a conditioning an id of its own: the host copies an area of one side to the others, id too.
-
-    The conditionings that a guider holds while it samples are copies for this run.
-    """
-    originals = getattr(guider, "original_conds", {})
-    for name, group in guider.conds.items():
-        own = {cond.get("uuid") for cond in originals.get(name) or ()}
-        for cond in group or ():
-            if cond.get("uuid") not in own:
-                cond["uuid"] = uuid.uuid4()
+    rows = run.guidance.rows(x.shape[0], context, options) if active and x is not None else None
+    return Step(sigma, active, in_layout and sigmas is not None, run, rows)
