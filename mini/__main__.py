@@ -2,7 +2,7 @@
 
 `python -m mini sheet OUT.png`                     a contact sheet of people, motions, places and groups
 `python -m mini experiments --to FOLDER [...]`     what `python -m dynamicid_core.evaluation` draws and measures
-`python -m mini results RUN --to mini`             what that found, kept as RESULTS.md, results.json and grids
+`python -m mini results RUN --to mini`             what that measured, kept as RESULTS.md, results.json and grids
 `python -m mini train --checkpoints FOLDER [...]`  train the miniature's networks, or go on with it
 `python -m mini ship --checkpoints FOLDER --to OUT`  the trained networks as they ship, and their model card
 `python -m mini restore --checkpoints FOLDER --from OUT`  what shipped as stored stages, to train one of them again
@@ -13,91 +13,85 @@
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from einops import rearrange
-from numpy.typing import NDArray
+import cv2
 
-from .train.experiments import CONTRASTIVE, UNGATED, write_experiments
-from .train.figures import write_image
-from .train.results import keep_results
-from .world.caption import PLACES, YAWS, CaptionSpec, PersonSpec
-from .world.composition import Figure, Scene, compose
-from .world.head import EXPRESSIONS, Motion
-from .world.person import draw_person
-from .world.render import render
-
-HELP = {
-    "sheet": "draw a contact sheet",
-    "experiments": "write the experiments' configuration",
-    "results": "keep what an evaluation found",
-    "train": "train the networks, or go on with it",
-    "ship": "write the trained networks as they ship, and their model card",
-    "restore": "take what shipped as stored stages",
-    "export": "write what shipped as diffusers and transformers keep models",
-    "prepare": "make what the method's own trainings start from",
-    "keep": "let the miniature ship with a DynamicID",
+# The module that holds a command's function, whose parameters are the command's arguments; what it does. Modules are
+# imported when they are needed: most need torch.
+COMMANDS = {
+    "sheet": ("world.sheet", "write_sheet", "draw a contact sheet"),
+    "experiments": ("train.experiments", "write_experiments", "write the experiments' configuration"),
+    "results": ("train.results", "keep_results", "keep what an evaluation measured"),
+    "train": ("train.command", "train", "train the networks, or go on with it"),
+    "ship": ("train.command", "ship_all", "write the trained networks as they ship, and their model card"),
+    "restore": ("train.ship", "restore", "take what shipped as stored stages"),
+    "export": ("train.export", "export", "write what shipped as diffusers and transformers keep models"),
+    "prepare": ("train.prepare", "prepare", "make what the method's own trainings start from"),
+    "keep": ("train.ship", "keep_dynamicid", "let the miniature ship with a DynamicID"),
 }
+STAGES = ("autoencoder", "judge", "vision", "text", "unet", "face-pack")
+"""In the order in which they are trained: each may use what those before it stored."""
 
 
-def sheet() -> NDArray[np.uint8]:
-    """Return (rows x 128, 1024, 3) uint8 RGB: 16 people, two people's expressions and poses, the places, groups."""
-    still = CaptionSpec((PersonSpec(expression="neutral", view="in front view"),))
-    scenes = [compose(still, (draw_person(seed),), seed) for seed in range(16)]
-    motions = [*(Motion(expression) for expression in EXPRESSIONS), Motion("happy", pitch=15.0)]
-    motions += [Motion("neutral", yaw) for yaw in YAWS]
-    motions += [Motion("happy", 40.0), Motion("sad", -20.0, -15.0), Motion("fear", 20.0, 15.0)]
-    for seed in (3, 5):
-        figures = [Figure(draw_person(seed), motion, "blue", "t-shirt", 64, 65, 26) for motion in motions]
-        scenes += [Scene(128, 128, "on a plain yellow background", (figure,)) for figure in figures]
-    for i, place in enumerate((*PLACES[5:], "on a plain green background")):
-        scenes.append(compose(CaptionSpec((PersonSpec(),), place), (draw_person(40 + i),), i))
-    for count in (2, 3):  # a group is as wide as two portraits
-        for i in range(4):
-            people = tuple(draw_person(60 + 3 * i + j) for j in range(count))
-            scenes.append(compose(CaptionSpec((PersonSpec(),) * count), people, i))
-    strip = np.concatenate([render(scene).image for scene in scenes], axis=1)
-    return rearrange(strip, "h (rows w) c -> (rows h) w c", w=1024)
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m mini", description="The miniature world.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = {name: commands.add_parser(name, help=what).add_argument for name, (*_, what) in COMMANDS.items()}
+    to: dict[str, Any] = {"dest": "folder", "type": Path, "required": True, "metavar": "FOLDER"}
+    files: dict[str, Any] = {"type": Path, "nargs": "*", "default": ()}
+
+    add["sheet"]("path", type=Path, metavar="OUT", help="the PNG to write")
+    add["experiments"]("--to", **to, help="where it and references go")
+    add["experiments"]("--pictures", type=int, default=200, help="of a row, at least")
+    add["experiments"]("--trained", **files, metavar="FILE", help="of the recipes ungated and contrastive")
+    add["results"]("run", type=Path, metavar="RUN", help="an evaluation's output")
+    add["results"]("--to", **to, help="the miniature's folder")
+    add["train"]("--stage", choices=STAGES, help="this one alone; all of them otherwise")
+    add["train"]("--until", type=int, metavar="STEP", help="stop at this step; a later run goes on from there")
+    add["train"]("--device", help="by default cuda where there is one")
+    add["train"]("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    add["train"]("--seed", type=int, default=0)
+    add["ship"]("--to", **to, help="where the weights go; card and pictures: beside it")
+    add["export"]("--to", **to, help="where the models go")
+    add["prepare"]("--to", **to, help="where all of it goes")
+    add["prepare"]("--portraits", type=int, default=12_000, help="for the anchoring stage")
+    add["prepare"]("--sets", type=int, default=130, metavar="PEOPLE", help="for the reconfiguration stage")
+    add["keep"]("trained", type=Path, metavar="FILE", help="what a training of the method wrote")
+    add["keep"]("--to", **to, help="the miniature's weights")
+    add["keep"]("--trainings", **files, metavar="FOLDER", help="whose curves and samples are kept beside them")
+    for name in ("train", "ship", "restore"):
+        add[name]("--checkpoints", type=_outside, required=True, metavar="FOLDER", help="where stages are stored")
+    for name in ("train", "ship"):
+        add[name]("--threads", type=int, help="of the CPU; as many as torch takes by itself otherwise")
+    for name in ("restore", "export", "prepare"):
+        add[name]("--from", **to | {"dest": "shipped"}, help="the shipped files")
+    return parser
+
+
+def _outside(text: str) -> Path:
+    folder = Path(text).expanduser().resolve()
+    if folder.is_relative_to(Path(__file__).resolve().parents[1]):
+        raise argparse.ArgumentTypeError(f"expected a folder outside the checkout for the checkpoints, got {folder}")
+    return folder
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m mini", description="The miniature world.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    parsers = {name: commands.add_parser(name, help=text) for name, text in HELP.items()}
-    parsers["sheet"].add_argument("out", help="the PNG to write")
-    parsers["experiments"].add_argument("--to", type=Path, required=True, metavar="FOLDER",
-        help="where it and references go")  # fmt: skip
-    parsers["experiments"].add_argument("--pictures", type=int, default=200, help="of a row, at least")
-    parsers["experiments"].add_argument("--trained", type=Path, nargs="*", default=[], metavar="FILE",
-        help=f"{UNGATED}, {CONTRASTIVE}: as they lie in the server's models/dynamicid")  # fmt: skip
-    parsers["results"].add_argument("run", type=Path, metavar="RUN", help="an evaluation's output")
-    parsers["results"].add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the miniature's folder")
-    if {"train", "ship", "restore", "export", "prepare", "keep"} & set(argv[:1]):  # only these need torch
-        from .train import command
-
-        command.add_arguments(parsers["train"])
-        command.add_ship_arguments(parsers["ship"])
-        command.add_restore_arguments(parsers["restore"])
-        command.add_export_arguments(parsers["export"])
-        command.add_prepare_arguments(parsers["prepare"])
-        command.add_keep_arguments(parsers["keep"])
-        return command.run(parser.parse_args(argv))
-    arguments = parser.parse_args(argv)
+    arguments = vars(parser().parse_args(argv))
+    module, function, _ = COMMANDS[arguments.pop("command")]
+    cv2.setNumThreads(1)
     try:
-        if arguments.command == "experiments":
-            print(write_experiments(arguments.to, arguments.pictures, tuple(arguments.trained)))
-        elif arguments.command == "results":
-            print(keep_results(arguments.run, arguments.to))
-        else:
-            write_image(Path(arguments.out), sheet())
-            print(arguments.out)
+        result = getattr(import_module(f".{module}", __package__), function)(**arguments)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    if isinstance(result, Path):
+        print(result)
+    return int(result is False)
 
 
 if __name__ == "__main__":

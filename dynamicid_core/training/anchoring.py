@@ -24,7 +24,7 @@ from .latents import Latents
 from .rng import randint, seeded_generator
 from .saa import SAA
 from .shards import Shards, numbers_of
-from .trainer import Log, Stage
+from .trainer import Log, Stage, cpu_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +64,11 @@ class AnchoringLoss(nn.Module):
         return {"loss": (batch.weight * (prediction.float() - batch.noise).square()).mean()}
 
 
-class Anchoring(Stage):
+class Anchoring(Stage[nn.ModuleDict]):
     """The anchoring stage on a base model and shards of images of one person each."""
 
     name = "anchoring"
     config: AnchoringConfig
-    trained: nn.ModuleDict
 
     def __init__(self, config: AnchoringConfig, base: BaseNetworks, shards: Shards) -> None:
         """Raises ValueError when base model and configuration don't fit each other."""
@@ -166,24 +165,21 @@ class Anchoring(Stage):
 
     # --- results ----------------------------------------------------------------------------------------------------
 
-    def write(self, trained: nn.Module, step: int = 0, seconds: float = 0.0) -> Path:
+    def write(self, trained: nn.ModuleDict, step: int = 0, seconds: float = 0.0) -> Path:
         """Write SAA and the face encoder as the pack's own file."""
-        encoder, weights = (
-            {name: tensor.detach().cpu() for name, tensor in trained.get_submodule(part).state_dict().items()}
-            for part in ("face_encoder", "saa")
-        )
+        encoder = cpu_weights(trained["face_encoder"])
         path = self.folder / f"{self.name}.safetensors"
-        adapter = adapter_from_weights(weights, fingerprint(encoder), self.config.tokens)
+        adapter = adapter_from_weights(cpu_weights(trained["saa"]), fingerprint(encoder), self.config.tokens)
         save_checkpoint(Checkpoint(adapter, encoder, None, None), path)
         return path
 
     @torch.no_grad()
-    def samples(self, trained: nn.Module) -> NDArray[np.uint8]:
+    def samples(self, trained: nn.ModuleDict) -> NDArray[np.uint8]:
         """Return references above, below them images drawn from their people and their captions."""
         base, shards = self._base, self._shards
         numbers = list(range(0, len(shards), max(1, len(shards) // self.config.num_samples)))[: self.config.num_samples]
         embedding, images = self._faces(numbers)
-        encoder, saa = trained.get_submodule("face_encoder"), trained.get_submodule("saa")
+        encoder, saa = trained["face_encoder"], trained["saa"]
         assert isinstance(saa, SAA)
         tokens = encoder(embedding, base.image_states(images))
         negative = encoder(torch.zeros_like(embedding[:1]), self._negative_states)

@@ -29,7 +29,7 @@ from .losses import info_nce
 from .rng import randint, seeded_generator
 from .saa import SAA
 from .shards import Shards, numbers_of
-from .trainer import Log, Stage
+from .trainer import Log, Stage, cpu_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +108,11 @@ def contrastive(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     return info_nce(first @ second.T / temperature)
 
 
-class Reconfiguration(Stage):
+class Reconfiguration(Stage[nn.ModuleDict]):
     """The reconfiguration stage on a base model and shards of several images of each person."""
 
     name = "reconfiguration"
     config: ReconfigurationConfig
-    trained: nn.ModuleDict
 
     def __init__(self, config: ReconfigurationConfig, base: BaseNetworks, shards: Shards, processes: int = 1) -> None:
         """Raises ValueError when the adapter, the base model, the data and the configuration don't fit one another."""
@@ -196,25 +195,22 @@ class Reconfiguration(Stage):
 
     # --- results ----------------------------------------------------------------------------------------------------
 
-    def write(self, trained: nn.Module, step: int = 0, seconds: float = 0.0) -> Path:
+    def write(self, trained: nn.ModuleDict, step: int = 0, seconds: float = 0.0) -> Path:
         """Write one file with all parts: the frozen ones too."""
-        imr, encoder = (
-            {name: tensor.detach().cpu() for name, tensor in trained.get_submodule(part).state_dict().items()}
-            for part in ("imr", "keypoint_encoder")
-        )
+        imr, encoder = cpu_weights(trained["imr"]), cpu_weights(trained["keypoint_encoder"])
         path = self.folder / f"{self.name}.safetensors"
         save_checkpoint(Checkpoint(self._frozen.adapter, self._frozen.face_encoder, imr, encoder), path)
         return path
 
     @torch.no_grad()
-    def samples(self, trained: nn.Module) -> NDArray[np.uint8]:
+    def samples(self, trained: nn.ModuleDict) -> NDArray[np.uint8]:
         """Return images of one person; drawn from their own tokens; drawn from tokens edited from the first's."""
         config, base = self.config, self._base
         device, numbers = base.unet.device, self._people[0][: config.num_samples]
         motions = self._motions(numbers)
-        imr = trained.get_submodule("imr")
+        imr = trained["imr"]
         assert isinstance(imr, IdentityMotionReconfigurator) and self._frozen.face_encoder is not None
-        keypoints = trained.get_submodule("keypoint_encoder").eval()(motions.keypoints)
+        keypoints = trained["keypoint_encoder"].eval()(motions.keypoints)
         edited = imr(motions.tokens[:1], (keypoints[:1], motions.text[:1]), (keypoints, motions.text))
         encoder = FaceEncoder.from_weights(self._frozen.face_encoder, dim_head=config.dim_head).to(device)
         negative = encoder(torch.zeros(1, encoder.embedding_dim, device=device), base.negative_states())

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +29,10 @@ from .config import OptimizationConfig
 from .history import LOSSES, LossTable
 
 Log = Callable[[str], None]
+Network = TypeVar("Network", bound=nn.Module)
 
 
-class Stage(ABC):
+class Stage(ABC, Generic[Network]):
     """What a trainer trains.
 
     Attributes:
@@ -44,7 +45,7 @@ class Stage(ABC):
     name: str
     config: OptimizationConfig
     folder: Path
-    trained: nn.Module
+    trained: Network
     module: nn.Module
     rows: int = 1
 
@@ -53,7 +54,7 @@ class Stage(ABC):
         """Return named losses of these rows of a step, means over them; `loss` is minimized."""
 
     @abstractmethod
-    def write(self, trained: nn.Module, step: int, seconds: float) -> Path:
+    def write(self, trained: Network, step: int, seconds: float) -> Path:
         """Write the weights after so many steps, which took so long, into `folder`. Return the file's path."""
 
     def optimizer(self) -> torch.optim.Optimizer:
@@ -69,11 +70,11 @@ class Stage(ABC):
         """Give the networks their first weights, where there is no checkpoint. Return their steps and seconds."""
         return 0, 0.0
 
-    def samples(self, trained: nn.Module) -> NDArray[np.uint8] | None:
+    def samples(self, trained: Network) -> NDArray[np.uint8] | None:
         """Return an image (H, W, 3) of what these weights do, or None."""
         return None
 
-    def measures(self, trained: nn.Module) -> dict[str, float]:
+    def measures(self, trained: Network) -> dict[str, float]:
         """Return what these weights do well on held-out data, at the end of the training."""
         return {}
 
@@ -98,7 +99,7 @@ class Trainer:
         stopped: whether the training was told to stop.
     """
 
-    def __init__(self, stage: Stage, accelerator: Accelerator | None = None, log: Log = print) -> None:
+    def __init__(self, stage: Stage[Any], accelerator: Accelerator | None = None, log: Log = print) -> None:
         """Raises ValueError when the batch can't be shared out evenly."""
         config = stage.config
         accelerator = accelerator or new_accelerator(config)
@@ -260,6 +261,11 @@ class Trainer:
             measured = json.dumps(stage.measures(self.ema.module), indent=2)
             write_atomically(stage.folder / "measures.json", measured + "\n")
             self._log(f"{stage.name} done: {measured}")
+
+
+def cpu_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return a network's weights by name, ready to be written."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
 
 def learning_rate_factor(config: OptimizationConfig, step: int) -> float:

@@ -56,6 +56,8 @@ class Autoencoder(nn.Module):
             up += [*_blocks(3), nn.Upsample(scale_factor=2), _conv(bias=False)]
         self.taesd_encoder = nn.Sequential(_conv(3), *_blocks(1), *down, _conv(outside=CHANNELS))
         self.taesd_decoder = nn.Sequential(_Clamp(), _conv(CHANNELS), nn.ReLU(), *up, *_blocks(1), _conv(outside=3))
+        self.register_buffer("vae_scale", torch.tensor(SD15_SCALE))
+        self.register_buffer("vae_shift", torch.tensor(0.0))
 
     def encode(self, images: Tensor) -> Tensor:
         """Return latents (n, 4, H/8, W/8) of images (n, 3, H, W) in [0, 1]."""
@@ -71,38 +73,24 @@ def as_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div(255)
 
 
-def as_pictures(images: Tensor) -> NDArray[np.uint8]:
-    """Return images (n, 3, H, W) in [0, 1] as (n, H, W, 3) uint8."""
-    return images.float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
 def load(context: TrainContext) -> Autoencoder:
     """Load the trained autoencoder."""
-    network = Autoencoder()
-    kept = {name: tensor for name, tensor in context.stored("autoencoder").items() if name.startswith("taesd")}
-    network.load_state_dict(kept)
-    channels_last(network, context.device).eval().requires_grad_(False)
-    return network
+    return channels_last(context.load("autoencoder", Autoencoder()), context.device)
 
 
 def encode(network: Autoencoder, images: NDArray[np.uint8], context: TrainContext, size: int = 16) -> Tensor:
     """Return latents (n, 4, H/8, W/8), on the CPU, of images (n, H, W, 3) uint8, `size` at a time."""
-    found = []
-    for i in range(0, len(images), size):
-        batch = as_input(images[i : i + size], context.device).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), context.autocast():
-            found.append(network.encode(batch).float().cpu())
-    return torch.cat(found)
+    inputs = as_input(images, context.device).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), context.autocast():
+        return torch.cat([network.encode(part).float().cpu() for part in inputs.split(size)])
 
 
 def decode(network: Autoencoder, latents: Tensor, context: TrainContext, size: int = 16) -> NDArray[np.uint8]:
     """Return images (n, 8h, 8w, 3) uint8 of latents (n, 4, h, w), `size` at a time."""
-    found = []
-    for i in range(0, len(latents), size):
-        batch = latents[i : i + size].to(context.device, memory_format=torch.channels_last)
-        with torch.no_grad(), context.autocast():
-            found.append(as_pictures(network.decode(batch)))
-    return np.concatenate(found)
+    inputs = latents.to(context.device, memory_format=torch.channels_last)
+    with torch.no_grad(), context.autocast():
+        images = torch.cat([network.decode(part).float().cpu() for part in inputs.split(size)])
+    return images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def _edges(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,19 +102,20 @@ def picture_loss(made: Tensor, true: Tensor, weight: Tensor) -> tuple[Tensor, Te
 
     weight: (n, 1, H, W), how much each pixel counts.
     """
-    colours = (weight * (made - true).abs()).mean()
+    colors = (weight * (made - true).abs()).mean()
     edges = made.new_zeros(())
     for _ in range(3):
         (down, right), (true_down, true_right) = _edges(made), _edges(true)
         edges = edges + (weight[..., 1:, :] * (down - true_down).abs()).mean()
         edges = edges + (weight[..., :, 1:] * (right - true_right).abs()).mean()
         made, true, weight = (F.avg_pool2d(x, 2) for x in (made, true, weight))
-    return colours, edges
+    return colors, edges
 
 
-class AutoencoderStage(Stage):
+class AutoencoderStage(Stage[Autoencoder]):
     name = "autoencoder"
     config = StageConfig(steps=30_500, learning_rate=6e-4, decay_ratio=0.18, max_grad_norm=0.5)
+    network = Autoencoder
     portraits, groups = 6, 2  # crops a step
     noise = 0.04  # on the latents: near ones must mean near pictures, since the UNet's are never exact
     face, hair = 5.0, 9.0  # how much more their pixels weigh
@@ -137,9 +126,6 @@ class AutoencoderStage(Stage):
         self.portrait_data = Pictures(context.folder, world, 1, size)
         self.group_data = Pictures(context.folder, world, 2, size // 2)
         self.held_out = Pictures(context.folder, World(seed=2, held_out_people=True), 1, 500)
-
-    def network(self) -> nn.Module:
-        return Autoencoder()
 
     def _weight(self, truth: Truth, shape: tuple[int, int]) -> NDArray[np.float32]:
         """(n, 1, H, W): `face` in the face boxes, `hair` from their brows to half their height above, 1 elsewhere."""
@@ -164,33 +150,31 @@ class AutoencoderStage(Stage):
         """Return crops (n, 3, CROP, CROP) in [0, 1] and their weights."""
         images, weights = [], []
         for size, pictures in ((self.portraits, self.portrait_data), (self.groups, self.group_data)):
-            shown, truth = pictures.batch(step, size)
-            shape = (shown.shape[1], shown.shape[2])
+            drawn, truth = pictures.batch(step, size)
+            shape = (drawn.shape[1], drawn.shape[2])
             weight = self._weight(truth, shape)
             for i in range(size):
                 who = int(torch.randint(truth.box.shape[1], (), generator=rng))
                 y, x = self._corner(truth.box[i, who], shape, rng)
-                images.append(shown[i, y : y + CROP, x : x + CROP])
+                images.append(drawn[i, y : y + CROP, x : x + CROP])
                 weights.append(weight[i, :, y : y + CROP, x : x + CROP])
         device = self.context.device
         return as_input(np.stack(images), device), torch.from_numpy(np.stack(weights)).to(device)
 
-    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(network, Autoencoder)
+    def step_losses(self, network: Autoencoder, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         true, weight = self._crops(step, rng)
         latents = network.encode(true.contiguous(memory_format=torch.channels_last)).float()
         noise = torch.randn(latents.shape, generator=rng).to(latents.device)
         made = network.decode(latents + self.noise * noise).float()
-        colours, edges = picture_loss(made, true, weight)
+        colors, edges = picture_loss(made, true, weight)
         mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         scale = (mean.square() + (std - 1).square()).mean()
         far = F.relu(latents.abs() - 2.8).square().mean()  # the decoder's clamp flattens what lies beyond 3
-        loss = 3 * colours + 0.5 * edges + 0.02 * scale + 0.05 * far
-        return {"loss": loss, "colours": colours, "edges": edges, "scale": scale}
+        loss = 3 * colors + 0.5 * edges + 0.02 * scale + 0.05 * far
+        return {"loss": loss, "colours": colors, "edges": edges, "scale": scale}
 
-    def samples(self, network: nn.Module) -> NDArray[np.uint8]:
+    def samples(self, network: Autoencoder) -> NDArray[np.uint8]:
         """Return held-out portraits above their round trips, and two groups."""
-        assert isinstance(network, Autoencoder)
         rows = []
         portraits = self.held_out.take(np.arange(16))[0]
         groups = self.group_data.take(np.arange(4))[0]
@@ -199,8 +183,7 @@ class AutoencoderStage(Stage):
             rows += [np.concatenate(list(true), 1), np.concatenate(list(made), 1)]
         return image_grid(rows, 1)
 
-    def measures(self, network: nn.Module) -> dict[str, float]:
-        assert isinstance(network, Autoencoder)
+    def measures(self, network: Autoencoder) -> dict[str, float]:
         true, truth = self.held_out.take(np.arange(min(200, self.held_out.size)))
         latents = encode(network, true, self.context)
         wrong = (decode(network, latents, self.context).astype(np.float32) - true) / 255
@@ -208,7 +191,3 @@ class AutoencoderStage(Stage):
         psnr = -10 * np.log10(np.square(wrong).mean())
         faces = -10 * np.log10(np.square(wrong).mean(where=np.broadcast_to(inside, wrong.shape)))
         return {"psnr": float(psnr), "psnr_faces": float(faces), "latent_std": float(latents.std())}
-
-    def weights(self, network: nn.Module) -> dict[str, Tensor]:
-        scale = {"vae_scale": torch.tensor(SD15_SCALE), "vae_shift": torch.tensor(0.0)}
-        return super().weights(network) | scale

@@ -27,14 +27,14 @@ from . import comfyui, ship
 _WIDTHS = tuple(networks.UNET["model_channels"] * times for times in networks.UNET["channel_mult"])
 
 
-def export(weights: Path, folder: Path) -> None:
-    """Write what ships in `weights` to `folder`. Raises ValueError where ComfyUI, for its tokenizer, is missing."""
-    unet(ship.as_shipped(weights, "unet")).save_pretrained(folder / "unet")
-    autoencoder(ship.as_shipped(weights, "autoencoder")).save_pretrained(folder / "vae")
+def export(shipped: Path, folder: Path) -> None:
+    """Write what shipped to `folder`. Raises ValueError where ComfyUI, for its tokenizer, is missing."""
+    unet(ship.as_shipped(shipped, "unet")).save_pretrained(folder / "unet")
+    autoencoder(ship.as_shipped(shipped, "autoencoder")).save_pretrained(folder / "vae")
     text, vision = CLIPTextConfig(**networks.TEXT), CLIPVisionConfig(**networks.VISION)
-    rows = networks.with_all_rows(ship.as_shipped(weights, "text"))
+    rows = networks.with_all_rows(ship.as_shipped(shipped, "text"))
     _filled(CLIPTextModel(text), rows).save_pretrained(folder / "text_encoder")
-    vision_weights = ship.as_shipped(weights, "vision")
+    vision_weights = ship.as_shipped(shipped, "vision")
     _filled(CLIPVisionModelWithProjection(vision), vision_weights).save_pretrained(folder / "image_encoder")
     DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1

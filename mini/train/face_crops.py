@@ -1,7 +1,7 @@
-"""Faces cut out of pictures as insightface cuts them, with the truth where its networks are to say it.
+"""Faces cropped from pictures as insightface crops them, with the truth where its networks are to say it.
 
 Truth counts from a picture's corner, so that it scales with the picture; OpenCV counts from the first pixel's middle.
-insightface gives back what a network says through the cut's own matrix, so a network is to say M p for a truth p,
+insightface gives back what a network says through the crop's own matrix, so a network is to say M p for a truth p,
 while p is seen at M (p - 1/2) when the picture is used as it is, and nearer to M p when it was enlarged before.
 """
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
-# Where insightface puts the five keypoints in a recognition cut of 112 x 112.
+# Where insightface puts the five keypoints in a recognition crop of 112 x 112.
 ALIGNED = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
 
 
@@ -20,7 +20,7 @@ def warp(image: NDArray[np.uint8], matrix: Floats, size: int) -> NDArray[np.uint
     return cv2.warpAffine(image, np.asarray(matrix, np.float64), (size, size)).astype(np.uint8, copy=False)
 
 
-def moved(points: Floats, matrix: Floats) -> NDArray[np.float64]:
+def to_crop_coords(points: Floats, matrix: Floats) -> NDArray[np.float64]:
     """Return points (..., 2) mapped by a (2, 3) matrix."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
@@ -35,13 +35,13 @@ def similarity(points: Floats, target: Floats) -> NDArray[np.float64]:
 
 
 def enlarged(matrix: NDArray[np.float64], times: float) -> NDArray[np.float64]:
-    """The matrix for a picture as it is, so that it shows what the cut of a `times` larger one would show."""
+    """The matrix for a picture as it is, so that it shows what the crop of a `times` larger one would show."""
     shift = 0.5 * (1 - 1 / times) * matrix[:, :2].sum(1)
     return np.column_stack([matrix[:, :2], matrix[:, 2] + shift])
 
 
 def around_box(box: Floats, size: int, stretch: float = 1.0) -> NDArray[np.float64]:
-    """(2, 3): insightface's landmark cut, 1.5 times the box's longer side; `stretch` makes everything taller first."""
+    """(2, 3): insightface's landmark crop, 1.5 times the box's longer side; `stretch` makes everything taller first."""
     tall = np.array([1.0, stretch])
     low, high = box[:2] * tall, box[2:] * tall
     scale = size / (1.5 * (high - low).max())

@@ -15,7 +15,7 @@ STRIDES = (8, 16, 32)
 ANCHORS = 2
 # What a level's logits lose where the middle level is sure of a face: its neighbours are rather sure of it too.
 YIELDS = (1.0, 0.0, 1.5)
-LANDMARK_CUT, RECOGNITION_CUT = 192, 112
+LANDMARK_CROP, RECOGNITION_CROP = 192, 112
 POINTS = 1103  # of the real 1k3d68, whose last 68 are used
 
 
@@ -78,7 +78,7 @@ class Detector(nn.Module):
 
 
 class Landmarks(nn.Module):
-    """Cuts (n, 3, 192, 192) to 106 points (n, 212) and 68 3-D points (n, 204), in half cuts from the middle."""
+    """Crops (n, 3, 192, 192) to 106 points (n, 212) and 68 3-D points (n, 204), in half crops from the middle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,8 +90,8 @@ class Landmarks(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.flat, self.deep = nn.Linear(192, 212), nn.Linear(192, 204)
 
-    def forward(self, cuts: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.trunk(cuts)
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.trunk(crops)
         return self.flat(x), self.deep(x)
 
 
@@ -102,19 +102,19 @@ class Flat(nn.Module):
         super().__init__()
         self.landmarks = landmarks
 
-    def forward(self, cuts: Tensor) -> Tensor:
-        return self.landmarks.flat(self.landmarks.trunk(cuts))
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.landmarks.flat(self.landmarks.trunk(crops))
 
 
 class Deep(Flat):
     """1k3d68's interface: all but the last 68 points are zeros."""
 
-    def forward(self, cuts: Tensor) -> Tensor:
-        return F.pad(self.landmarks.deep(self.landmarks.trunk(cuts)), (3 * (POINTS - 68), 0))
+    def forward(self, crops: Tensor) -> Tensor:
+        return F.pad(self.landmarks.deep(self.landmarks.trunk(crops)), (3 * (POINTS - 68), 0))
 
 
 class Recognition(nn.Module):
-    """Aligned cuts (n, 3, 112, 112) to embeddings (n, 512)."""
+    """Aligned crops (n, 3, 112, 112) to embeddings (n, 512)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,8 +125,8 @@ class Recognition(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.embedding = nn.Linear(192, 512)
 
-    def forward(self, cuts: Tensor) -> Tensor:
-        return self.embedding(self.trunk(cuts))
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.embedding(self.trunk(crops))
 
 
 class FacePack(nn.Module):
@@ -207,7 +207,7 @@ def write_pack(pack: FacePack, folder: Path) -> None:
     """Write the pack's files as buffalo_l names them; the folder may then be given to insightface's FaceAnalysis."""
     folder.mkdir(parents=True, exist_ok=True)
     pack = copy.deepcopy(pack).cpu().eval()
-    landmark, recognition = (torch.zeros(1, 3, side, side) for side in (LANDMARK_CUT, RECOGNITION_CUT))
+    landmark, recognition = (torch.zeros(1, 3, side, side) for side in (LANDMARK_CROP, RECOGNITION_CROP))
     of_any_size = {2: "height", 3: "width"}
     outputs = [f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in STRIDES]
     files: dict[str, tuple[nn.Module, Tensor, list[str], dict[str, dict[int, str]]]] = {

@@ -1,7 +1,7 @@
-"""The judge: two residual networks, apart from everything that they judge.
+"""The judge: two residual networks that share nothing with what they judge.
 
 `scene` looks at a whole picture: the place, and where faces are. `face` looks at one face and what is around it: every
-factor of the person, the expression, the pose, the clothes, and an embedding by which people are told apart.
+factor of the person, the expression, the pose, the clothes, and an embedding that differs between people.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +20,15 @@ from ..world.person import CHOICES, NUMBERS
 from ..world.world import Gallery, World
 from .autoencoder import as_input
 from .core import image_grid
-from .pictures import NAMES, Pictures, Truth, numbers_of, turns
+from .pictures import NAMES, Pictures, Truth, pairs_and_trios, turns
 from .stage import Stage, StageConfig, TrainContext
 
-CELL = 8  # pixels of a picture for each of the scene network's places
-CUT, AROUND = 96, 1.9  # a face's cut in pixels, and its side in lengths of the box's longer side
+CELL = 8  # pixels of a picture for each of the scene network's cells
+CROP, AROUND = 96, 1.9  # a face's crop in pixels, and its side in lengths of the box's longer side
 EMBEDDING = 96
 POSE_SCALE = 30.0  # degrees
+ANGLES = ("pitch", "yaw", "roll")
+BATCH = 32  # images judged at a time
 PictureMap = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 KINDS: dict[str, int] = {name: len(options) for name, options in CHOICES.items()} | {
     "expression": len(EXPRESSIONS),
@@ -82,7 +84,7 @@ class SceneJudge(nn.Module):
 
 
 class FaceJudge(nn.Module):
-    """Cuts (n, 3, 96, 96) in [0, 1] to logits by kind, numbers (n, 4), pose (n, 3) and embedding (n, 96)."""
+    """Crops (n, 3, 96, 96) in [0, 1] to logits by kind, numbers (n, 4), pose (n, 3) and embedding (n, 96)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,8 +96,8 @@ class FaceJudge(nn.Module):
         self.pose = nn.Linear(512, 3)
         self.embedding = nn.Linear(512, EMBEDDING)
 
-    def forward(self, cuts: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
-        x = self.wide(self.pool(self.trunk(cuts * 2 - 1)).flatten(1))
+    def forward(self, crops: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+        x = self.wide(self.pool(self.trunk(crops * 2 - 1)).flatten(1))
         kinds = {name: head(x) for name, head in self.kinds.items()}
         return kinds, self.numbers(x), self.pose(x), F.normalize(self.embedding(x).float(), dim=1)
 
@@ -106,15 +108,15 @@ class Judge(nn.Module):
         self.scene, self.face = SceneJudge(), FaceJudge()
 
 
-def cut(images: Tensor, boxes: Tensor) -> Tensor:
-    """Return squares (n, 3, CUT, CUT) about faces: of images (n, 3, H, W), boxes (n, 4) in pixels, one each."""
+def crop_faces(images: Tensor, boxes: Tensor) -> Tensor:
+    """Return squares (n, 3, CROP, CROP) about faces: of images (n, 3, H, W), boxes (n, 4) in pixels, one each."""
     height, width = images.shape[2:]
     half = AROUND / 2 * torch.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
     turn = torch.zeros(len(boxes), 2, 3, device=images.device)
     turn[:, 0, 0], turn[:, 0, 2] = 2 * half / width, 2 * x / width - 1
     turn[:, 1, 1], turn[:, 1, 2] = 2 * half / height, 2 * y / height - 1
-    places = F.affine_grid(turn, [len(boxes), 3, CUT, CUT], align_corners=False)
+    places = F.affine_grid(turn, [len(boxes), 3, CROP, CROP], align_corners=False)
     return F.grid_sample(images.float(), places, padding_mode="border", align_corners=False)
 
 
@@ -131,18 +133,18 @@ def _cells(boxes: NDArray[np.float32], height: int, width: int) -> tuple[Tensor,
     return torch.from_numpy(np.exp(-far.min(1) / 0.7)).float(), torch.from_numpy(offsets).float()
 
 
-def find_faces(cells: Tensor, least: float = 0.4) -> list[Tensor]:
+def find_faces(cells: Tensor, threshold: float = 0.4) -> list[Tensor]:
     """Return each image's boxes (k, 4) in pixels, left to right, from the scene network's cells (n, 5, h, w)."""
     peaks = torch.sigmoid(cells[:, 0].float())
     # A cell is a face's where none of those about it is more so: two faces' middles are at least 6 cells apart.
     highest = F.max_pool2d(peaks[:, None], 5, 1, 2)[:, 0]
-    found = []
+    faces = []
     for peak, high, offsets in zip(peaks, highest, cells[:, 1:].float(), strict=True):
-        y, x = torch.nonzero((peak == high) & (peak >= least), as_tuple=True)
+        y, x = torch.nonzero((peak == high) & (peak >= threshold), as_tuple=True)
         middle = torch.stack([x, y, x, y], 1) + 0.5
         boxes = (offsets[:, y, x].T + middle) * CELL
-        found.append(boxes[boxes[:, 0].argsort()])
-    return found
+        faces.append(boxes[boxes[:, 0].argsort()])
+    return faces
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,32 +165,20 @@ def judge_scenes(
     judge: Judge, images: NDArray[np.uint8], context: TrainContext
 ) -> tuple[NDArray[np.int64], list[Tensor]]:
     """Return places (n,) and face boxes (k, 4) in pixels, left to right, of images (n, H, W, 3)."""
-    places: list[Tensor] = []
-    boxes: list[Tensor] = []
     with torch.no_grad(), context.autocast():
-        for i in range(0, len(images), 32):
-            place, cells = judge.scene(as_input(images[i : i + 32], context.device))
-            places.append(place.argmax(1).cpu())
-            boxes += [found.cpu() for found in find_faces(cells)]
-    return torch.cat(places).numpy(), boxes
+        outputs = [judge.scene(part) for part in as_input(images, context.device).split(BATCH)]
+    places, cells = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
+    return places.argmax(1).numpy(), find_faces(cells)
 
 
 def judge_faces(judge: Judge, images: NDArray[np.uint8], boxes: Tensor, context: TrainContext) -> Verdict:
     """Return what the judge says of faces: images (k, H, W, 3), one for each box (k, 4)."""
-    found = []
+    parts = zip(as_input(images, context.device).split(BATCH), boxes.to(context.device).split(BATCH), strict=True)
     with torch.no_grad(), context.autocast():
-        for i in range(0, len(images), 32):
-            cuts = cut(as_input(images[i : i + 32], context.device), boxes[i : i + 32].to(context.device))
-            found.append(judge.face(cuts))
-    kinds = {name: torch.cat([kind[name] for kind, *_ in found]).argmax(1).cpu().numpy() for name in KINDS}
-    numbers, turned, embedding = (torch.cat([row[k] for row in found]).float().cpu().numpy() for k in (1, 2, 3))
-    return Verdict(kinds, numbers, np.float32(POSE_SCALE) * turned, embedding)
-
-
-def load(context: TrainContext) -> Judge:
-    judge = Judge()
-    judge.load_state_dict(context.stored("judge"))
-    return judge.to(context.device).eval().requires_grad_(False)
+        outputs = [judge.face(crop_faces(*part)) for part in parts]
+    kinds = {name: torch.cat([kind[name] for kind, *_ in outputs]).argmax(1).cpu().numpy() for name in KINDS}
+    numbers, pose, embedding = (torch.cat([row[k] for row in outputs]).float().cpu().numpy() for k in (1, 2, 3))
+    return Verdict(kinds, numbers, np.float32(POSE_SCALE) * pose, embedding)
 
 
 def true_kinds(truth: Truth) -> dict[str, NDArray[np.int64]]:
@@ -222,17 +212,16 @@ def supervised_contrastive(embedding: Tensor, persons: NDArray[np.int64], temper
     return -((log_shares * same).sum(1)[again] / same.sum(1)[again]).mean()
 
 
-def told_apart(embedding: NDArray[np.float32], persons: NDArray[np.int64], crowd: int = 100) -> float:
+def identified_share(embedding: NDArray[np.float32], persons: NDArray[np.int64], crowd: int = 100) -> float:
     """Return how often the nearest of `crowd` people, each seen once in another image, is the right person."""
     names = list(dict.fromkeys(persons.tolist()))[:crowd]
     rows = [np.flatnonzero(persons == name) for name in names]
     gallery = embedding[[row[0] for row in rows]]
-    asked = [(i, k) for i, row in enumerate(rows) for k in row[1:]]
-    return float(np.mean([(gallery @ embedding[k]).argmax() == i for i, k in asked]))
+    return float(np.mean([(gallery @ embedding[k]).argmax() == i for i, row in enumerate(rows) for k in row[1:]]))
 
 
-def likeness(embedding: NDArray[np.float32], persons: NDArray[np.int64]) -> tuple[float, float]:
-    """Return mean cosines of two images of one person, and of two people: the ends of a face's likeness."""
+def similarity_ends(embedding: NDArray[np.float32], persons: NDArray[np.int64]) -> tuple[float, float]:
+    """Return mean cosines of two images of one person, and of two people: the ends of a face's similarity."""
     same = persons[:, None] == persons
     cosine = embedding @ embedding.T
     others = ~same
@@ -240,25 +229,21 @@ def likeness(embedding: NDArray[np.float32], persons: NDArray[np.int64]) -> tupl
     return float(cosine[same].mean()), float(cosine[others].mean())
 
 
-class JudgeStage(Stage):
+class JudgeStage(Stage[Judge]):
     name = "judge"
     config = StageConfig(steps=4_500, learning_rate=2e-3, weight_decay=0.02, max_grad_norm=5.0)
+    network = Judge
     people, groups = 10, 6  # a step: each person four times, groups of two
     temperature = 0.1
 
     def __init__(self, context: TrainContext, size: int = 24_000):
         super().__init__(context)
         self.gallery = Pictures(context.folder, Gallery(seed=11), 1, size)
-        self.pairs = Pictures(context.folder, World(seed=1), 2, size // 4)
-        self.trios = Pictures(context.folder, World(seed=1), 3, size // 16)
+        self.pairs, self.trios = pairs_and_trios(context.folder, World(seed=1), size // 4, size // 16)
         self.held_out = Pictures(context.folder, Gallery(seed=12, held_out_people=True), 1, 500)
-        self.held_out_pairs = Pictures(context.folder, World(seed=2, held_out_people=True), 2, 100)
-        self.held_out_trios = Pictures(context.folder, World(seed=2, held_out_people=True), 3, 100)
+        self.held_out_groups = pairs_and_trios(context.folder, World(seed=2, held_out_people=True), 100, 100)
 
-    def network(self) -> nn.Module:
-        return Judge()
-
-    def _worn(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def _degraded(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Return images a little blurred, tinted or noisy: the judged ones are not the renderer's own."""
         count = len(images)
         small = F.interpolate(images, scale_factor=0.6, mode="area")
@@ -270,19 +255,13 @@ class JudgeStage(Stage):
         grain = torch.randn(images.shape, generator=rng).to(images.device)
         return (images * (0.94 + 0.12 * gain) + 0.06 * (tint - 0.5) + 0.03 * noise * grain).clamp(0, 1)
 
-    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(network, Judge)
-        device, views = self.context.device, 4
-        sets = numbers_of(step, self.people, self.gallery.size // views)
-        three, turn = turns(step, 4)
+    def step_losses(self, network: Judge, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+        device, (three, turn) = self.context.device, turns(step, 4)
         groups = self.trios if three else self.pairs
-        shown = [
-            self.gallery.take((sets[:, None] * views + np.arange(views)).ravel()),
-            groups.batch(turn, self.groups),
-        ]
-        scene_loss, cuts = torch.zeros((), device=device), []
-        for pictures, truth in shown:
-            images = self._worn(as_input(pictures, device), rng)
+        batches = [self.gallery.sets(step, self.people), groups.batch(turn, self.groups)]
+        scene_loss, crops = torch.zeros((), device=device), []
+        for pictures, truth in batches:
+            images = self._degraded(as_input(pictures, device), rng)
             few = slice(0, 2 * self.groups)
             place, cells = network.scene(images[few])
             peak, boxes = (x.to(device) for x in _cells(truth.box[few], *pictures.shape[1:3]))
@@ -293,23 +272,23 @@ class JudgeStage(Stage):
             scene_loss = scene_loss + (wrong * there).sum() / there.sum()
             people = truth.box.shape[1]
             around = torch.from_numpy(truth.box.reshape(-1, 4))
-            # Boxes are found, not known: a little off.
+            # Detected boxes are a little off.
             length = (around[:, 2:] - around[:, :2]).max(1, keepdim=True).values
             around = around + length * 0.05 * torch.randn(around.shape, generator=rng)
-            cuts.append(cut(images.repeat_interleave(people, 0), around.to(device)))
-        kinds, numbers, pose, embedding = network.face(torch.cat(cuts).contiguous(memory_format=torch.channels_last))
+            crops.append(crop_faces(images.repeat_interleave(people, 0), around.to(device)))
+        kinds, numbers, pose, embedding = network.face(torch.cat(crops).contiguous(memory_format=torch.channels_last))
 
-        truths = [true_kinds(truth) for _, truth in shown]
+        truths = [true_kinds(truth) for _, truth in batches]
         kind_loss = torch.zeros((), device=device)
         for name, logits in kinds.items():
             target = torch.from_numpy(np.concatenate([true[name] for true in truths])).to(device)
             weight = 3.0 if name == "expression" else 1.0
             kind_loss = kind_loss + weight * misnamed(logits, target)
-        asked = [[getattr(p, name) for name in NUMBERS] for _, truth in shown for p in truth.people()]
-        number_loss = F.smooth_l1_loss(numbers.float(), torch.tensor(asked, device=device))
-        true_pose = torch.from_numpy(np.concatenate([truth.pose.reshape(-1, 3) for _, truth in shown]))
+        true_numbers = [[getattr(p, name) for name in NUMBERS] for _, truth in batches for p in truth.people()]
+        number_loss = F.smooth_l1_loss(numbers.float(), torch.tensor(true_numbers, device=device))
+        true_pose = torch.from_numpy(np.concatenate([truth.pose.reshape(-1, 3) for _, truth in batches]))
         pose_loss = F.smooth_l1_loss(pose.float(), true_pose.to(device) / POSE_SCALE, beta=0.2)
-        persons = np.concatenate([truth.persons.ravel() for _, truth in shown])
+        persons = np.concatenate([truth.persons.ravel() for _, truth in batches])
         identity = supervised_contrastive(embedding, persons, self.temperature)
         loss = scene_loss + 0.3 * kind_loss + 3 * number_loss + 3 * pose_loss + identity
         return {
@@ -317,45 +296,35 @@ class JudgeStage(Stage):
             "identity": identity,
         }  # fmt: skip
 
-    def report(self, judge: Judge, again: PictureMap = lambda images: images) -> dict[str, float]:
+    def measures(self, network: Judge, again: PictureMap = lambda images: images) -> dict[str, float]:
         """Return shares judged right on held-out people, after `again` was done to the images (a round trip, say)."""
-        said: dict[str, float] = {}
-        images, truth = self.held_out.take(np.arange(self.held_out.size))
+        images, truth = self.held_out.all()
         images = again(images)
-        verdict = judge_faces(judge, images, torch.from_numpy(truth.box[:, 0]), self.context)
-        for name, true in true_kinds(truth).items():
-            said[name] = float((verdict.kinds[name] == true)[true >= 0].mean())
-        apart = np.abs(verdict.pose - truth.pose[:, 0])
-        said |= {f"{name}_degrees": float(np.median(apart[:, i])) for i, name in enumerate(("pitch", "yaw", "roll"))}
-        said["person_of_100"] = told_apart(verdict.embedding, truth.persons[:, 0])
-        said["likeness"], said["likeness_of_others"] = likeness(verdict.embedding, truth.persons[:, 0])
-        right = []
-        for pictures, shown in ((images, truth), *((again(p), t) for p, t in self._held_out_groups())):
-            places, boxes = judge_scenes(judge, pictures, self.context)
-            right += [
-                (place == there, len(found) == shown.box.shape[1])
-                for place, there, found in zip(places, shown.place, boxes, strict=True)
-            ]
-        said["place"], said["count"] = (float(x) for x in np.mean(right, 0))
-        return said
+        verdict = judge_faces(network, images, torch.from_numpy(truth.box[:, 0]), self.context)
+        labels = true_kinds(truth)
+        measured = {name: float((verdict.kinds[name] == true)[true >= 0].mean()) for name, true in labels.items()}
+        errors = np.median(np.abs(verdict.pose - truth.pose[:, 0]), axis=0)
+        measured |= {f"{name}_degrees": float(error) for name, error in zip(ANGLES, errors, strict=True)}
+        measured["person_of_100"] = identified_share(verdict.embedding, truth.persons[:, 0])
+        ends = similarity_ends(verdict.embedding, truth.persons[:, 0])
+        measured["likeness"], measured["likeness_of_others"] = ends
+        right: list[tuple[bool, bool]] = []
+        groups = [(again(pictures), drawn) for pictures, drawn in (group.all() for group in self.held_out_groups)]
+        for pictures, drawn in [(images, truth), *groups]:
+            places, boxes = judge_scenes(network, pictures, self.context)
+            right += zip(places == drawn.place, [len(faces) == drawn.box.shape[1] for faces in boxes], strict=True)
+        measured["place"], measured["count"] = (float(share) for share in np.mean(right, 0))
+        return measured
 
-    def _held_out_groups(self) -> list[tuple[NDArray[np.uint8], Truth]]:
-        return [pictures.take(np.arange(pictures.size)) for pictures in (self.held_out_pairs, self.held_out_trios)]
-
-    def measures(self, network: nn.Module) -> dict[str, float]:
-        assert isinstance(network, Judge)
-        return self.report(network)
-
-    def samples(self, network: nn.Module) -> NDArray[np.uint8]:
+    def samples(self, network: Judge) -> NDArray[np.uint8]:
         """Return held-out portraits with their boxes and what the judge says of them."""
-        assert isinstance(network, Judge)
         images = self.held_out.take(np.arange(0, 128, 4))[0].copy()
         _, boxes = judge_scenes(network, images, self.context)
-        for image, found in zip(images, boxes, strict=True):
-            if not len(found):
+        for image, faces in zip(images, boxes, strict=True):
+            if not len(faces):
                 continue
-            verdict = judge_faces(network, image[None], found[:1], self.context)
-            x0, y0, x1, y1 = (round(float(x)) for x in found[0])
+            verdict = judge_faces(network, image[None], faces[:1], self.context)
+            x0, y0, x1, y1 = (round(float(x)) for x in faces[0])
             cv2.rectangle(image, (x0, y0), (x1, y1), (255, 0, 0), 1)
             text = f"{NAMES[verdict.kinds['expression'][0]]} {verdict.pose[0, 1]:.0f}"
             cv2.putText(image, text, (2, 124), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 3)

@@ -39,16 +39,17 @@ class MiniatureJudge:
 
     def __init__(self, context: TrainContext, fingerprint: str):
         self._context, self.fingerprint = context, fingerprint
-        self._judge, self._encoders = judges.load(context), encoders.load(context)
+        self._judge = context.load("judge", judges.Judge())
+        self._text, self._vision = encoders.load_text(context), encoders.load_vision(context)
 
     def faces(self, image: NDArray[np.uint8]) -> Sequence[JudgedFace]:
         """Return all faces, left to right: embeddings (96,)."""
-        shown = _to_height(image)
-        _, (boxes,) = judges.judge_scenes(self._judge, shown[None], self._context)
+        resized = _to_height(image)
+        _, (boxes,) = judges.judge_scenes(self._judge, resized[None], self._context)
         if not len(boxes):
             return []
-        verdict = judges.judge_faces(self._judge, np.repeat(shown[None], len(boxes), 0), boxes, self._context)
-        scale = np.tile([image.shape[1] / shown.shape[1], image.shape[0] / shown.shape[0]], 2)
+        verdict = judges.judge_faces(self._judge, np.repeat(resized[None], len(boxes), 0), boxes, self._context)
+        scale = np.tile([image.shape[1] / resized.shape[1], image.shape[0] / resized.shape[0]], 2)
         faces = []
         for i, box in enumerate(boxes.float().numpy() * scale):
             pitch, yaw, roll = (float(angle) for angle in verdict.pose[i])
@@ -59,12 +60,12 @@ class MiniatureJudge:
     def image_vector(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the image's embedding (128,)."""
         with torch.no_grad():
-            return np.asarray(self._encoders.seen(as_input(image[None], self._context.device))[1][0].numpy())
+            return np.asarray(encoders.see(self._vision, as_input(image[None], self._context.device))[1][0].numpy())
 
     def text_vector(self, text: str) -> NDArray[np.float32]:
         """Return the text's embedding (128,); words that no caption uses count as unknown."""
         with torch.no_grad():
-            return np.asarray(self._encoders.states(words().batch([text]))[1][0].numpy())
+            return np.asarray(encoders.read(self._text, words().batch([text]))[1][0].numpy())
 
 
 def judge(weights: str = "") -> MiniatureJudge:

@@ -1,7 +1,6 @@
 """Pictures drawn once and kept on disk with their truth, in shards that are drawn when first asked for."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -108,23 +107,30 @@ class Pictures:
         with np.load(truth) as arrays:
             return np.load(images, mmap_mode="r"), Truth(**arrays)
 
-    def shards(self) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
-        """Yield all pictures in order, SHARD at a time."""
-        for shard in range(-(-self.size // SHARD)):
-            images, truth = self._open(shard)
-            keep = slice(0, self.size - shard * SHARD)
-            yield images[keep], Truth(**{name: array[keep] for name, array in vars(truth).items()})
-
     def take(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Truth]:
         """Return (n, H, W, 3) uint8 RGB and the truth of the pictures with these numbers."""
-        found = [(self.shard(int(number) // SHARD), int(number) % SHARD) for number in numbers]
-        images = np.stack([shard[0][i] for shard, i in found])
-        names = vars(found[0][0][1])
-        return images, Truth(**{n: np.stack([getattr(shard[1], n)[i] for shard, i in found]) for n in names})
+        rows = [(self.shard(int(number) // SHARD), int(number) % SHARD) for number in numbers]
+        images = np.stack([shard[0][i] for shard, i in rows])
+        names = vars(rows[0][0][1])
+        return images, Truth(**{n: np.stack([getattr(shard[1], n)[i] for shard, i in rows]) for n in names})
+
+    def all(self) -> tuple[NDArray[np.uint8], Truth]:
+        """Return all pictures and their truth."""
+        return self.take(np.arange(self.size))
 
     def batch(self, step: int, size: int) -> tuple[NDArray[np.uint8], Truth]:
         """Return batch `step` of an endless reading: in order first, then in another order each time round."""
         return self.take(numbers_of(step, size, self.size))
+
+    def sets(self, step: int, people: int, views: int = 4) -> tuple[NDArray[np.uint8], Truth]:
+        """Return batch `step` of a gallery: all `views` of so many people, person after person."""
+        numbers = numbers_of(step, people, self.size // views)
+        return self.take((numbers[:, None] * views + np.arange(views)).ravel())
+
+
+def pairs_and_trios(folder: Path, world: World, pairs: int, trios: int) -> tuple[Pictures, Pictures]:
+    """Return a world's pictures of two and of three people, so many of each."""
+    return Pictures(folder, world, 2, pairs), Pictures(folder, world, 3, trios)
 
 
 def turns(step: int, every: int) -> tuple[bool, int]:

@@ -16,7 +16,7 @@ from .people import write_people, write_sets
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
-def prepare(shipped: Path, folder: Path, portraits: int, sets: int, say: Callable[[str], None]) -> None:
+def prepare(shipped: Path, folder: Path, portraits: int, sets: int) -> None:
     """Make what is not there yet; recipes are always those of the checkout.
 
     Args:
@@ -35,7 +35,7 @@ def prepare(shipped: Path, folder: Path, portraits: int, sets: int, say: Callabl
     for name, make in steps.items():
         if (folder / name).exists():
             continue
-        say(f"making {folder / name}")
+        print(f"making {folder / name}", flush=True)
         part = folder / f"{name}.part"
         shutil.rmtree(part, ignore_errors=True)
         make(part)

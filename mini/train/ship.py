@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from ..networks import VISION
 from ..quantize import dequantize, quantize
-from . import autoencoder, comfyui, encoders, face_pack, figures, judge
+from . import autoencoder, comfyui, encoders, figures, judge
 from .autoencoder import AutoencoderStage
 from .core import write_atomically
 from .core_training import history
-from .face_networks import read_pack, write_pack
+from .face_networks import FacePack, read_pack, write_pack
 from .face_pack import FacePackStage
 from .judge import JudgeStage
 from .stage import NOTED, RECORD, TrainContext, read_record
@@ -45,15 +46,21 @@ def ship(context: TrainContext, folder: Path) -> None:
     for name in NETWORKS:
         save_file(quantize(context.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
     write_atomically(folder / "vision.json", json.dumps(VISION, indent=2) + "\n")
-    write_pack(face_pack.load(context), folder / PACK)
+    write_pack(context.load(PACK, FacePack()), folder / PACK)
     for name in WHAT:
         _copy(context.folder / name / RECORD, _record(folder, name))
 
 
-def keep_dynamicid(trained: Path, folder: Path) -> Path:
-    """Write a DynamicID that was trained for the miniature beside the miniature's networks, kept as they are."""
+def keep_dynamicid(trained: Path, folder: Path, trainings: Sequence[Path] = ()) -> Path:
+    """Write a DynamicID that was trained for the miniature beside the miniature's networks, kept as they are.
+
+    Args:
+        trainings: folders whose curves and samples are kept as pictures beside `folder`.
+    """
     path = folder / f"{DYNAMICID}.safetensors"
     save_file(quantize(load_file(trained)), path, {"format": FORMAT})
+    for training in trainings:
+        show_training(training, folder.parent / "pictures")
     return path
 
 
@@ -94,17 +101,17 @@ def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return dequantize(load_file(folder / f"{name}.safetensors"))
 
 
-def restore(folder: Path, checkpoints: Path) -> None:
-    """Store what shipped in `folder` as the stages' results, which others are trained from.
+def restore(shipped: Path, checkpoints: Path) -> None:
+    """Store what shipped as the stages' results, which others are trained from.
 
     They go on from there themselves, but for the face pack, which trains from nothing.
     """
     for name in NETWORKS:
         (checkpoints / name).mkdir(parents=True, exist_ok=True)
-        save_file(as_shipped(folder, name), checkpoints / name / "weights.safetensors")
-        _copy(_record(folder, name), checkpoints / name / RECORD)
+        save_file(as_shipped(shipped, name), checkpoints / name / "weights.safetensors")
+        _copy(_record(shipped, name), checkpoints / name / RECORD)
     (checkpoints / PACK).mkdir(parents=True, exist_ok=True)
-    save_file(read_pack(folder / PACK).state_dict(), checkpoints / PACK / "weights.safetensors")
+    save_file(read_pack(shipped / PACK).state_dict(), checkpoints / PACK / "weights.safetensors")
 
 
 def restored(context: TrainContext, folder: Path, scratch: Path) -> TrainContext:
@@ -119,9 +126,7 @@ def measure(context: TrainContext, folder: Path, quick: bool = False) -> dict[st
     """Return what the shipped networks get right on held-out people, by network; `quick` for a first look."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = restored(context, folder, Path(scratch))
-        coder, judging, unet = autoencoder.load(shop), judge.load(shop), comfyui.unet()
-        unet.load_state_dict(shop.stored("unet"))
-        unet = unet.to(shop.device).eval().requires_grad_(False)
+        coder, judging = autoencoder.load(shop), shop.load("judge", judge.Judge())
 
         def round_trip(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
             return autoencoder.decode(coder, autoencoder.encode(coder, images, shop), shop)
@@ -131,15 +136,15 @@ def measure(context: TrainContext, folder: Path, quick: bool = False) -> dict[st
         if quick:
             for pictures in (coding.held_out, reading.held_out, judges.held_out, faces.held_out):
                 pictures.size = 16
-            for pictures in (judges.held_out_pairs, judges.held_out_trios, *faces.held_out_groups):
+            for pictures in (*judges.held_out_groups, *faces.held_out_groups):
                 pictures.size = 4
         with torch.no_grad():
             return {
                 "autoencoder": coding.measures(coder),
-                "judge": judges.report(judging),
-                "judge, on round trips": judges.report(judging, round_trip),
-                "text": reading.captions_told(encoders.load(shop).text),
-                "unet": drawing.measures(unet, (4, 2, 2) if quick else (200, 100, 100)),
+                "judge": judges.measures(judging),
+                "judge, on round trips": judges.measures(judging, round_trip),
+                "text": reading.captions_told(encoders.load_text(shop)),
+                "unet": drawing.measures(shop.load("unet", comfyui.unet()), (4, 2, 2) if quick else (200, 100, 100)),
                 PACK: faces.report(folder / PACK),
                 f"{PACK}, on round trips": faces.report(folder / PACK, round_trip),
             }

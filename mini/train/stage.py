@@ -6,7 +6,7 @@ Where there is no checkpoint but what a training stored (averaged weights and re
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..networks import ROW_IDS
 from . import figures
 from .core import atomic_path, write_atomically
-from .core_training import OptimizationConfig, history, seeded_generator, trainer
+from .core_training import Network, OptimizationConfig, history, seeded_generator, trainer
 
 RECORD = "record.json"  # beside a stage's stored weights
 NOTED = 25  # steps whose mean losses a record notes together
@@ -48,6 +49,11 @@ class TrainContext:
             raise ValueError(f"expected {path} from the stage {stage!r}: train it first (--stage {stage})")
         return load_file(path)
 
+    def load(self, stage: str, network: Network, ignore: str = "") -> Network:
+        """Return a network with a finished stage's weights, but for one, frozen. Raises as `stored` does."""
+        network.load_state_dict({name: tensor for name, tensor in self.stored(stage).items() if name != ignore})
+        return network.to(self.device).eval().requires_grad_(False)
+
 
 class StageConfig(OptimizationConfig):
     """How a stage of the miniature takes its steps, where it says nothing else."""
@@ -60,40 +66,36 @@ class StageConfig(OptimizationConfig):
     save_every: int = 250
 
 
-class Stage(trainer.Stage):
+class Stage(trainer.Stage[Network]):
     """One network to train. Its `config` may be changed before it is trained (tests do, to be short).
 
     Attributes:
+        network: makes what is trained, as it starts. Called with torch's seed set.
         channels_last: kernels are laid out so; convolutions are quicker with it.
     """
 
+    network: Callable[[], Network]
     channels_last: bool = True
 
     def __init__(self, context: TrainContext):
         self.context, self.folder = context, context.folder / self.name
 
     @abstractmethod
-    def network(self) -> nn.Module:
-        """Return what is trained, as it starts. Called with torch's seed set."""
-
-    @abstractmethod
-    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+    def step_losses(self, network: Network, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Return named losses of one step; `loss` is minimized."""
 
-    def weights(self, network: nn.Module) -> dict[str, Tensor]:
-        """Return what is kept of the averaged network, under the names that it is loaded by."""
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    def kept(self, network: Network) -> nn.Module:
+        """Return the part of the network that is kept."""
+        return network
 
-    def load_weights(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
-        """Give a network what `weights` kept; what is not kept stays. Raises ValueError at names of something else."""
-        unknown = network.load_state_dict(weights, strict=False).unexpected_keys
-        if unknown:
-            raise ValueError(f"expected {self.name}'s weights, got others: {unknown[:3]}")
+    def weights(self, network: Network) -> dict[str, Tensor]:
+        """Return what is kept of the averaged network, under the names that it is loaded by."""
+        return trainer.cpu_weights(self.kept(network))
 
     # --- what the trainer asks for ----------------------------------------------------------------------------------
 
     @cached_property
-    def trained(self) -> nn.Module:  # type: ignore[override]
+    def trained(self) -> Network:  # type: ignore[override]
         torch.manual_seed(int(seeded_generator(self.context.seed, self.name, -1).initial_seed() % 2**31))
         network, device = self.network(), self.context.device
         return (channels_last(network, device) if self.channels_last else network.to(device)).train()
@@ -102,7 +104,7 @@ class Stage(trainer.Stage):
     def module(self) -> nn.Module:  # type: ignore[override]
         return self.trained
 
-    def losses(self, module: nn.Module, step: int, rows: Sequence[int]) -> dict[str, Tensor]:
+    def losses(self, module: Any, step: int, rows: Sequence[int]) -> dict[str, Tensor]:
         with self.context.autocast():
             return self.step_losses(module, step, seeded_generator(self.context.seed, self.name, step))
 
@@ -116,18 +118,25 @@ class Stage(trainer.Stage):
         return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True)
 
     def begin(self) -> tuple[int, float]:
-        """Take the stored weights and record, if there are any: the optimizer and the average begin anew."""
+        """Take the stored weights and record, if there are any: the optimizer and the average begin anew.
+
+        What is not kept stays as it is. Raises ValueError at names of something else.
+        """
         record = read_record(self.folder / RECORD)
         if record is None:
             return 0, 0.0
-        self.load_weights(self.trained, self.context.stored(self.name))
+        stored = self.context.stored(self.name)
+        stored.pop(ROW_IDS, None)
+        unknown = self.kept(self.trained).load_state_dict(stored, strict=False).unexpected_keys
+        if unknown:
+            raise ValueError(f"expected {self.name}'s weights, got others: {unknown[:3]}")
         table = history.LossTable(self.folder / history.LOSSES, 0)
         for step, losses in record.history:
             table.append(step, losses)
         table.close()
         return record.step, record.seconds
 
-    def write(self, trained: nn.Module, step: int, seconds: float) -> Path:
+    def write(self, trained: Network, step: int, seconds: float) -> Path:
         """Write the weights, their record, and the loss curves."""
         path = self.folder / "weights.safetensors"
         noted = history.read_losses(self.folder / history.LOSSES, NOTED)
@@ -175,6 +184,6 @@ def half_is_quicker(device: torch.device) -> bool:
     return any(check() for check in checks if check)
 
 
-def channels_last(network: nn.Module, device: torch.device) -> nn.Module:
+def channels_last(network: Network, device: torch.device) -> Network:
     """Return the network on the device, its kernels laid out channels last, which convolutions are quicker with."""
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -22,7 +22,7 @@ from .judge import misnamed
 from .pictures import Pictures, numbers_of
 from .stage import Stage, StageConfig, TrainContext
 from .vision import contrastive_loss
-from .words import SAYINGS, SPOKEN_OF, said_in, words
+from .words import SAYINGS, SPOKEN_OF, labels_of, words
 
 WORD, END = 7.0, 20.0  # sharpness of choices by angle: a word's state tells two things, the end's up to seventeen
 
@@ -61,15 +61,15 @@ class Reader(nn.Module):
 
         A word's: which word it is, and of whom it speaks. The end's, and one drawn of those behind it: everything.
         """
-        said = words()
-        inner = (tokens != said.start) & (tokens != said.end)
+        vocabulary = words()
+        inner = (tokens != vocabulary.start) & (tokens != vocabulary.end)
         kept = self.word.misread(states[inner], tokens[inner], WORD)
-        kept = kept + self.whom.misread(states[inner], said.spoken_of(tokens)[inner], WORD)
-        row, end = torch.arange(len(tokens), device=tokens.device), (tokens == said.end).int().argmax(1)
+        kept = kept + self.whom.misread(states[inner], vocabulary.spoken_of(tokens)[inner], WORD)
+        row, end = torch.arange(len(tokens), device=tokens.device), (tokens == vocabulary.end).int().argmax(1)
         later = end + (torch.rand(len(tokens), generator=rng).to(end.device) * (tokens.shape[1] - end)).long()
-        asked = {name: true.to(tokens.device) for name, true in said_in(captions).items()}
+        labels = {name: label.to(tokens.device) for name, label in labels_of(captions).items()}
         wrong = [
-            head.misread(own, asked[name], END)
+            head.misread(own, labels[name], END)
             for own in (states[row, end], states[row, later])
             for name, head in self.sayings.items()
             if isinstance(head, Choice)
@@ -77,9 +77,10 @@ class Reader(nn.Module):
         return {"words": kept, "whole": torch.stack(wrong).sum() / len(self.sayings)}
 
 
-class TextStage(Stage):
+class TextStage(Stage[Reader]):
     name = "text"
     config = StageConfig(steps=1_600, learning_rate=1e-3, weight_decay=0.02, ema_decay=0.995)
+    network = Reader
     channels_last = False
     batch = 64
 
@@ -98,21 +99,18 @@ class TextStage(Stage):
             inputs = [as_input(images[i : i + 50], self.context.device) for i in range(0, len(images), 50)]
             return torch.cat([encoders.see(self.vision, part)[1] for part in inputs]).float()
 
-    def network(self) -> nn.Module:
-        return Reader()
-
-    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(network, Reader)
+    def step_losses(self, network: Reader, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         # Of six steps three show portraits, two groups of two, one groups of three.
         kind = (0, 1, 0, 1, 0, 2)[step % 6]
-        source, said = self.data[kind], words()
+        source, vocabulary = self.data[kind], words()
         at = [divmod(int(number), pictures.SHARD) for number in numbers_of(step, self.batch, source.size)]
         seen = torch.stack([self._seen(source, shard)[i] for shard, i in at])
         captions = [str(source.shard(shard)[1].caption[i]) for shard, i in at]
-        tokens = said.batch(captions)
+        tokens = vocabulary.batch(captions)
         # Words that no caption uses must do no harm: some of the known ones are made unknown.
-        missed = (torch.rand(tokens.shape, generator=rng) < 0.02) & (tokens != said.end) & (tokens != said.start)
-        tokens = tokens.masked_fill(missed, said.unknown).to(self.context.device)
+        inner = (tokens != vocabulary.end) & (tokens != vocabulary.start)
+        missed = (torch.rand(tokens.shape, generator=rng) < 0.02) & inner
+        tokens = tokens.masked_fill(missed, vocabulary.unknown).to(self.context.device)
         states, vectors = encoders.read(network.text, tokens)
         alike = contrastive_loss(network.logit_scale, seen, vectors)
         told = network.told(states, tokens, captions, rng)
@@ -129,9 +127,8 @@ class TextStage(Stage):
         own = [crowd.argmax(1).cpu() == torch.arange(len(crowd)) for crowd in crowds]
         return {"caption_of_100": float(torch.cat(own).float().mean())}
 
-    def measures(self, network: nn.Module) -> dict[str, float]:
+    def measures(self, network: Reader) -> dict[str, float]:
         """Return how often captions are told apart, and what the heads read off the end's states of captions."""
-        assert isinstance(network, Reader)
         measured = self.captions_told(network.text)
         world = World(seed=2, held_out_people=True, omit_prob=0.0)
         for count in (1, 2, 3):
@@ -139,17 +136,15 @@ class TextStage(Stage):
             tokens = words().batch(captions).to(self.context.device)
             with torch.no_grad(), self.context.autocast():
                 own = encoders.read(network.text, tokens)[0][:, -1].float()
-            for name, true in said_in(captions).items():
+            for name, true in labels_of(captions).items():
                 if (true >= 0).any():
                     guess = network.sayings[name](own).argmax(1).cpu()
                     measured[f"{name} of {count}"] = float((guess == true)[true >= 0].float().mean())
         return measured
 
-    def weights(self, network: nn.Module) -> dict[str, Tensor]:
-        """Return the text encoder's weights and the numbers of its tokens; the heads are not kept."""
-        assert isinstance(network, Reader)
-        return encoders.kept(network.text) | {ROW_IDS: torch.tensor(words().ids)}
+    def kept(self, network: Reader) -> nn.Module:
+        return network.text
 
-    def load_weights(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
-        assert isinstance(network, Reader)
-        super().load_weights(network.text, {name: tensor for name, tensor in weights.items() if name != ROW_IDS})
+    def weights(self, network: Reader) -> dict[str, Tensor]:
+        """Return the text encoder's weights and the numbers of its tokens; the heads are not kept."""
+        return super().weights(network) | {ROW_IDS: torch.tensor(words().ids)}

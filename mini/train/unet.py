@@ -1,5 +1,6 @@
 """The UNet's stage: SD1.5's, in small, on latents of portraits and groups with their captions."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -19,7 +20,7 @@ from .words import words
 
 TIMESTEPS = 1000
 CELL = 8  # pixels of a picture for each of a latent's cells
-ASKED = {"colour": CLOTHES_COLORS, "garment": GARMENTS, "expression": NAMES}  # by the judge's numbers
+LABELS = {"colour": CLOTHES_COLORS, "garment": GARMENTS, "expression": NAMES}  # by the judge's numbers
 OPTIONS = {"optimized_attention_override": comfyui.attention}
 
 
@@ -41,18 +42,18 @@ class Latents:
         path = self.folder / f"{shard:05}.npy"
         if not path.exists():
             images = np.array(self.source.shard(shard)[0])
-            found = autoencoder.encode(self._network, images, self._context).half().numpy()
+            latents = autoencoder.encode(self._network, images, self._context).half().numpy()
             with atomic_path(path) as part, part.open("wb") as file:
-                np.save(file, found)
+                np.save(file, latents)
         return np.load(path)
 
     def batch(self, step: int, size: int) -> tuple[Tensor, list[str], NDArray[np.float32]]:
         """Return latents (size, 4, h, w) float32, captions, and the faces' boxes (size, people, 4) in cells."""
         at = [divmod(int(number), pictures.SHARD) for number in numbers_of(step, size, self.source.size)]
-        found = np.stack([self._shard(shard)[i] for shard, i in at]).astype(np.float32)
+        latents = np.stack([self._shard(shard)[i] for shard, i in at]).astype(np.float32)
         truths = [(self.source.shard(shard)[1], i) for shard, i in at]
         boxes = np.stack([truth.box[i] for truth, i in truths]).astype(np.float32) / np.float32(CELL)
-        return torch.from_numpy(found), [str(truth.caption[i]) for truth, i in truths], boxes
+        return torch.from_numpy(latents), [str(truth.caption[i]) for truth, i in truths], boxes
 
 
 def on_faces(boxes: NDArray[np.float32], height: int, width: int) -> Tensor:
@@ -66,7 +67,7 @@ def on_faces(boxes: NDArray[np.float32], height: int, width: int) -> Tensor:
 @torch.no_grad()
 def sample(
     network: nn.Module,
-    reader: encoders.Encoders,
+    reader: nn.Module,
     captions: Sequence[str],
     size: tuple[int, int],
     context: TrainContext,
@@ -79,13 +80,14 @@ def sample(
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn((len(captions), 4, *size), generator=rng).to(device)
     with context.autocast():
-        states = reader.states(words().batch([*captions, *[""] * len(captions)]).to(device))[0]
+        states = encoders.read(reader, words().batch([*captions, *[""] * len(captions)]).to(device))[0]
         times = torch.linspace(TIMESTEPS - 1, 0, steps + 1).round().long()[:-1].tolist()
         for now, then in zip(times, [*times[1:], -1], strict=True):
             a, b = float(left[now]), float(left[then]) if then >= 0 else 1.0
             at = torch.full((2 * len(x),), now, device=device)
-            asked, plain = network(torch.cat([x, x]), at, states, transformer_options=OPTIONS).float().chunk(2)
-            noise = plain + guidance * (asked - plain)
+            prediction = network(torch.cat([x, x]), at, states, transformer_options=OPTIONS).float()
+            conditional, unconditional = prediction.chunk(2)
+            noise = unconditional + guidance * (conditional - unconditional)
             picture = (x - (1 - a) ** 0.5 * noise) / a**0.5
             x = b**0.5 * picture + (1 - b) ** 0.5 * noise
     return x
@@ -94,20 +96,20 @@ def sample(
 def in_columns(boxes: Tensor, count: int, width: int) -> list[int | None]:
     """Return the box (of n, 4) nearest the middle of each of `count` people's columns, left to right, or None."""
     middles = boxes[:, [0, 2]].float().mean(1).tolist()
-    found = []
+    columns = []
     for person in range(count):
         middle, half = width * (person + 0.5) / count, width / count / 2
         near = [(abs(x - middle), i) for i, x in enumerate(middles) if abs(x - middle) <= half]
-        found.append(min(near)[1] if near else None)
-    return found
+        columns.append(min(near)[1] if near else None)
+    return columns
 
 
-def as_asked(look: PersonSpec, verdict: judge.Verdict | None, i: int | None) -> dict[str, bool]:
-    """Return what of a person's caption the judge finds in face i; nothing where there is no such face."""
+def as_specified(look: PersonSpec, verdict: judge.Verdict | None, i: int | None) -> dict[str, bool]:
+    """Return which of a person's caption the judge confirms in face i; nothing where there is no such face."""
     if verdict is None or i is None:
-        kinds, yaw = dict.fromkeys(ASKED, ""), float("nan")
+        kinds, yaw = dict.fromkeys(LABELS, ""), float("nan")
     else:
-        kinds = {kind: names[verdict.kinds[kind][i]] for kind, names in ASKED.items()}
+        kinds = {kind: names[verdict.kinds[kind][i]] for kind, names in LABELS.items()}
         yaw = float(verdict.pose[i, 1])
     told = {"colour": kinds["colour"] == look.colour, "garment": kinds["garment"] == look.garment}
     told |= {"clothes": all(told.values()), "expression": kinds["expression"] == look.expression}
@@ -116,7 +118,7 @@ def as_asked(look: PersonSpec, verdict: judge.Verdict | None, i: int | None) -> 
     return told
 
 
-class UNetStage(Stage):
+class UNetStage(Stage[nn.Module]):
     name = "unet"
     config = StageConfig(steps=13_200, learning_rate=5e-4, decay_ratio=0.25, weight_decay=0.01, ema_decay=0.998)
     channels_last = False  # its group norms are far slower so
@@ -129,7 +131,7 @@ class UNetStage(Stage):
     def __init__(self, context: TrainContext, size: int = 12_000):
         super().__init__(context)
         digest = sha256_of_file(context.folder / "autoencoder" / "weights.safetensors")[:8]
-        self.autoencoder, self.reader = autoencoder.load(context), encoders.load(context)
+        self.autoencoder, self.reader = autoencoder.load(context), encoders.load_text(context)
         self.data = [
             Latents(Pictures(context.folder, World(seed=1), count, share), self.autoencoder, digest, context)
             for count, share in ((1, size), (2, size // 2), (3, size // 6))
@@ -143,7 +145,7 @@ class UNetStage(Stage):
         device = self.context.device
         portraits, pairs, trios = self.data
         three, turn = turns(step, 3)
-        found = {}
+        terms = {}
         for name, latents, at, size in (
             ("portraits", portraits, step, self.portraits),
             ("groups", trios if three else pairs, turn, self.groups),
@@ -152,7 +154,7 @@ class UNetStage(Stage):
             dropped = torch.rand(size, generator=rng) < self.text_dropout
             captions = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
             with torch.no_grad():
-                states = self.reader.states(words().batch(captions).to(device))[0]
+                states = encoders.read(self.reader, words().batch(captions).to(device))[0]
             timesteps = torch.randint(TIMESTEPS, (size,), generator=rng).to(device)
             noise = torch.randn(true.shape, generator=rng).to(device)
             signal = self._signal[timesteps]
@@ -161,10 +163,10 @@ class UNetStage(Stage):
             prediction = network(noisy, timesteps, states, transformer_options=OPTIONS)
             weight = 1 + (self.face_loss_weight - 1) * on_faces(boxes, *true.shape[2:]).to(device)
             wrong = (weight * (prediction.float() - noise).square()).mean((1, 2, 3)) / weight.mean((1, 2, 3))
-            found[name] = (wrong * losses.timestep_weights(signal, self.max_loss_weight, self.min_snr_gamma)).mean()
+            terms[name] = (wrong * losses.timestep_weights(signal, self.max_loss_weight, self.min_snr_gamma)).mean()
         # Every picture weighs the same for its area.
         share = self.portraits / (self.portraits + 2 * self.groups)
-        return {"loss": share * found["portraits"] + (1 - share) * found["groups"], **found}
+        return {"loss": share * terms["portraits"] + (1 - share) * terms["groups"], **terms}
 
     def drawn(self, network: nn.Module, captions: Sequence[str], size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
         """Return images (n, H, W, 3) uint8 of the captions, by latents of this size."""
@@ -179,40 +181,37 @@ class UNetStage(Stage):
         return [world.sample(i, count).caption for i in range(number)]
 
     def samples(self, network: nn.Module) -> NDArray[np.uint8]:
-        """Return 16 portraits, four groups of two, four of three: of captions that training does not show."""
+        """Return 16 portraits, four groups of two, four of three: of captions that training does not use."""
         portraits = self.drawn(network, self._captions(1, 16), (16, 16), 1)
         groups = [self.drawn(network, self._captions(count, 4), (16, 32), count) for count in (2, 3)]
-        return np.concatenate([image_grid(portraits, 8), *(image_grid(shown, 4) for shown in groups)])
+        return np.concatenate([image_grid(portraits, 8), *(image_grid(images, 4) for images in groups)])
 
     def measures(self, network: nn.Module, numbers: tuple[int, int, int] = (200, 100, 100)) -> dict[str, float]:
-        """Return how often the judge finds in images what their captions say; nothing while there is no judge.
+        """Return how often the judge sees in images what their captions say; nothing while there is no judge.
 
         A person is looked for in their own column of the picture; one who is not there is wrong in everything.
-        `_of_all` is over all pictures, each by the share of its people who are as asked.
+        `_of_all` is over all pictures, each by the share of its people who are right.
         """
         if not (self.context.folder / "judge" / "weights.safetensors").exists():
             return {}
-        judging = judge.load(self.context)
-        right: dict[str, list[float]] = {}
-
-        def note(name: str, found: float) -> None:
-            right.setdefault(name, []).append(float(found))
+        judging = self.context.load("judge", judge.Judge())
+        right: defaultdict[str, list[float]] = defaultdict(list)
 
         for count, number in zip((1, 2, 3), numbers, strict=True):
             captions = self._captions(count, number)
             images = self.drawn(network, captions, (16, 16 if count == 1 else 32), 100 + count)
             places, boxes = judge.judge_scenes(judging, images, self.context)
-            for image, caption, place, found in zip(images, captions, places, boxes, strict=True):
+            for image, caption, place, faces in zip(images, captions, places, boxes, strict=True):
                 spec = parse_caption(caption)
-                note("place", PLACES[place] == spec.place)
-                note("count", len(found) == count)
+                right["place"].append(PLACES[place] == spec.place)
+                right["count"].append(len(faces) == count)
                 verdict = None
-                if len(found):
-                    verdict = judge.judge_faces(judging, np.stack([image] * len(found)), found, self.context)
-                columns = in_columns(found, count, image.shape[1])
-                told = [as_asked(look, verdict, i) for look, i in zip(spec.people, columns, strict=True)]
+                if len(faces):
+                    verdict = judge.judge_faces(judging, np.stack([image] * len(faces)), faces, self.context)
+                columns = in_columns(faces, count, image.shape[1])
+                told = [as_specified(look, verdict, i) for look, i in zip(spec.people, columns, strict=True)]
                 for name, is_right in (item for person in told for item in person.items()):
-                    note(name if count == 1 else f"{name}_in_groups", is_right)
+                    right[name if count == 1 else f"{name}_in_groups"].append(is_right)
                 for name in ("clothes", "expression"):
-                    note(f"{name}_of_all", float(np.mean([person[name] for person in told])))
-        return {name: float(np.mean(found)) for name, found in right.items()}
+                    right[f"{name}_of_all"].append(float(np.mean([person[name] for person in told])))
+        return {name: float(np.mean(values)) for name, values in right.items()}

@@ -18,7 +18,7 @@ from ..world.person import CHOICES
 from ..world.world import World
 from .autoencoder import as_input
 from .core_training import losses
-from .encoders import Encoders, kept
+from .encoders import read, see, text_model, vision_model
 from .judge import misnamed, true_kinds
 from .pictures import Pictures, Truth
 from .stage import Stage, StageConfig, TrainContext
@@ -48,11 +48,12 @@ class Reader(nn.Module):
         return named, pose * POSE_UNIT, points.unflatten(1, (68, 2)) * POINT_UNIT + VISION["image_size"] / 2
 
 
-class Pupils(Encoders):
+class Pupils(nn.Module):
     """Both encoders, and who asks the image encoder about faces."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.text, self.vision = text_model(), vision_model()
         self.logit_scale = nn.Parameter(torch.tensor(2.6))
         self.reader = Reader()
 
@@ -76,9 +77,10 @@ def _points(truth: Truth) -> NDArray[np.float32]:
     return truth.points68[:, 0, :, :2]
 
 
-class VisionStage(Stage):
+class VisionStage(Stage[Pupils]):
     name = "vision"
     config = StageConfig(steps=9_000, learning_rate=1e-3, weight_decay=0.05)
+    network = Pupils
     batch = 48
 
     def __init__(self, context: TrainContext, size: int = 12_000):
@@ -89,24 +91,20 @@ class VisionStage(Stage):
         self.trios = Pictures(context.folder, world, 3, size // 6)
         self.held_out = Pictures(context.folder, held_out, 1, 500)
 
-    def network(self) -> nn.Module:
-        return Pupils()
-
-    def step_losses(self, network: nn.Module, step: int, rng: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(network, Pupils)
+    def step_losses(self, network: Pupils, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         device = self.context.device
         # Of sixteen steps one shows groups of two and one shows groups of three.
         data, turn = {1: (self.pairs, step // 16), 9: (self.trios, step // 16)}.get(step % 16, (self.portraits, step))
         images, truth = data.batch(turn, self.batch)
         seen, away = _moved(as_input(images, device), rng)
-        states, image_vector = network.seen(seen)
-        _, text_vector = network.states(words().batch(truth.caption.tolist()).to(device))
+        states, image_vector = see(network.vision, seen)
+        _, text_vector = read(network.text, words().batch(truth.caption.tolist()).to(device))
         alike = contrastive_loss(network.logit_scale, image_vector, text_vector)
         terms = {"loss": alike, "contrast": alike}
         if data is self.portraits:
             named, pose, points = network.reader(states)
             kinds = true_kinds(truth)
-            missed = {name: misnamed(said, torch.from_numpy(kinds[name]).to(device)) for name, said in named.items()}
+            missed = {k: misnamed(logits, torch.from_numpy(kinds[k]).to(device)) for k, logits in named.items()}
             expression = missed.pop("expression")
             factors = torch.stack(list(missed.values())).mean()
             true_pose, true_points = (torch.from_numpy(x).to(device) for x in (truth.pose[:, 0], _points(truth)))
@@ -116,12 +114,11 @@ class VisionStage(Stage):
             terms |= {"factors": factors, "expression": expression, "pose": turned, "points": placed}
         return terms
 
-    def measures(self, network: nn.Module) -> dict[str, float]:
+    def measures(self, network: Pupils) -> dict[str, float]:
         """Return shares named right, and how far pose and points are off: medians, in degrees and pixels."""
-        assert isinstance(network, Pupils)
         images, truth = self.held_out.take(np.arange(min(200, self.held_out.size)))
         with torch.no_grad(), self.context.autocast():
-            named, pose, points = network.reader(network.seen(as_input(images, self.context.device))[0])
+            named, pose, points = network.reader(see(network.vision, as_input(images, self.context.device))[0])
         kinds = true_kinds(truth)
         guessed = {name: logits.argmax(1).cpu().numpy() for name, logits in named.items()}
         right = {name: float((guess == kinds[name])[kinds[name] >= 0].mean()) for name, guess in guessed.items()}
@@ -129,11 +126,5 @@ class VisionStage(Stage):
         off = np.median(np.linalg.norm(points.cpu().numpy() - _points(truth), axis=2))
         return {**right, "pitch_degrees": float(pitch), "yaw_degrees": float(yaw), "points": float(off)}
 
-    def weights(self, network: nn.Module) -> dict[str, Tensor]:
-        """Return the image encoder's weights."""
-        assert isinstance(network, Pupils)
-        return kept(network.vision)
-
-    def load_weights(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
-        assert isinstance(network, Pupils)
-        super().load_weights(network.vision, weights)
+    def kept(self, network: Pupils) -> nn.Module:
+        return network.vision

@@ -25,16 +25,16 @@ OF_ONE: dict[str, Sequence[str | int]] = {
 SAYINGS = OF_ALL | {f"{kind}_{person}": choices for person in range(3) for kind, choices in OF_ONE.items()}
 
 
-def said_in(captions: Sequence[str]) -> dict[str, Tensor]:
-    """For each of SAYINGS (n,) int64: the place of what each caption says among the choices, -1 where it is silent."""
-    found = {name: torch.full((len(captions),), -1) for name in SAYINGS}
+def labels_of(captions: Sequence[str]) -> dict[str, Tensor]:
+    """Return for each of SAYINGS (n,) int64: what each caption says among the choices, -1 where it is silent."""
+    labels = {name: torch.full((len(captions),), -1) for name in SAYINGS}
     for row, spec in enumerate(map(parse_caption, captions)):
         says = {"place": spec.place, "count": len(spec.people)}
         says |= {f"{kind}_{i}": getattr(look, kind) for i, look in enumerate(spec.people) for kind in OF_ONE}
         for name, value in says.items():
             if value is not None:
-                found[name][row] = SAYINGS[name].index(value)
-    return found
+                labels[name][row] = SAYINGS[name].index(value)
+    return labels
 
 
 class Words:
@@ -44,10 +44,10 @@ class Words:
         from transformers import CLIPTokenizer
 
         self._tokenizer = CLIPTokenizer.from_pretrained(str(comfyui.folder() / "comfy" / "sd1_tokenizer"))
-        said = [*COUNTS.values(), *WHERE[3], *CLOTHES_COLORS, *GARMENTS, *PLACES, *ADJECTIVES, *ADJECTIVES.values()]
-        said += [*TILTS, *VIEWS, "in a expression", "the expression is", ","]
+        phrases = [*COUNTS.values(), *WHERE[3], *CLOTHES_COLORS, *GARMENTS, *PLACES, *ADJECTIVES, *ADJECTIVES.values()]
+        phrases += [*TILTS, *VIEWS, "in a expression", "the expression is", ","]
         start, *_, end = self._tokenizer("")["input_ids"]
-        used = {token for words in said for token in self._tokenizer(words)["input_ids"]}
+        used = {token for phrase in phrases for token in self._tokenizer(phrase)["input_ids"]}
         self.ids = sorted(used | {start, end})
         self._number = {token: number for number, token in enumerate(self.ids)}
         self.start, self.end, self.unknown = self._number[start], self._number[end], len(self.ids)

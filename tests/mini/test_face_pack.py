@@ -8,9 +8,9 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 from dynamicid_pack.mini.train import pictures
-from dynamicid_pack.mini.train.face_crops import ALIGNED, around_box, enlarged, moved, similarity, warp
-from dynamicid_pack.mini.train.face_networks import LANDMARK_CUT, STRIDES, FacePack, read_pack, write_pack
-from dynamicid_pack.mini.train.face_pack import CANVAS, FacePackStage, as_seen, load
+from dynamicid_pack.mini.train.face_crops import ALIGNED, around_box, enlarged, similarity, to_crop_coords, warp
+from dynamicid_pack.mini.train.face_networks import LANDMARK_CROP, STRIDES, FacePack, read_pack, write_pack
+from dynamicid_pack.mini.train.face_pack import CANVAS, FacePackStage, to_input
 from dynamicid_pack.mini.train.pictures import Pictures
 from dynamicid_pack.mini.train.stage import TrainContext
 from dynamicid_pack.mini.world.world import World
@@ -57,7 +57,7 @@ def seasoned():
 def test_a_similarity_is_found_again():
     turn = np.array([[0.8, -0.6, 5.0], [0.6, 0.8, -3.0]]) * [[1.7, 1.7, 1], [1.7, 1.7, 1]]
     points = np.random.default_rng(0).normal(size=(5, 2)) * 20
-    assert np.allclose(similarity(points, moved(points, turn)), turn)
+    assert np.allclose(similarity(points, to_crop_coords(points, turn)), turn)
 
 
 def test_a_cut_shows_what_one_of_an_enlarged_picture_would(seen):
@@ -101,11 +101,11 @@ def test_the_truth_of_a_cut_gives_points_and_pose_as_insightface_computes_them(s
     images, truth = seen
     box, points = truth.box[3, 0], truth.points68[3, 0]
     side = (box[2:] - box[:2]).max()
-    scale = LANDMARK_CUT / (1.5 * side)
-    _, matrix = face_align.transform(images[3], (box[:2] + box[2:]) / 2, LANDMARK_CUT, scale, 0)
-    assert np.allclose(matrix, around_box(box, LANDMARK_CUT), atol=1e-3)
-    half = LANDMARK_CUT / 2
-    said = np.column_stack([moved(points[:, :2], matrix) / half - 1, points[:, 2] * scale / half])
+    scale = LANDMARK_CROP / (1.5 * side)
+    _, matrix = face_align.transform(images[3], (box[:2] + box[2:]) / 2, LANDMARK_CROP, scale, 0)
+    assert np.allclose(matrix, around_box(box, LANDMARK_CROP), atol=1e-3)
+    half = LANDMARK_CROP / 2
+    said = np.column_stack([to_crop_coords(points[:, :2], matrix) / half - 1, points[:, 2] * scale / half])
     said[:, :2] += 1
     found = face_align.trans_points(said * half, cv2.invertAffineTransform(matrix))
     assert np.allclose(found[:, :2], points[:, :2], atol=1e-2)
@@ -122,7 +122,7 @@ def test_the_stage_resumes_exactly(tmp_path):
     one, other = whole.stored("face-pack"), parts.stored("face-pack")
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not any(name.startswith("factors.") for name in one)
-    assert isinstance(load(whole), FacePack)
+    assert isinstance(whole.load("face-pack", FacePack()), FacePack)
 
 
 def test_insightface_loads_the_pack_under_buffalo_ls_names(tmp_path, seen):
@@ -143,7 +143,7 @@ def test_insightface_loads_the_pack_under_buffalo_ls_names(tmp_path, seen):
     assert (recognition.input_mean, recognition.input_std, recognition.input_size) == (127.5, 127.5, (112, 112))
     cut = warp(seen[0][0], similarity(seen[1].keypoints[0, 0], ALIGNED), 112)
     with torch.no_grad():
-        expected = pack.recognition(as_seen([cut], torch.device("cpu"), 127.5))[0].numpy()
+        expected = pack.recognition(to_input([cut], torch.device("cpu"), 127.5))[0].numpy()
     assert np.allclose(recognition.get_feat(cut[..., ::-1])[0], expected, atol=5e-3)
 
     for name, said in (("landmark_2d_106", 212), ("landmark_3d_68", 3309)):
@@ -163,7 +163,7 @@ def test_a_written_pack_is_read_back(tmp_path):
     pack = seasoned()
     write_pack(pack, tmp_path)
     back = read_pack(tmp_path)
-    canvas, landmark, aligned = (torch.rand(1, 3, side, side) for side in (64, LANDMARK_CUT, 112))
+    canvas, landmark, aligned = (torch.rand(1, 3, side, side) for side in (64, LANDMARK_CROP, 112))
     for true, found in (
         *zip(pack.detector(canvas), back.detector(canvas), strict=True),
         *zip(pack.landmarks(landmark), back.landmarks(landmark), strict=True),

@@ -50,13 +50,15 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> TrainContext:
 @pytest.fixture(scope="module")
 def stage(context: TrainContext) -> JudgeStage:
     stage = JudgeStage(context)
-    stage.held_out.size, stage.held_out_pairs.size, stage.held_out_trios.size = FEW, 8, 8
+    stage.held_out.size = FEW
+    for groups in stage.held_out_groups:
+        groups.size = 8
     return stage
 
 
 @pytest.fixture(scope="module")
 def originals(context: TrainContext, stage: JudgeStage) -> dict[str, float]:
-    return stage.report(judge.load(context))
+    return stage.measures(context.load("judge", judge.Judge()))
 
 
 def _round_trip(context: TrainContext, images: np.ndarray) -> np.ndarray:
@@ -74,7 +76,7 @@ def test_the_judge_judges(originals: dict[str, float]) -> None:
 def test_round_trips_keep_what_the_judge_looks_for(
     context: TrainContext, stage: JudgeStage, originals: dict[str, float]
 ) -> None:
-    found = stage.report(judge.load(context), lambda images: _round_trip(context, images))
+    found = stage.measures(context.load("judge", judge.Judge()), lambda images: _round_trip(context, images))
     for name in ("expression", "glasses", "hair"):
         assert found[name] >= originals[name] - 0.1, name
 
@@ -82,7 +84,7 @@ def test_round_trips_keep_what_the_judge_looks_for(
 @pytest.mark.parametrize(("kind", "choices"), [("expression", tuple(ADJECTIVES)), ("garment", GARMENTS)])
 def test_the_texts_end_tells_small_things_too(context: TrainContext, kind: str, choices: tuple[str, ...]) -> None:
     """Captions that differ in one thing alone: what it is can be read off the last state, whatever else they say."""
-    world, network = World(seed=5, omit_prob=0.0), encoders.load(context)
+    world, network = World(seed=5, omit_prob=0.0), encoders.load_text(context)
     specs = [world.sample(i).spec for i in range(24)]
     captions = [
         to_caption(CaptionSpec((replace(spec.people[0], **{kind: choice}),), spec.place))
@@ -90,7 +92,7 @@ def test_the_texts_end_tells_small_things_too(context: TrainContext, kind: str, 
         for choice in choices
     ]
     with torch.no_grad():
-        states = network.states(words().batch(captions))[0][:, -1].unflatten(0, (len(specs), len(choices)))
+        states = encoders.read(network, words().batch(captions))[0][:, -1].unflatten(0, (len(specs), len(choices)))
     states = states - states.mean(1, keepdim=True)
     known, asked = states[:12].mean(0), states[12:]
     found = torch.cdist(asked, known.expand(len(asked), -1, -1)).argmin(2)
@@ -99,10 +101,8 @@ def test_the_texts_end_tells_small_things_too(context: TrainContext, kind: str, 
 
 @pytest.mark.full
 def test_the_unet_draws_what_captions_say(context: TrainContext) -> None:
-    unet = comfyui.unet()
-    unet.load_state_dict(context.stored("unet"))
     with torch.no_grad():
-        found = UNetStage(context).measures(unet.eval().requires_grad_(False), (16, 4, 1))
+        found = UNetStage(context).measures(context.load("unet", comfyui.unet()), (16, 4, 1))
     assert min(found["place"], found["count"]) >= 0.8 and found["clothes"] >= 0.7
     assert found["expression"] >= 0.6 and found["clothes_in_groups"] >= 0.6 and found["expression_in_groups"] >= 0.4
 

@@ -12,7 +12,7 @@ from dynamicid_pack.mini.train import encoders, judge, pictures, text, unet, vis
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
 from dynamicid_pack.mini.train.pictures import Pictures
 from dynamicid_pack.mini.train.stage import TrainContext
-from dynamicid_pack.mini.train.words import SAYINGS, Words, said_in
+from dynamicid_pack.mini.train.words import SAYINGS, Words, labels_of
 from dynamicid_pack.mini.world.caption import PersonSpec
 from dynamicid_pack.mini.world.world import World
 
@@ -40,7 +40,9 @@ def short(stage, steps=2):
 def small_judge(context):
     stage = short(judge.JudgeStage(context, 32))
     stage.people, stage.groups = 2, 1
-    stage.held_out.size = stage.held_out_pairs.size = stage.held_out_trios.size = 8
+    stage.held_out.size = 8
+    for groups in stage.held_out_groups:
+        groups.size = 8
     return stage
 
 
@@ -123,26 +125,26 @@ def test_faces_are_found_where_the_cells_say(tmp_path):
 def test_a_cut_is_centred_on_the_face():
     image = torch.zeros(1, 3, 128, 128)
     image[..., 40:80, 60:90] = 1
-    found = judge.cut(image, torch.tensor([[60.0, 40.0, 90.0, 80.0]]))[0, 0]
+    found = judge.crop_faces(image, torch.tensor([[60.0, 40.0, 90.0, 80.0]]))[0, 0]
     rows, columns = torch.nonzero(found > 0.5, as_tuple=True)
     assert abs(float(rows.float().mean()) - 47.5) < 1 and abs(float(columns.float().mean()) - 47.5) < 1
-    assert abs(float(rows.max() - rows.min() + 1) - judge.CUT / judge.AROUND) < 3
+    assert abs(float(rows.max() - rows.min() + 1) - judge.CROP / judge.AROUND) < 3
 
 
 def test_people_told_apart_by_perfect_embeddings():
     persons = np.repeat(np.arange(20), 4)
     perfect = np.eye(20, dtype=np.float32)[persons]
-    assert judge.told_apart(perfect, persons) == 1.0
-    assert judge.told_apart(np.roll(perfect, 1, 1) * (np.arange(80) % 4 > 0)[:, None], persons) < 0.2
+    assert judge.identified_share(perfect, persons) == 1.0
+    assert judge.identified_share(np.roll(perfect, 1, 1) * (np.arange(80) % 4 > 0)[:, None], persons) < 0.2
 
 
 def test_the_ends_of_likeness_by_perfect_embeddings():
     persons = np.repeat(np.arange(20), 4)
-    assert judge.likeness(np.eye(20, dtype=np.float32)[persons], persons) == (1.0, 0.0)
-    assert judge.likeness(np.ones((80, 1), np.float32), persons) == (1.0, 1.0)
+    assert judge.similarity_ends(np.eye(20, dtype=np.float32)[persons], persons) == (1.0, 0.0)
+    assert judge.similarity_ends(np.ones((80, 1), np.float32), persons) == (1.0, 1.0)
 
 
-def test_what_cannot_be_seen_is_not_asked(tmp_path):
+def test_what_cannot_be_seen_has_no_label(tmp_path):
     truth = Pictures(tmp_path, World(seed=3), 1, 64).take(np.arange(64))[1]
     kinds = judge.true_kinds(truth)
     assert ((kinds["glasses_colour"] == -1) == (kinds["glasses"] == 0)).all()
@@ -150,7 +152,8 @@ def test_what_cannot_be_seen_is_not_asked(tmp_path):
 
 
 def test_the_judge_reports_shares(context):
-    report = small_judge(context).report(judge.load(context), lambda images: 255 - images)
+    network = context.load("judge", judge.Judge())
+    report = judge.JudgeStage.measures(small_judge(context), network, lambda images: 255 - images)
     shares = {name: share for name, share in report.items() if not name.endswith("_degrees")}
     assert {"expression", "glasses", "hair", "colour", "place", "count", "person_of_100"} <= shares.keys()
     assert all(0 <= share <= 1 for share in shares.values())
@@ -170,17 +173,17 @@ def test_every_caption_is_made_of_known_words_and_fits(context):
 
 
 def test_of_whom_a_word_speaks(context):
-    said = Words()
+    vocabulary = Words()
     caption = "three people, on the left in a red hoodie, the face is slightly turned to the left, on the right happy"
-    tokens = said.batch([caption])
-    whom = said.spoken_of(tokens)[0, : len(said.numbers(caption))].tolist()
+    tokens = vocabulary.batch([caption])
+    whom = vocabulary.spoken_of(tokens)[0, : len(vocabulary.numbers(caption))].tolist()
     left, right = whom.index(1), whom.index(3)
     assert set(whom[:left]) == {0} and set(whom[left:right]) == {1} and set(whom[right:]) == {3}
-    assert said.spoken_of(said.batch(["a portrait of a person, facing up"])).sum() == 0
+    assert vocabulary.spoken_of(vocabulary.batch(["a portrait of a person, facing up"])).sum() == 0
 
 
 def test_what_a_caption_says_is_numbered_and_its_silence_too():
-    found = said_in(
+    found = labels_of(
         ["a portrait of a person in a red hoodie, facing up", "two people, at night, on the right in side view"]
     )
     assert found.keys() == SAYINGS.keys()
@@ -204,10 +207,10 @@ def test_states_that_tell_their_words_are_told_from_those_that_do_not(context):
 def test_the_host_reads_captions_as_the_trainer(context):
     import comfy.sd1_clip
 
-    network = encoders.load(context)
+    network = encoders.load_text(context)
     captions = ["two people, at the beach, on the left in a red shirt, in a happy expression", "", "a zebra, 4k"]
     with torch.no_grad():
-        states, vectors = network.states(Words().batch(captions))
+        states, vectors = encoders.read(network, Words().batch(captions))
     model = comfy.sd1_clip.SDClipModel(textmodel_json_config=dict(networks.TEXT), dtype=torch.float32)
     missing, unexpected = model.transformer.load_state_dict(
         networks.with_all_rows(context.stored("text")), strict=False
@@ -224,10 +227,10 @@ def test_the_host_reads_captions_as_the_trainer(context):
 def test_the_host_sees_pictures_as_the_trainer(context, tmp_path):
     import comfy.clip_vision
 
-    network = encoders.load(context)
+    network = encoders.load_vision(context)
     images = torch.rand(2, 3, 128, 128).mul(255).round() / 255
     with torch.no_grad():
-        states, vectors = network.seen(images)
+        states, vectors = encoders.see(network, images)
     config = tmp_path / "vision.json"
     config.write_text(json.dumps(networks.VISION))
     model = comfy.clip_vision.ClipVisionModel(str(config))
@@ -290,15 +293,17 @@ def test_people_are_looked_for_in_their_own_columns():
     assert unet.in_columns(boxes(), 3, 256) == [None] * 3
 
 
-def test_a_face_is_as_asked_in_what_the_caption_says():
+def test_a_face_is_as_its_caption_specifies():
     kinds = {"colour": np.array([0, 2]), "garment": np.array([1, 3]), "expression": np.array([1, 2])}
     verdict = judge.Verdict(kinds, np.zeros((2, 1)), np.array([[0.0, 21.0, 0.0]] * 2, np.float32), np.zeros((2, 4)))
     look = PersonSpec("red", "t-shirt", unet.NAMES[1], view="the face is slightly turned to the right", posed=True)
-    assert all(unet.as_asked(look, verdict, 0).values())
-    assert unet.as_asked(look, verdict, 1) == {
+    assert all(unet.as_specified(look, verdict, 0).values())
+    assert unet.as_specified(look, verdict, 1) == {
         "colour": False, "garment": False, "clothes": False, "expression": False, "view": True,
     }  # fmt: skip
-    assert not any(unet.as_asked(look, verdict, None).values()) and not any(unet.as_asked(look, None, 0).values())
+    assert not any(unet.as_specified(look, verdict, None).values()) and not any(
+        unet.as_specified(look, None, 0).values()
+    )
 
 
 @pytest.mark.full

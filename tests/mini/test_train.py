@@ -3,6 +3,8 @@
 import json
 import shutil
 from dataclasses import replace
+from importlib import import_module
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from dynamicid_pack.dynamicid_core.image_grid import image_grid
 from dynamicid_pack.dynamicid_core.training.history import read_losses
 from dynamicid_pack.dynamicid_core.training.rng import seeded_generator
 from dynamicid_pack.dynamicid_core.training.trainer import Trainer, learning_rate_factor
+from dynamicid_pack.mini import __main__ as commands
 from dynamicid_pack.mini.__main__ import main
-from dynamicid_pack.mini.train import figures, pictures
+from dynamicid_pack.mini.train import command, figures, pictures
 from dynamicid_pack.mini.train import stage as stages
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage, decode, encode, load
 from dynamicid_pack.mini.train.pictures import Pictures, numbers_of, turns
@@ -178,8 +181,19 @@ def test_a_missing_stage_is_named(context):
 
 
 def test_the_command_refuses_a_folder_inside_the_checkout(capsys):
-    assert main(["train", "--checkpoints", "mini/checkpoints"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--checkpoints", "mini/checkpoints"])
     assert "outside the checkout" in capsys.readouterr().err
+
+
+def test_each_command_has_the_arguments_of_its_function():
+    (subparsers,) = (action for action in commands.parser()._actions if action.choices)
+    assert subparsers.choices.keys() == commands.COMMANDS.keys()
+    for name, parser in subparsers.choices.items():
+        module, function, _ = commands.COMMANDS[name]
+        called = getattr(import_module(f"dynamicid_pack.mini.{module}"), function)
+        assert {action.dest for action in parser._actions} - {"help"} == signature(called).parameters.keys(), name
+    assert tuple(command.STAGES) == commands.STAGES
 
 
 # --- pictures ---
@@ -211,9 +225,9 @@ def test_of_two_sorts_no_batch_is_left_out():
     assert [turn for rare, turn in found if not rare] == list(range(9))
 
 
-def test_shards_are_all_pictures_in_order(drawn):
+def test_all_pictures_are_in_order(drawn):
     data = Pictures(drawn, World(seed=5), 2, 12)
-    captions = [caption for _, truth in data.shards() for caption in truth.caption]
+    captions = data.all()[1].caption.tolist()
     assert captions == [data.world.sample(i, 2).caption for i in range(12)]
 
 
