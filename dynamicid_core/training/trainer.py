@@ -119,9 +119,10 @@ class Trainer:
             self.ema.n_averaged.fill_(self.step + 1)  # the weights so far are averaged already
         self.module, self.optimizer = accelerator.prepare(stage.module, stage.optimizer())
         accelerator.register_for_checkpointing(self)
-        accelerator.init_trackers(stage.name)
         if checkpoint:
             accelerator.load_state(str(checkpoint))
+        # what a killed run logged beyond its checkpoint comes again
+        accelerator.init_trackers(stage.name, init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
         if self.step:
             log(f"{stage.name}: going on from step {self.step}")
 
@@ -246,10 +247,10 @@ class Trainer:
             if self.step % config.log_every == 0:
                 values = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
                 self._log(f"{stage.name} {self.step}/{config.steps} {time.monotonic() - begun:.2f} s/step {values}")
+            if self.step % config.sample_every == 0 and self.step < last:
+                self.write()  # before the checkpoint: after a kill in between, this step comes again
             if self.step % config.save_every == 0 and self.step < last:
                 self.save()
-            if self.step % config.sample_every == 0 and self.step < last:
-                self.write()
         if table is not None:
             table.close()
         self.save()

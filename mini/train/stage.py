@@ -130,10 +130,7 @@ class Stage(trainer.Stage[Network]):
         unknown = self.kept(self.trained).load_state_dict(stored, strict=False).unexpected_keys
         if unknown:
             raise ValueError(f"expected {self.name}'s weights, got others: {unknown[:3]}")
-        table = history.LossTable(self.folder / history.LOSSES, 0)
-        for step, losses in record.history:
-            table.append(step, losses)
-        table.close()
+        history.LossTable(self.folder / history.LOSSES, record.step, record.history).close()
         return record.step, record.seconds
 
     def write(self, trained: Network, step: int, seconds: float) -> Path:
