@@ -57,7 +57,7 @@ TINY_SDXL: dict[str, Any] = TINY | {
     "transformer_depth_middle": 3,
     "transformer_depth_output": [0, 0, 2, 2, 3, 3],
     "num_heads": -1,
-    "num_head_channels": 16,
+    "num_head_channels": 64,  # whatever it is given, the host's class says so
     "use_linear_in_transformer": True,
     "num_classes": "sequential",
     "adm_in_channels": POOLED + 6 * 256,
