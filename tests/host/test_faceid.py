@@ -59,7 +59,7 @@ def face_id_state(kind: str, config: dict[str, Any] = shapes.TINY) -> dict[str, 
 def diffusers_unet(base: str, state: dict[str, dict[str, Tensor]]) -> Any:
     """diffusers' UNet with the weights of the tiny model, and with the file loaded as its `load_ip_adapter` does."""
     config = tiny.CONFIGS[base]
-    unet = UNet2DConditionModel(cross_attention_dim=tiny.WIDTH, **DIFFUSERS[base])
+    unet: Any = UNet2DConditionModel(cross_attention_dim=tiny.WIDTH, **DIFFUSERS[base])
     ours = generated_weights(shapes.unet(config), 31)
     names = {theirs: name for theirs, name in shapes.unet_names(config).items() if theirs in unet.state_dict()}
     unet.load_state_dict({theirs: ours[name] for theirs, name in names.items()})
