@@ -14,45 +14,12 @@ from ..dynamicid_core.host.sampling_run import AttentionSettings
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.adapter import LINEARS, Adapter
 from ..dynamicid_core.saa.scene import arrange
+from .networks import SD15, SDXL
 
-RANK, TOKENS, WIDTH = 128, 4, 768  # the release's adapter
+RANK, TOKENS, DIM = 128, 4, SD15["context_dim"]  # the release's adapter
 TEXT_TOKENS = 77
 
-_SD15: dict[str, Any] = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "context_dim": WIDTH,
-    "num_heads": 8,
-    "num_head_channels": -1,
-    "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "adm_in_channels": None,
-    "use_temporal_attention": False,
-    "use_temporal_resblock": False,
-}
-
-_SDXL: dict[str, Any] = _SD15 | {
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_middle": 10,
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "context_dim": 2048,
-    "num_heads": -1,
-    "num_head_channels": 64,
-    "use_linear_in_transformer": True,
-    "num_classes": "sequential",
-    "adm_in_channels": 2816,
-}
-
-_BASES = {"SD1.5": (comfy.supported_models.SD15, _SD15), "SDXL": (comfy.supported_models.SDXL, _SDXL)}
+_BASES = {"SD1.5": (comfy.supported_models.SD15, SD15), "SDXL": (comfy.supported_models.SDXL, SDXL)}
 
 
 def full_size_model(load_device: torch.device, dtype: torch.dtype, base: str = "SD1.5") -> Any:
@@ -92,7 +59,7 @@ def with_people(model: Any, adapter: Adapter, count: int) -> Any:
     return apply_scene(model, adapter, arrange(people), AttentionSettings())
 
 
-def random_text(width: int = WIDTH) -> tuple[Tensor, Tensor]:
+def random_text(width: int = DIM) -> tuple[Tensor, Tensor]:
     """Encodings of a prompt and a negative prompt: (1, tokens, width) each."""
     return torch.randn(1, TEXT_TOKENS, width), torch.randn(1, TEXT_TOKENS, width)
 

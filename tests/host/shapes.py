@@ -14,39 +14,14 @@ import comfy.utils
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from dynamicid_pack.benchmarks import networks
 from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from dynamicid_pack.mini.networks import UNET
 
 Shapes = dict[str, tuple[int, ...]]
 
-SD15: dict[str, Any] = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "context_dim": 768,
-    "num_heads": 8,
-    "num_head_channels": -1,
-    "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "adm_in_channels": None,
-    "use_temporal_attention": False,
-    "use_temporal_resblock": False,
-    "legacy": False,
-}
-
-TINY: dict[str, Any] = SD15 | {
-    "model_channels": 64,
-    "num_res_blocks": [1, 1, 1],
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [1, 1, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 0, 0],
-    "context_dim": 128,
-}
+SD15: dict[str, Any] = networks.SD15 | {"legacy": False}
+TINY: dict[str, Any] = UNET | {"num_heads": 8, "legacy": False}
 
 POOLED = 64
 """Channels of the tiny SDXL's pooled text; its six numbers of sizes bring 256 each."""
