@@ -6,9 +6,7 @@ With the environment's Python and COMFYUI_PATH set to ComfyUI's folder, write bo
 """
 
 import asyncio
-import importlib.util
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -176,19 +174,14 @@ def input_texts(inputs: JsonDict, before: str = "") -> Iterator[tuple[str, str]]
 
 
 def _import_pack() -> Any:
-    """Import the pack as the host does, on the CPU. The host's folder replaces this script's on the path."""
-    sys.path[0] = os.environ["COMFYUI_PATH"]
-    import comfy.cli_args
+    """Import the pack as the tests do, on the CPU. Their folder replaces this script's on the path."""
+    sys.path[0] = str(ROOT / "tests")
+    import conftest  # noqa: F401  (which imports it)
+
+    import comfy.cli_args  # isort: skip
 
     comfy.cli_args.args.cpu = True
-    spec = importlib.util.spec_from_file_location(
-        "dynamicid_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["dynamicid_pack"] = module
-    spec.loader.exec_module(module)
-    return module
+    return sys.modules["dynamicid_pack"]
 
 
 def main() -> None:
