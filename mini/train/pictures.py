@@ -1,7 +1,7 @@
 """Pictures drawn once and kept on disk with their truth, in shards that are drawn when first asked for."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ..world.caption import CLOTHES_COLORS, GARMENTS, PLACES, CaptionSpec, Perso
 from ..world.composition import compose
 from ..world.head import EXPRESSIONS
 from ..world.person import Person, draw_person
-from ..world.render import Picture, render
+from ..world.render import FaceGeometry, Picture, render
 from ..world.world import World
 from .core import atomic_path
 
@@ -21,16 +21,15 @@ NAMES = tuple(EXPRESSIONS)
 person = lru_cache(maxsize=20_000)(draw_person)
 
 
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """What is true of n pictures that show k people each; arrays, the first axis the picture's.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Truth(FaceGeometry):
+    """What is true of n pictures that show k people each; arrays, the first axis the picture's, the second the face's.
 
     Attributes:
         persons: (n, k) int64, the people's seeds.
         expression, colour, garment: (n, k) int64, places in EXPRESSIONS, CLOTHES_COLORS, GARMENTS.
         place: (n,) int64, in PLACES.
         caption: (n,) str.
-        pose, box, keypoints, landmarks, points68: float32, (n, k, ...), as `render.FaceTruth` has them.
     """
 
     persons: NDArray[np.int64]
@@ -39,11 +38,6 @@ class Truth:
     garment: NDArray[np.int64]
     place: NDArray[np.int64]
     caption: NDArray[np.str_]
-    pose: NDArray[np.float32]
-    box: NDArray[np.float32]
-    keypoints: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
-    points68: NDArray[np.float32]
 
     def people(self) -> list[Person]:
         """Return the n * k people, picture by picture."""
@@ -62,9 +56,8 @@ def _truth(drawn: list[tuple[str, Picture]]) -> dict[str, NDArray]:
         "place": np.array([PLACES.index(picture.scene.place) for _, picture in drawn]),
         "caption": np.array([caption for caption, _ in drawn]),
     }
-    for name in ("pose", "box", "keypoints", "landmarks", "points68"):
-        truth[name] = np.array([[getattr(face, name) for face in row] for row in faces])
-    return truth
+    geometry = (part.name for part in fields(FaceGeometry))
+    return truth | {name: np.array([[getattr(face, name) for face in row] for row in faces]) for name in geometry}
 
 
 @lru_cache(maxsize=1)

@@ -13,29 +13,38 @@ from .person import Person
 from .place import paint_place
 
 
-@dataclass(frozen=True, eq=False)
-class FaceTruth:
-    """What is true of one face. Pixels: (0, 0) is the picture's upper left corner, a pixel's center lies at a half.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FaceGeometry:
+    """Where faces are, one or (first axes) many. In pixels, whose centers lie at halves.
 
     Attributes:
-        person: who it is, with all factors; `person.seed` is the person's id.
-        motion: expression, and the pose in degrees.
         pose: (3,) float32, pitch, yaw, roll in degrees, as insightface's `face.pose`.
         box: (4,) float32, x0, y0, x1, y1: from the forehead to the chin, both cheeks, within the picture.
         keypoints: (5, 2) float32: left and right eye, tip of the nose, left and right corner of the mouth.
         landmarks: (106, 2) float32, insightface's order (see `head`).
         points68: (68, 3) float32, iBUG's order; z in pixels towards the viewer, 0 where head meets neck.
+    """
+
+    pose: NDArray[np.float32]
+    box: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    points68: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FaceTruth(FaceGeometry):
+    """What is true of one face.
+
+    Attributes:
+        person: who it is, with all factors; `person.seed` is the person's id.
+        motion: expression, and the pose in degrees.
         mask: (H, W) bool, where this person is seen: body, hair and head.
         head_mask: (H, W) bool, hair and head alone.
     """
 
     person: Person
     motion: Motion
-    pose: NDArray[np.float32]
-    box: NDArray[np.float32]
-    keypoints: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
-    points68: NDArray[np.float32]
     mask: NDArray[np.bool_]
     head_mask: NDArray[np.bool_]
 
