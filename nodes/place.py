@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -37,14 +38,21 @@ class PlaceIdentity(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="Where this person stands, in place of the box; any size, soft edges allowed. "
-                    "An all-black mask leaves the person out.",
+                    "An all-black mask leaves the person out. A batch of masks moves the person: one for each frame "
+                    "of the batch that is sampled, the last one stays.",
                 ),
                 PlacementsSocket.Input("placements", optional=True, tooltip="People placed before."),
             ],
             outputs=[
                 PlacementsSocket.Output(display_name="placements", tooltip="Those placed before, and this person."),
-                io.Mask.Output(display_name="mask", tooltip="This person's region, for Conditioning (Set Mask)."),
-                io.Image.Output(display_name="preview", tooltip="All regions so far with the people's names."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="This person's region, for Conditioning (Set Mask); a batch if it moves.",
+                ),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="All regions so far with the people's names; if any moves, some moments.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -66,8 +74,9 @@ class PlaceIdentity(io.ComfyNode):
         region = Region(box=Box.from_xywh(x, y, width, height)) if mask is None else Region(mask=mask)
         # None: Encode Identity skipped this person
         person = () if identity is None else (Placement(identity, region, weight, start_at, end_at),)
-        grid = (CANVAS, CANVAS) if region.mask is None else region.mask.shape
-        return placements_output(cls, (*placements, *person), region.rasterize(*grid)[None])
+        grid = (CANVAS, CANVAS) if region.mask is None else region.mask.shape[-2:]
+        masks = torch.stack([region.at(frame).rasterize(*grid) for frame in range(region.frames)])
+        return placements_output(cls, (*placements, *person), masks)
 
 
 def placements_output(

@@ -17,6 +17,7 @@ from ..dynamicid_core.saa.scene import Placement, names_of
 
 _COLORS = ((235, 87, 87), (86, 156, 214), (111, 207, 151), (242, 201, 76), (187, 107, 217), (242, 153, 74))
 _PAPER, _INK = (38, 38, 44), (245, 245, 245)
+MOMENTS = 4
 _GRAY, _LIGHT_GRAY = (140, 140, 146), (160, 160, 166)
 
 
@@ -42,7 +43,9 @@ def overlay(base: Tensor, maps: Sequence[Tensor]) -> Tensor:
 def scene_preview(
     scene: Sequence[Placement], width: int = CANVAS, height: int = CANVAS, backdrop: Tensor | None = None
 ) -> Tensor:
-    """Draw the regions of a scene, outlined, with the people's names and faces: (1, H, W, 3) in [0, 1].
+    """Draw the regions of a scene, outlined, with the people's names and faces: (n, H, W, 3) in [0, 1].
+
+    Regions that move are drawn at up to MOMENTS frames, the first and the last among them.
 
     Args:
         backdrop: (H, W, 3) in [0, 1], any size: the image by which the regions were laid out.
@@ -51,7 +54,14 @@ def scene_preview(
         paper = torch.tensor(_PAPER).div(255).expand(height, width, 3)
     else:
         paper = F.interpolate(backdrop.movedim(-1, 0)[None], (height, width), mode="area")[0].movedim(0, -1)
-    masks = [placement.region.rasterize(height, width) for placement in scene]
+    frames = max((placement.region.frames for placement in scene), default=1)
+    moments = np.linspace(0, frames - 1, min(frames, MOMENTS)).round().astype(int).tolist()
+    return torch.cat([_moment(scene, frame, paper) for frame in moments])
+
+
+def _moment(scene: Sequence[Placement], frame: int, paper: Tensor) -> Tensor:
+    """Draw the regions of a scene in one frame onto a paper (H, W, 3): (1, H, W, 3)."""
+    masks = [placement.region.at(frame).rasterize(*paper.shape[:2]) for placement in scene]
     sheet = overlay(paper, masks)
     for number, (placement, mask) in enumerate(zip(scene, masks, strict=True)):
         sheet[outline(mask)] = torch.tensor(color(number)) / 255

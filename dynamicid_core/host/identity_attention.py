@@ -47,8 +47,9 @@ class IdentityAttention(SharedAttention):
         if not step.active:
             return None
         height, width = self._grid(q, extra_options)
-        k_id, v_id, mean_key = self._rows(q, step, extra_options)
-        log_share, layout = self._terms(q, step, height, width)
+        rows = self._rows(q, step, extra_options)
+        k_id, v_id, mean_key = self._people(q, step, rows, extra_options["n_heads"])
+        log_share, layout = self._terms(q, step, rows.frames, height, width)
         settings = self.applied.settings
         threshold = settings.gate_threshold if settings.gate else None
         if RECORDER in extra_options:
@@ -73,41 +74,82 @@ class IdentityAttention(SharedAttention):
             )
         return height, width
 
-    def _rows_of(self, q: Tensor, step: Step, options: dict[str, Any]) -> Rows:
+    def _rows(self, q: Tensor, step: Step, options: dict[str, Any]) -> Rows:
+        """Return what the rows of the queries are; frames after the last in which anybody moves count as that one."""
         before = (options.get("original_shape") or q.shape)[0]
         rows = step.rows
         if rows is None or len(rows.roles) != before:
             rows = step.run.guidance.rows(before, None, options)
-        return in_layer(rows, q.shape[0], options)
+        roles, frames = in_layer(rows, q.shape[0], options)
+        last = self.applied.frames - 1
+        return Rows(roles, tuple(min(frame, last) for frame in frames))
 
-    def _rows(self, q: Tensor, step: Step, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    def _present(self, step: Step, frame: int) -> tuple[int, ...]:
+        return step.run.once(("present", step.active, frame), lambda: self.applied.present_in(frame, among=step.active))
+
+    def _people(self, q: Tensor, step: Step, rows: Rows, heads: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return k_id, v_id (b, h, t, d) and mean_key (b, c) of the active people, in q's dtype, on its device."""
-        roles = self._rows_of(q, step, options).roles
+        present = {frame: self._present(step, frame) for frame in set(rows.frames)}
+        kinds = tuple((role, present[frame]) for role, frame in zip(*rows, strict=True))
 
-        def rows(by_role: Tensor) -> Tensor:
-            """Return (2, ...) by role as (b, ...) by row, in q's dtype, on its device."""
-            return by_role[list(roles)].contiguous().to(q, non_blocking=True)
+        def mean_key(role: int, there: tuple[int, ...]) -> Tensor:
+            """Return (c,): the gate listens to those alone who are there."""
+            return torch.stack([self.tokens[i].key_sum[role] for i in there or step.active]).mean(dim=0)
 
         def prepare() -> tuple[Tensor, Tensor, Tensor]:
-            keys, values, key_sums = zip(*(self.tokens[i] for i in step.active), strict=True)
-            k_id, v_id = (split_heads(torch.cat(people, dim=1), options["n_heads"]) for people in (keys, values))
-            return rows(k_id), rows(v_id), rows(torch.stack(key_sums, dim=1).mean(dim=1))
+            people = [self.tokens[i] for i in step.active]
+            k_id = split_heads(torch.cat([person.keys for person in people], dim=1), heads)  # (2, h, t, d)
+            v_id = split_heads(torch.cat([person.values for person in people], dim=1), heads)
+            roles = list(rows.roles)
+            drawn = torch.tensor([bool(there) for _, there in kinds])  # where nobody is, nobody's values are
+            by_row = k_id[roles], v_id[roles] * drawn[:, None, None, None], torch.stack([mean_key(*k) for k in kinds])
+            k_id, v_id, mean_keys = (part.contiguous().to(q, non_blocking=True) for part in by_row)
+            return k_id, v_id, mean_keys
 
-        return step.run.once((self.key, step.active, roles, q.dtype, q.device), prepare)
+        return step.run.once((self.key, step.active, kinds, q.dtype, q.device), prepare)
 
-    def _terms(self, q: Tensor, step: Step, height: int, width: int) -> tuple[Tensor | None, LayoutTerms]:
-        """Return log_share (n, t) in q's dtype, and the layout phase's terms in float32, both on q's device.
+    def _terms(
+        self, q: Tensor, step: Step, frames: tuple[int, ...], height: int, width: int
+    ) -> tuple[Tensor | None, LayoutTerms]:
+        """Return log_share in q's dtype, and the layout phase's terms in float32, both on q's device.
 
-        The regions are rasterized once per run and grid: layers of one size share them.
+        Where all rows show one frame they are (n, t) and (n,), for all rows alike; else (b, 1, n, t) and (b, n). The
+        regions are rasterized once per run, grid and frame: layers of one size share them.
         """
-        counts = self._token_counts(step)
+        key = (step.active, height, width, q.dtype, q.device)
+
+        def once_of(frame: int) -> tuple[Tensor | None, LayoutTerms]:
+            return step.run.once(("terms", frame, *key), lambda: self._terms_at(q, step, frame, height, width))
+
+        of_frame = {frame: once_of(frame) for frame in set(frames)}
+        if len(of_frame) == 1:
+            return of_frame[frames[0]]
 
         def prepare() -> tuple[Tensor | None, LayoutTerms]:
-            regions = [self.applied.scene[i].region for i in step.active]
-            log_share, inside = region_terms(rasterize(regions, height, width))  # (n, p), (n,)
-            if log_share is not None:
-                log_share = log_share.repeat_interleave(torch.tensor(counts), dim=1)  # (n, p) -> (n, t)
-                log_share = log_share.to(q, non_blocking=True)
-            return log_share, layout_terms(inside.to(q.device), self.applied.settings.layout_scale)
+            log_shares, layouts = zip(*(of_frame[frame] for frame in frames), strict=True)
+            scale, shift = (torch.stack(parts) for parts in zip(*layouts, strict=True))  # (b, n)
+            if all(log_share is None for log_share in log_shares):
+                return None, LayoutTerms(scale, shift)
+            equal = torch.zeros(height * width, sum(self._token_counts(step)), dtype=q.dtype, device=q.device)
+            stacked = torch.stack([equal if log_share is None else log_share for log_share in log_shares])
+            return stacked.unsqueeze(1), LayoutTerms(scale, shift)
 
-        return step.run.once(("terms", step.active, height, width, q.dtype, q.device), prepare)
+        return step.once(("terms", frames, *key), prepare)
+
+    def _terms_at(
+        self, q: Tensor, step: Step, frame: int, height: int, width: int
+    ) -> tuple[Tensor | None, LayoutTerms]:
+        """Return log_share (n, t) and the layout phase's terms (n,) in one frame; see `_terms`."""
+        present, inside = self._present(step, frame), torch.zeros(height * width)
+        log_share = None
+        if present:
+            regions = [self.applied.scene[i].region.at(frame) for i in present]
+            log_share, inside = region_terms(rasterize(regions, height, width))  # (n, p), (n,)
+            if len(present) < len(step.active):  # those who aren't there have no share anywhere
+                there = torch.full((len(inside), len(step.active)), -torch.inf)
+                there[:, [step.active.index(i) for i in present]] = 0.0 if log_share is None else log_share
+                log_share = there
+        if log_share is not None:
+            counts = torch.tensor(self._token_counts(step))
+            log_share = log_share.repeat_interleave(counts, dim=1).to(q, non_blocking=True)  # (n, p) -> (n, t)
+        return log_share, layout_terms(inside.to(q.device), self.applied.settings.layout_scale)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from torch import Tensor
@@ -59,6 +60,15 @@ class AppliedScene:
     settings: AttentionSettings
     keys: tuple[BlockKey, ...]
     model_sampling: Any
+
+    @cached_property
+    def frames(self) -> int:
+        """Number of frames in which anybody moves; 1 where all stand still."""
+        return max((person.region.frames for person in self.scene), default=1)
+
+    def present_in(self, frame: int, among: Sequence[int]) -> tuple[int, ...]:
+        """Return those of these people who have a place in a frame."""
+        return tuple(i for i in among if not self.scene[i].region.at(frame).is_empty)
 
 
 @dataclass(eq=False, kw_only=True)

@@ -33,7 +33,7 @@ class RegionTerms(NamedTuple):
 
 
 class LayoutTerms(NamedTuple):
-    """Equation 3 on one grid, which presses people into their regions: gate * scale + shift; both (n,)."""
+    """Equation 3 on one grid, which presses people into their regions: gate * scale + shift; both (n,) or (b, n)."""
 
     scale: Tensor
     shift: Tensor
@@ -56,7 +56,8 @@ def saa(
         q: (b, n, c) queries, heads flattened.
         k_id, v_id: (b, h, t, d) keys and values of the identity tokens, see `split_heads`.
         mean_key: (b, c) mean over t of the keys that the gate listens to; any positive factor changes nothing.
-        log_share: (n, t) log of the share of the person whose token it is, in q's dtype; None adds nothing.
+        log_share: (n, t) log of the share of the person whose token it is, in q's dtype; (b, 1, n, t) where it differs
+            by row; None adds nothing.
         threshold: gate values below it become 0; None: gate off, w = 1 (plain decoupled attention).
         layout: equation 3's terms during the layout phase, else None. The gate must be on.
     """

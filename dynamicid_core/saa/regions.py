@@ -1,4 +1,4 @@
-"""Where a person may be drawn: a box or a mask, and its cells on any grid of the UNet."""
+"""Where a person may be drawn: a box or a mask, still or moving, and its cells on any grid of the UNet."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ class Region:
 
     Attributes:
         box: (x0, y0, x1, y1) in fractions of width and height, 0 <= x0 <= x1 <= 1.
-        mask: (H, W) float32 in [0, 1], any size; stretched over the whole image.
+        mask: (H, W) float32 in [0, 1], any size; stretched over the whole image. Or (frames, H, W), one for each frame
+            of a batch: the region moves.
     """
 
     box: Box | None = None
@@ -39,17 +40,28 @@ class Region:
             object.__setattr__(self, "mask", _checked_mask(self.mask))
 
     @property
+    def frames(self) -> int:
+        """Number of frames in which it moves; 1 where it stands still."""
+        return 1 if self.mask is None or self.mask.ndim == 2 else len(self.mask)
+
+    def at(self, frame: int) -> "Region":
+        """Return where it is in a frame, from 0; after its last frame it stays there."""
+        return self if self.mask is None or self.mask.ndim == 2 else Region(mask=self.mask[min(frame, self.frames - 1)])
+
+    @property
     def is_empty(self) -> bool:
-        """Whether nobody can be drawn in it: a box without area or a mask that is zero everywhere."""
+        """Whether nobody can be drawn in it: a box without area or a mask that is zero everywhere, in all frames."""
         if self.mask is not None:
             return not bool((self.mask > 0).any())
         return self.box is not None and (self.box.width <= 0 or self.box.height <= 0)
 
     def rasterize(self, height: int, width: int) -> Tensor:
-        """Return the region's part of each cell of a grid: (height, width) float32 in [0, 1].
+        """Return the region's part of each cell of a grid: (height, width) float32 in [0, 1]; of the first frame.
 
         A region that is not empty keeps at least one full cell, however coarse the grid.
         """
+        if self.frames > 1:
+            return self.at(0).rasterize(height, width)
         if self.is_empty:
             return torch.zeros(height, width)
         if self.mask is not None:
@@ -158,10 +170,10 @@ def _checked_box(box: Sequence[float]) -> Box:
 def _checked_mask(mask: Tensor) -> Tensor:
     if mask.ndim == 3 and mask.shape[0] == 1:
         mask = mask[0]
-    if mask.ndim != 2 or mask.numel() == 0:
+    if mask.ndim not in (2, 3) or mask.numel() == 0:
         raise ValueError(
-            f"A region's mask is one picture of shape (height, width), got shape {tuple(mask.shape)}. "
-            "Give each person a mask of their own, or use Auto Layout with a batch of masks, one per person."
+            "A region's mask is one picture of shape (height, width), or one for each frame, (frames, height, width), "
+            f"got shape {tuple(mask.shape)}. Connect a mask, or a batch of masks."
         )
     mask = mask.detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(mask).all()):

@@ -53,6 +53,20 @@ def test_empty_regions(region) -> None:
     assert torch.equal(region.rasterize(8, 8), torch.zeros(8, 8))
 
 
+def test_a_moving_region_stays_where_it_ends() -> None:
+    masks = torch.zeros(3, 4, 4)
+    masks[0, 0], masks[2, :, 2] = 1, 0.5
+    moving = Region(mask=masks)
+    assert moving.frames == 3 and not moving.is_empty
+    for frame in (0, 1, 2, 7):
+        assert torch.equal(moving.at(frame).rasterize(4, 4), masks[min(frame, 2)])
+    assert [moving.at(frame).is_empty for frame in range(3)] == [False, True, False]
+    assert torch.equal(moving.rasterize(4, 4), masks[0])
+    assert Region(mask=torch.zeros(3, 4, 4)).is_empty
+    for still in (Region(), Region(box=(0, 0, 0.5, 1)), Region(mask=masks[0]), Region(mask=masks[:1])):
+        assert still.frames == 1 and still.at(5) is still
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 12])
 @pytest.mark.parametrize("width", [12, 13, 64, 97])
 def test_columns_fill_the_picture_without_overlap(count, width) -> None:
@@ -84,7 +98,8 @@ def test_pixels_to_fractions() -> None:
         ({"box": (0.6, 0, 0.4, 1)}, "x 0.6 to 0.4"),
         ({"box": (0, 0, float("nan"), 1)}, "nan"),
         ({"box": (0, 0, 1)}, "got 3 numbers"),
-        ({"mask": torch.zeros(2, 3, 4)}, r"shape \(2, 3, 4\)"),
+        ({"mask": torch.zeros(1, 2, 3, 4)}, r"shape \(1, 2, 3, 4\)"),
+        ({"mask": torch.zeros(0, 3, 4)}, r"shape \(0, 3, 4\)"),
         ({"mask": torch.zeros(4)}, r"shape \(4,\)"),
         ({"mask": torch.zeros(0, 4)}, r"shape \(0, 4\)"),
         ({"mask": torch.full((2, 2), float("nan"))}, "NaN"),
