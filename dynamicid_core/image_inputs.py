@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .box import Box
+from .inputs import as_images
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB."""
@@ -27,22 +28,8 @@ _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.2613
 
 
 def as_pixels(images: Tensor) -> list[Image]:
-    """Return ComfyUI's images (n, H, W, 1, 3 or 4) in [0, 1] as uint8 images.
-
-    A gray image gets three equal channels; what is transparent stands on white.
-
-    Raises ValueError for another shape, and for NaN.
-    """
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
-        raise ValueError(f"Expected pictures of shape (n, height, width, 1, 3 or 4), got {tuple(images.shape)}.")
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError("The picture holds NaN or infinite values. Look at the node that made it.")
-    images = images.detach().cpu().float().clamp(0, 1)
-    if images.shape[-1] == 4:
-        images = images[..., :3] * images[..., 3:] + 1 - images[..., 3:]
-    elif images.shape[-1] == 1:
-        images = images.expand(-1, -1, -1, 3)
-    return [image.mul(255).round().byte().numpy() for image in images]
+    """Return ComfyUI's images as uint8 images. Raises ValueError as `as_images` does."""
+    return [image.mul(255).round().byte().numpy() for image in as_images(images)]
 
 
 @dataclass(frozen=True)

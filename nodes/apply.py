@@ -11,6 +11,7 @@ from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.host.sampling_run import AttentionSettings
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.scene import Placement, adjusted, arrange
+from .door import checked
 from .notify import warn
 from .sockets import (
     PEOPLE_ALIASES,
@@ -56,6 +57,7 @@ class Apply(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model: ModelPatcher, dynamicid: DynamicID, people: People, weight: float) -> io.NodeOutput:
         scene = _present(cls, people, weight)
         if not scene or weight == 0:
@@ -89,13 +91,16 @@ class ApplyAdvanced(io.ComfyNode):
                     step=0.05,
                 ),
                 number("layout_scale", METHOD.layout_scale, scale, high=20.0, step=0.1),
-                io.Int.Input("layout_steps", default=METHOD.layout_steps, min=0, max=1000, tooltip=steps),
+                io.Int.Input(
+                    "layout_steps", default=METHOD.layout_steps, min=0, max=1000, tooltip=steps, optional=True
+                ),
                 number("gate_threshold", METHOD.gate_threshold, threshold),
                 io.Boolean.Input(
                     "gate",
                     default=METHOD.gate,
                     tooltip="Off: people are drawn equally into every part of their region (plain decoupled "
                     "attention), without a layout phase.",
+                    optional=True,
                 ),
             ],
             outputs=[_model_output()],
@@ -103,6 +108,7 @@ class ApplyAdvanced(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: ModelPatcher,

@@ -11,6 +11,7 @@ from ..dynamicid_core.host.layout import CANVAS
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.imr.motion import EXPRESSIONS
+from .door import checked
 from .notify import warn
 from .preview import motion_preview
 from .sockets import DynamicIDSocket, IdentitySocket, choice, number
@@ -40,6 +41,7 @@ class EditFacialMotion(io.ComfyNode):
                     "expression",
                     options=[*EXPRESSIONS, ALL],
                     default="happy",
+                    optional=True,
                     tooltip="The wanted expression. all: one person for each expression; the nodes that follow run "
                     "once for each person.",
                 ),
@@ -50,10 +52,13 @@ class EditFacialMotion(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
+                    optional=True,
                     tooltip="Your own words, in place of those for expression and pose. Each line makes a person.",
                 ),
                 choice("source_expression", EXPRESSIONS, "The expression that the reference shows. It is removed."),
-                io.String.Input("source_prompt", default="", tooltip="Your own words for what the reference shows."),
+                io.String.Input(
+                    "source_prompt", default="", tooltip="Your own words for what the reference shows.", optional=True
+                ),
                 number("driving_strength", 1.0, driving, step=0.05),
                 io.Image.Input("driving_image", optional=True, tooltip="A face whose expression and pose are copied."),
                 _FaceLandmarks.Input(
@@ -78,6 +83,7 @@ class EditFacialMotion(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, identity: Identity | None, dynamicid: DynamicID, clip: CLIP, strength: float, **request: Any
     ) -> io.NodeOutput:

@@ -8,6 +8,7 @@ from ..dynamicid_core.host.encode import COMBINATIONS, CROPS, Choice, NoFaceErro
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity.analyzer import FaceAnalyzer
 from ..dynamicid_core.identity.faces import ORDERS
+from .door import checked
 from .notify import warn
 from .preview import faces_preview
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket, IdentitySocket, choice
@@ -38,6 +39,7 @@ class EncodeIdentity(io.ComfyNode):
                     min=0,
                     max=99,
                     tooltip="Which face in that order; 0 is the first. The output faces shows it.",
+                    optional=True,
                 ),
                 choice(
                     "crop",
@@ -68,6 +70,7 @@ class EncodeIdentity(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         image: Tensor,
@@ -87,7 +90,7 @@ class EncodeIdentity(io.ComfyNode):
             if no_face == "error":
                 raise ValueError(f"{error} Or set no_face to skip, and this person is left out.") from error
             warn(cls, f"this person is left out: {error}")
-            return io.NodeOutput(None, image[..., :3])
+            return io.NodeOutput(None, image)
         for note in encoded.notes:
             warn(cls, note)
         return io.NodeOutput(encoded.identity, faces_preview(image, encoded.faces))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..dynamicid_core.host.activation import activation_maps, applied_scene
 from ..dynamicid_core.saa.scene import names_of
+from .door import checked
 from .preview import labeled, overlay
 from .sockets import choice, number
 
@@ -55,6 +56,7 @@ class ActivationMap(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: ModelPatcher,
@@ -67,7 +69,7 @@ class ActivationMap(io.ComfyNode):
         name, _, index = layer.partition(" ")
         maps = activation_maps(model, positive, latent, at, None if layer == AVERAGE else (name, int(index)))
         if image is not None:
-            base = image[0, ..., :3].cpu()
+            base = image[0]
         else:
             base = torch.zeros(maps.shape[-2] * _LATENT_SCALE, maps.shape[-1] * _LATENT_SCALE, 3)
         maps = F.interpolate(maps[None], size=base.shape[:2], mode="bilinear", align_corners=False)[0].clamp(0, 1)

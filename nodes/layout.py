@@ -8,14 +8,15 @@ from comfy_api.latest import io
 from ..dynamicid_core.host.layout import BOXES, COLUMNS, FACES, MASKS, lay_out
 from ..dynamicid_core.identity.assignment import RULES
 from ..dynamicid_core.identity.identity import Identity
+from .door import checked
 from .notify import warn
 from .place import placements_output
-from .sockets import REGION_ALIASES, DynamicIDSocket, IdentitySocket, PlacementsSocket, number, people_input
+from .sockets import REGION_ALIASES, DynamicIDSocket, IdentitySocket, PlacementsSocket, choice, number, people_input
 
 
 def _picture_side(name: str, side: str) -> io.Int.Input:
     tooltip = f"{side} in pixels of the picture that the boxes were drawn for."
-    return io.Int.Input(name, default=512, min=1, max=16384, tooltip=tooltip)
+    return io.Int.Input(name, default=512, min=1, max=16384, tooltip=tooltip, optional=True)
 
 
 def _options() -> list[io.DynamicCombo.Option]:
@@ -38,7 +39,7 @@ def _options() -> list[io.DynamicCombo.Option]:
     faces = [
         io.Image.Input("picture", tooltip="A pose picture, a sketch or a first pass that shows everybody's face."),
         DynamicIDSocket.Input("dynamicid", tooltip=dynamicid),
-        io.Combo.Input("order", options=list(RULES), tooltip=rule),
+        choice("order", RULES, rule),
         number(
             "reach",
             0.5,
@@ -63,7 +64,9 @@ class AutoLayout(io.ComfyNode):
             search_aliases=REGION_ALIASES,
             inputs=[
                 people_input(
-                    IdentitySocket.Input("person", tooltip="A person; another socket appears for the next one.")
+                    IdentitySocket.Input(
+                        "person", tooltip="A person; another socket appears for the next one.", optional=True
+                    )
                 ),
                 io.DynamicCombo.Input(
                     "layout",
@@ -87,6 +90,7 @@ class AutoLayout(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, people: Mapping[str, Identity | None], layout: Mapping[str, Any], margin: float = 0.0
     ) -> io.NodeOutput:

@@ -47,9 +47,9 @@ class LoadDynamicID(io.ComfyNode):
                     "The weights that change expression and pose, if they lie in a file of their own. None: taken "
                     "from the adapter's file if that holds them.",
                 ),
-                choice("clip_vision", [NONE, *visions], vision, optional=True),
-                choice("face_pack", [NONE, *folders.face_packs()], pack, optional=True),
-                choice("provider", [AUTO, *PROVIDERS], provider, optional=True),
+                choice("clip_vision", [NONE, *visions], vision),
+                choice("face_pack", [NONE, *folders.face_packs()], pack),
+                choice("provider", [AUTO, *PROVIDERS], provider),
             ],
             outputs=[DynamicIDSocket.Output(display_name="dynamicid", tooltip="The weights, for the other nodes.")],
         )
@@ -92,7 +92,7 @@ class LoadDynamicIDMini(io.ComfyNode):
             "illustrations, 128 pixels high. It needs no other file, and its DynamicID is trained for it.",
             search_aliases=PEOPLE_ALIASES,
             inputs=[
-                choice("adapter", [SHIPPED, *folders.adapter_files()], adapter, optional=True),
+                choice("adapter", [SHIPPED, *folders.adapter_files()], adapter),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The miniature's UNet, for Apply DynamicID."),

@@ -11,6 +11,7 @@ from ..dynamicid_core.host.layout import CANVAS, canvas_size
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.regions import Region
 from ..dynamicid_core.saa.scene import Placement
+from .door import checked
 from .notify import warn
 from .preview import scene_preview
 from .sockets import REGION_ALIASES, IdentitySocket, PlacementsSocket, number, span_inputs, weight_input
@@ -58,6 +59,7 @@ class PlaceIdentity(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         identity: Identity | None,

@@ -91,10 +91,10 @@ def _paste(sheet: Tensor, thumbnail: Tensor, mask: Tensor) -> None:
 
 
 def faces_preview(images: Tensor, faces: Sequence[Face | None]) -> Tensor:
-    """Draw a frame about the face that was used of each image (n, H, W, C) in [0, 1]: (n, H, W, 3)."""
+    """Draw a frame about the face that was used of each image (n, H, W, 3) in [0, 1]: (n, H, W, 3)."""
     sheets = []
     for image, face in zip(images, faces, strict=True):
-        sheet = _to_pillow(image[..., :3].expand(-1, -1, 3).clamp(0, 1).cpu())
+        sheet = _to_pillow(image)
         if face is not None and face.box is not None:
             ImageDraw.Draw(sheet).rectangle(face.box, outline=color(2), width=max(1, min(sheet.size) // 100))
         sheets.append(sheet)

@@ -1,4 +1,7 @@
-"""The pack's own socket types, and inputs that several nodes share."""
+"""The pack's own socket types, and inputs that several nodes share.
+
+Widgets are optional: a graph in the API's format that was saved before a widget was there runs with its default.
+"""
 
 from collections.abc import Sequence
 
@@ -19,16 +22,19 @@ def number(
     name: str, default: float, tooltip: str, low: float = 0.0, high: float = 1.0, step: float = 0.01
 ) -> io.Float.Input:
     """Return a float widget; its range is a fraction's unless told otherwise."""
-    return io.Float.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip)
+    return io.Float.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip, optional=True)
 
 
-def choice(name: str, options: Sequence[str], tooltip: str, optional: bool = False) -> io.Combo.Input:
+def choice(name: str, options: Sequence[str], tooltip: str) -> io.Combo.Input:
     """Return a combo widget whose default is its first option."""
-    return io.Combo.Input(name, options=[*options], default=options[0], optional=optional, tooltip=tooltip)
+    return io.Combo.Input(name, options=[*options], default=options[0], tooltip=tooltip, optional=True)
 
 
 def people_input(person: io.Input) -> io.Autogrow.Input:
-    """Return the growing list of sockets `people`, each of them like `person`."""
+    """Return the growing list of sockets `people`, each of them like `person`.
+
+    With an optional person the host ignores `min`, which still draws the first socket: any of them may be muted.
+    """
     template = io.Autogrow.TemplatePrefix(person, prefix="person_", min=1, max=MAX_PEOPLE)
     return io.Autogrow.Input("people", template=template)
 
@@ -36,7 +42,7 @@ def people_input(person: io.Input) -> io.Autogrow.Input:
 def person_or_placements(tooltip: str = "") -> io.MultiType.Input:
     """Return a socket that takes one person, or people with places."""
     words = f"A person (identity), or people with places (placements). {tooltip}".rstrip()
-    return io.MultiType.Input("person", [IdentitySocket, PlacementsSocket], tooltip=words)
+    return io.MultiType.Input("person", [IdentitySocket, PlacementsSocket], tooltip=words, optional=True)
 
 
 def weight_input(tooltip: str) -> io.Float.Input:

@@ -9,6 +9,7 @@ from ..dynamicid_core.identity.comparison import compare
 from ..dynamicid_core.image_inputs import as_pixels
 from ..dynamicid_core.saa.scene import arrange, names_of
 from .apply import People
+from .door import checked
 from .preview import comparison_preview
 from .sockets import DynamicIDSocket, people_input, person_or_placements
 
@@ -38,6 +39,7 @@ class WhoIsWho(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, image: Tensor, people: People, dynamicid: DynamicID) -> io.NodeOutput:
         scene, images = arrange([person for person in people.values() if person is not None]), as_pixels(image)
         comparisons = compare(scene, images, dynamicid.faces)

@@ -69,7 +69,7 @@ def lay_out(people: Sequence[Identity | None], layout: Mapping[str, Any], margin
         width, height = layout["picture_width"], layout["picture_height"]
         regions, size = regions_from_boxes(layout["boxes"], width, height), canvas_size(width, height)
     elif method == FACES:
-        backdrop = layout["picture"][0, ..., :3].expand(-1, -1, 3).cpu()
+        backdrop = layout["picture"][0]
         image = as_pixels(layout["picture"][:1])[0]
         height, width = image.shape[:2]
         faces, unassigned = detect_and_assign(people, image, layout["order"], layout["dynamicid"].faces)

@@ -13,6 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ..identity.faces import Face
+from ..inputs import as_number, kind_of
 from .landmarks import CONTOUR, FRAME, IBUG68, Points
 
 # The outline of the face from the eye's height down to the chin.
@@ -29,6 +30,7 @@ _MESH = {  # which of the 106: the mesh points whose mean it is
     100: (283,), 101: (300, 276), 102: (336,), 103: (296,), 104: (334,), 105: (293,),
 }  # fmt: skip
 POINTS = 478
+_CONNECT = "Connect Detect Face Landmarks (MediaPipe)."
 
 # An expression's score is the mean of these blendshapes' (of both sides).
 _BLENDSHAPES = {
@@ -48,34 +50,49 @@ def face_from(landmarks: Mapping[str, Any], index: int = 0) -> Face:
     Raises ValueError when there is no such face, or when these are not 478 points.
     """
     raw = _raw_face(landmarks, index)
-    flat, mesh = np.asarray(raw["landmarks_xy"], np.float64), np.asarray(raw["landmarks_3d"], np.float64)
-    if flat.shape != (POINTS, 2) or mesh.shape != (POINTS, 3):
-        raise ValueError(
-            f"Expected MediaPipe's {POINTS} landmarks, got {flat.shape[0]}, and {mesh.shape[0]} in depth. "
-            "Connect Detect Face Landmarks (MediaPipe)."
-        )
-    height, width = landmarks["image_size"]
+    flat, mesh = _numbers(raw, "landmarks_xy", (POINTS, 2)), _numbers(raw, "landmarks_3d", (POINTS, 3))
+    height, width = _numbers(landmarks, "image_size", (2,))
+    if not (height >= 1 and width >= 1):
+        raise ValueError(f"Expected a picture's size of MediaPipe, got {height:g} x {width:g} pixels. {_CONNECT}")
     # Depth comes in the mesh's own unit, away from the viewer; its x and y say what that is in pixels.
     unit = np.linalg.norm(flat.std(0)) / max(float(np.linalg.norm(mesh[:, :2].std(0))), 1e-9)
     points = to_106(np.column_stack([flat, -mesh[:, 2] * unit]))
     return Face(
         landmarks=torch.from_numpy(points[:, :2] * [FRAME / width, FRAME / height]).float(),
         points68=torch.from_numpy(points[list(IBUG68)]).float(),
-        pose=_pose(np.asarray(raw["transformation_matrix"], np.float64)),
+        pose=_pose(_numbers(raw, "transformation_matrix", (4, 4))),
         size=(int(height), int(width)),
-        score=float(raw.get("score", 1.0)),
+        score=float(_numbers({"score": 1.0} | dict(raw), "score", ())),
     )
 
 
 def _raw_face(landmarks: Mapping[str, Any], index: int) -> Mapping[str, Any]:
     """Return MediaPipe's values of a face of the first frame. Raises ValueError when there is no such face."""
-    frames: Sequence[Sequence[Mapping[str, Any]]] = landmarks.get("frames") or [[]]
-    if index >= len(frames[0]):
+    frames = landmarks.get("frames", ()) if isinstance(landmarks, Mapping) else None
+    faces = frames[0] if isinstance(frames, Sequence) and frames else frames
+    if not isinstance(faces, Sequence) or not all(isinstance(face, Mapping) for face in faces):
+        raise ValueError(f"Expected MediaPipe's frames of faces, got {kind_of(landmarks)}. {_CONNECT}")
+    if index >= len(faces):
         raise ValueError(
-            f"Expected landmarks of face number {index}, but {len(frames[0])} faces were found in the first picture. "
+            f"Expected landmarks of face number {index}, but {len(faces)} faces were found in the first picture. "
             "Take a picture in which the face is larger and seen from the front."
         )
-    return frames[0][index]
+    raw: Mapping[str, Any] = faces[index]
+    return raw
+
+
+def _numbers(raw: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Points:
+    """Return an entry as an array of this shape. Raises ValueError when it is missing, or not finite numbers."""
+    try:
+        values = np.asarray(raw[name], np.float64)
+    except KeyError:
+        raise ValueError(f"MediaPipe's landmarks lack {name}. {_CONNECT}") from None
+    except (TypeError, ValueError):
+        raise ValueError(f"Expected numbers as MediaPipe's {name}, got {kind_of(raw[name])}. {_CONNECT}") from None
+    if values.shape != shape or not np.isfinite(values).all():
+        count = " x ".join(map(str, shape))
+        raise ValueError(f"Expected MediaPipe's {count} finite numbers as {name}, got {values.shape}. {_CONNECT}")
+    return values
 
 
 def to_106(mesh: Points) -> Points:
@@ -97,6 +114,8 @@ def _along(line: Points, count: int) -> Points:
 
 def _pose(matrix: Points) -> tuple[float, float, float]:
     """Return (pitch, yaw, roll) in degrees of MediaPipe's facial transformation (4, 4), whose y points up."""
+    if np.linalg.det(matrix[:3, :3]) <= 0:
+        raise ValueError(f"MediaPipe's transformation_matrix is no turn of a head. {_CONNECT}")
     turn = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     down = np.diag([1.0, -1.0, 1.0])
     pitch, yaw, roll = Rotation.from_matrix(down @ turn @ down).as_euler("xyz", degrees=True)
@@ -108,7 +127,10 @@ def expression_from(landmarks: Mapping[str, Any], index: int = 0) -> str:
 
     Raises ValueError when there is no such face.
     """
-    return expression_of(_raw_face(landmarks, index).get("blendshapes") or {})
+    blendshapes = _raw_face(landmarks, index).get("blendshapes") or {}
+    if not isinstance(blendshapes, Mapping):
+        raise ValueError(f"Expected MediaPipe's blendshapes by name, got {kind_of(blendshapes)}. {_CONNECT}")
+    return expression_of({name: as_number(value, "A blendshape") for name, value in blendshapes.items()})
 
 
 def expression_of(blendshapes: Mapping[str, float]) -> str:

@@ -52,14 +52,14 @@ class _Result:
     RETURN_TYPES = ()
     FUNCTION = "keep"
     OUTPUT_NODE = True
-    kept: list[Any] = []  # noqa: RUF012
+    kept: dict[int, Any] = {}  # noqa: RUF012
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        return {"required": {"value": (_Anything("*"),)}}
+        return {"required": {"value": (_Anything("*"),), "number": ("INT", {"default": 0})}}
 
-    def keep(self, value: Any) -> dict[str, Any]:
-        self.kept.append(value)
+    def keep(self, value: Any, number: int) -> dict[str, Any]:
+        self.kept[number] = value
         return {}
 
 
@@ -113,7 +113,7 @@ class Executor:
 
     def keep(self, graph: Graph, link: Link) -> None:
         """Keep what this output gives: the graph is run for it."""
-        graph.add("TestsResult", value=link)
+        graph.add("TestsResult", value=link, number=next(self._numbers))
 
     def run(self, graph: Graph, workflow: dict[str, Any] | None = None) -> Ran:
         """Check and run a graph.
@@ -121,7 +121,7 @@ class Executor:
         Args:
             workflow: the page's own graph, which it sends along.
         """
-        _Result.kept, self._server.notes = [], []
+        _Result.kept, self._server.notes = {}, []
         valid, error, outputs, node_errors = asyncio.run(execution.validate_prompt("tests", graph, None))
         if not valid:
             texts = [f"{e['message']}: {e['details']}" for node in node_errors.values() for e in node["errors"]]
@@ -129,16 +129,17 @@ class Executor:
             return Ran("; ".join(texts) or f"{error['message']}: {error['details']}", "validation", failed, [], [])
         extra = {"client_id": "tests"} | ({"extra_pnginfo": {"workflow": workflow}} if workflow else {})
         self._runner.execute(graph, "tests", extra, outputs)
+        values = [_Result.kept[number] for number in sorted(_Result.kept)]
         failures = [data for event, data in self._runner.status_messages if event == "execution_error"]
         if not failures:
-            return Ran("", "", "", _Result.kept, self._server.notes)
+            return Ran("", "", "", values, self._server.notes)
         (failure,) = failures
         message = failure["exception_message"].removesuffix("\n")
-        return Ran(message, failure["exception_type"], failure["node_type"], _Result.kept, self._server.notes)
+        return Ran(message, failure["exception_type"], failure["node_type"], values, self._server.notes)
 
 
-@pytest.fixture(scope="module")
-def executor() -> Iterator[Executor]:
+@pytest.fixture(scope="module", name="executor")
+def executor_of_a_module() -> Iterator[Executor]:
     """An executor that has the pack's nodes beside the host's."""
 
     async def listed() -> list[Any]:
@@ -154,4 +155,4 @@ def executor() -> Iterator[Executor]:
     with patch.dict(nodes.NODE_CLASS_MAPPINGS, found | ours), patch.dict(sys.modules, {"server": module}):
         yield Executor(server)
     _Value.values.clear()
-    _Result.kept = []
+    _Result.kept.clear()

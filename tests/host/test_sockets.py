@@ -1,0 +1,61 @@
+"""Sockets and widgets in graphs that were saved before, or whose nodes are muted: what is left out has a meaning."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from .bench import FACES, NODES, PICTURE, Bench, assert_refused, bench_of_a_module, executor_of_a_module, person  # noqa: F401
+
+GROWING = ("DynamicIDApply", "DynamicIDApplyAdvanced", "DynamicIDLayout", "DynamicIDWhoIsWho")
+WIDGETS = (str, int, float, bool)
+
+
+@pytest.mark.parametrize("node", GROWING)
+def test_the_first_person_may_be_muted(bench: Bench, node: str) -> None:
+    """The page leaves out what a muted or bypassed node would give."""
+    ran = bench.run(node, **{"people.person_0": ...})
+    assert ran.message == ""
+    if node == "DynamicIDLayout":
+        (placed,) = ran.values[0]
+        assert placed.region.box is None, "one alone has the whole picture"
+
+
+@pytest.mark.parametrize("left", [(0, 2), (1, 2), (2,), (7, 49)])
+def test_anybody_may_be_muted_and_the_others_keep_their_order(bench: Bench, left: tuple[int, ...]) -> None:
+    people = {number: person(number + 1) for number in left}
+    sockets: dict[str, Any] = {"people.person_0": ..., "people.person_1": ...}
+    sockets |= {f"people.person_{number}": one for number, one in reversed(people.items())}
+    ran = bench.run("DynamicIDLayout", **sockets)
+    assert ran.message == ""
+    assert [placed.identity for placed in ran.values[0]] == [*people.values()]
+
+
+@pytest.mark.parametrize("node", GROWING)
+def test_nobody_at_all_is_told_in_words(bench: Bench, node: str) -> None:
+    ran = bench.run(node, **{"people.person_0": ..., "people.person_1": ...})
+    assert_refused(ran, node, "", "needs at least one person")
+
+
+@pytest.mark.parametrize("node", [node for node in NODES if node != "DynamicIDWhoIsWho"])
+def test_a_graph_saved_before_a_widget_was_there_runs_with_its_default(bench: Bench, node: str) -> None:
+    """Each widget alone, and all together, left out of a graph in the API's format."""
+    widgets = [name for name, value in bench.right(node).items() if isinstance(value, WIDGETS) and name != "layout"]
+    whole = bench.run(node)
+    assert whole.message == "" and widgets
+    for left_out in [widgets, *([name] for name in widgets)]:
+        ran = bench.run(node, **dict.fromkeys(left_out, ...))
+        assert ran.message == "", left_out
+        for one, other in zip(ran.values, whole.values, strict=True):
+            if torch.is_tensor(one):
+                assert torch.equal(one, other), left_out
+
+
+def test_widgets_of_a_layout_may_be_left_out(bench: Bench) -> None:
+    box = {"x": 0, "y": 0, "width": 256, "height": 512}
+    ran = bench.run("DynamicIDLayout", **{"layout": "boxes", "layout.boxes": [box, box], "margin": ...})
+    assert ran.message == "" and [placed.region.box.width for placed in ran.values[0]] == [0.5, 0.5]
+    faces = FACES | {"layout.picture": PICTURE, "layout.dynamicid": bench.miniature.dynamicid}
+    short = bench.run("DynamicIDLayout", **faces | {"layout.order": ..., "layout.reach": ...})
+    for one, other in zip(short.values[0], bench.run("DynamicIDLayout", **faces).values[0], strict=True):
+        assert one.region.box == other.region.box
