@@ -57,10 +57,19 @@ def browser(executable: str, known: set[str], blueprints: set[str]) -> Iterator[
         running.close()
 
 
-@pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[GraphPage]:
-    """The page as a new user sees it, its first-visit dialog closed."""
+@pytest.fixture(scope="module")
+def opened(browser: Browser, server: Server) -> Iterator[GraphPage]:
+    """The page as a new user sees it, its first-visit dialog closed; opening it takes seconds."""
     with browser.new_context(viewport={"width": 1600, "height": 1000}) as context:
         opened = GraphPage(context.new_page(), server.url)
         opened.open()
         yield opened
+
+
+@pytest.fixture
+def page(opened: GraphPage) -> GraphPage:
+    """The page, with no graph, and nothing counted yet."""
+    opened.page.evaluate("() => app.graph.clear()")
+    opened.clicks = 0
+    opened.errors.clear()
+    return opened
