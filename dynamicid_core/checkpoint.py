@@ -17,9 +17,10 @@ from torch import Tensor
 from .files import atomic_path
 from .identity.encoder import FaceEncoder
 from .imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from .messages import about, printable, shown
 from .saa.adapter import Adapter, adapter_from_weights, check_adapter
 from .state_dict import Weights, fingerprint, listed
-from .tensor_file import read_tensors
+from .tensor_file import open_tensors
 
 __all__ = ["Adapter", "Checkpoint", "load_checkpoint", "parts_of", "save_checkpoint"]
 
@@ -41,16 +42,14 @@ _CHECKS: dict[str, Callable[[Weights], None]] = {
     IMR: IdentityMotionReconfigurator.check,
     KEYPOINT_ENCODER: KeypointEncoder.check,
 }
-Read = Callable[[Path], tuple[dict[str, Tensor], dict[str, str]]]
+Decode = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+_COUNTER = "num_batches_tracked"
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The parts of DynamicID that some files held, checked; tensors are on the CPU in the files' dtype.
-
-    They may be mapped from the files: clone what is to change.
-    """
+    """The parts of DynamicID that some files held, checked; tensors are on the CPU in the files' dtype."""
 
     adapter: Adapter | None
     face_encoder: dict[str, Tensor] | None
@@ -58,30 +57,36 @@ class Checkpoint:
     keypoint_encoder: dict[str, Tensor] | None
 
 
-def load_checkpoint(*paths: str | os.PathLike[str], read: Read = read_tensors) -> Checkpoint:
+def load_checkpoint(*paths: str | os.PathLike[str], file_format: str = FORMAT, decode: Decode = dict) -> Checkpoint:
     """Read and check the parts that the files hold together.
 
     Args:
-        read: how a file's tensors and metadata are read, for files that keep them in a way of their own.
+        file_format: what a file of ours must say that it is.
+        decode: makes the parts' tensors out of a file's, for a format that keeps them in a way of its own.
 
-    Raises FileNotFoundError where there is no file, and ValueError, naming the file and the tensor, for one that is
-    damaged or of another kind, for missing and extra tensors, wrong shapes, values that are not finite, a part that
-    comes twice, or an adapter and a face encoder that don't belong together.
+    Raises FileNotFoundError where there is no file, OSError where it can't be read, and ValueError, naming the file and
+    the tensor, for one that is damaged or of another kind, for missing and extra tensors, wrong shapes, values that are
+    not finite, a part that comes twice, or an adapter and a face encoder that don't belong together.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     origin: dict[str, Path] = {}
     for path in map(Path, paths):
-        for part, weights in _read_parts(path, read).items():
-            if part in parts:
-                raise ValueError(
-                    f"{path}: holds {part}, which came from {origin[part]} already. Expected every part once: "
-                    "leave one of the two files out."
-                )
-            parts[part], origin[part] = weights, path
-            try:
-                _check(part, weights)
-            except ValueError as error:
-                raise ValueError(f"{path}: {part}: {error}") from error
+        with open_tensors(path) as file:
+            # shapes tell another model before gigabytes of it are read
+            with about(path):
+                for part, weights in _parts(decode(file.tensors), file.metadata, file_format).items():
+                    if part in parts:
+                        raise ValueError(
+                            f"holds {part}, which came from {shown(origin[part])} already. Expected every part once: "
+                            "leave one of the two files out."
+                        )
+                    _check(part, weights)
+                    origin[part] = path
+            values = file.read()
+        with about(path):
+            for part, weights in _parts(decode(values), file.metadata, file_format).items():
+                _check_values(part, weights)
+                parts[part] = weights
 
     encoder = parts.get(FACE_ENCODER)
     adapter = None
@@ -92,8 +97,9 @@ def load_checkpoint(*paths: str | os.PathLike[str], read: Read = read_tensors) -
         )
         if network and network.dim != adapter.token_dim:
             raise ValueError(
-                f"{origin[ADAPTER]}: the adapter takes identity tokens of {adapter.token_dim}, the face encoder in "
-                f"{origin[FACE_ENCODER]} makes tokens of {network.dim}. Expected two that were trained together."
+                f"{shown(origin[ADAPTER])}: the adapter takes identity tokens of {adapter.token_dim}, the face encoder "
+                f"in {shown(origin[FACE_ENCODER])} makes tokens of {network.dim}. Expected two that were trained "
+                "together."
             )
     return Checkpoint(adapter, encoder, parts.get(IMR), parts.get(KEYPOINT_ENCODER))
 
@@ -105,7 +111,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write to.")
+        raise FileNotFoundError(f"{shown(path)}: there is no folder {shown(path.parent)} to write to.")
     tensors: dict[str, Tensor] = {}
     memory: set[int] = set()
     for part, weights in parts_of(checkpoint).items():
@@ -123,7 +129,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
             save_file(tensors, part_file, metadata={"format": FORMAT})
             part_file.chmod(mode)  # safetensors makes files that only their owner may read
     except SafetensorError as error:
-        raise OSError(f"{path}: could not be written ({error}).") from error
+        raise OSError(f"{shown(path)}: could not be written ({error}).") from error
 
 
 def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
@@ -137,12 +143,11 @@ def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
     return {part: weights for part, weights in parts.items() if weights is not None}
 
 
-def _read_parts(path: Path, read: Read) -> dict[str, dict[str, Tensor]]:
+def _parts(tensors: dict[str, Tensor], metadata: Mapping[str, str], file_format: str) -> dict[str, dict[str, Tensor]]:
     """Return a file's tensors by part, without prefixes."""
-    tensors, metadata = read(path)
-    file_format = metadata.get("format", "")
-    if file_format.startswith("dynamicid") and file_format != FORMAT:
-        raise ValueError(f"{path}: expected weights of format {FORMAT}, this is a file of format {file_format}.")
+    found = metadata.get("format", "")
+    if found.startswith("dynamicid") and found != file_format:
+        raise ValueError(f"expected weights of format {file_format}, this is a file of format {printable(found)}.")
 
     parts: dict[str, dict[str, Tensor]] = {}
     prefixes: dict[str, str] = {}
@@ -154,11 +159,11 @@ def _read_parts(path: Path, read: Read) -> dict[str, dict[str, Tensor]]:
             continue
         part = _PREFIXES[prefix]
         if prefixes.setdefault(part, prefix) != prefix:
-            raise ValueError(f"{path}: {prefixes[part]} and {prefix} are the same part, expected one of them.")
+            raise ValueError(f"{prefixes[part]} and {prefix} are the same part, expected one of them.")
         parts.setdefault(part, {})[rest] = tensor
     if parts and others:
         raise ValueError(
-            f"{path}: besides {', '.join(parts)}, it holds tensors of no part of DynamicID ({listed(others)}). "
+            f"besides {', '.join(parts)}, it holds tensors of no part of DynamicID ({listed(others)}). "
             "Leave them out, or name the part that they are of."
         )
     if parts:
@@ -168,26 +173,36 @@ def _read_parts(path: Path, read: Read) -> dict[str, dict[str, Tensor]]:
             return {part: tensors}
     names = ", ".join(f"{prefix}.*" for prefix in _PREFIXES)
     raise ValueError(
-        f"{path}: expected weights of DynamicID (tensors {names}, or an IMR or keypoint encoder alone), "
+        f"expected weights of DynamicID (tensors {names}, or an IMR or keypoint encoder alone), "
         f"found {listed(others) or 'no tensors'}. Is it another model, a LoRA, an IP-Adapter?"
     )
 
 
 def _check(part: str, weights: Weights) -> None:
-    """Check names, shapes, dtypes and values of a part. Raises ValueError naming the tensor and what is wrong."""
-    _CHECKS[part](weights)
+    """Check names, shapes and dtypes of a part. Raises ValueError naming the part, the tensor and what is wrong."""
+    try:
+        _CHECKS[part](weights)
+        for name, tensor in weights.items():
+            if tensor.dtype not in _DTYPES and not name.endswith(_COUNTER):
+                raise ValueError(
+                    f"{name} is {tensor.dtype}, expected floating-point weights of 16 to 64 bits. Convert the weights "
+                    "before use."
+                )
+            if not tensor.numel():
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)}, which holds nothing. The file was badly made."
+                )
+    except ValueError as error:
+        raise ValueError(f"{part}: {error}") from error
+
+
+def _check_values(part: str, weights: Weights) -> None:
     for name, tensor in weights.items():
-        if name.endswith("num_batches_tracked"):
-            continue
-        if tensor.dtype not in _DTYPES or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        # NaN is its own minimum
+        if not name.endswith(_COUNTER) and not all(bound.isfinite() for bound in tensor.aminmax()):
             raise ValueError(
-                f"{name} is {tensor.dtype} ({tensor.layout}, {tensor.device}), expected plain floating-point "
-                "weights of 16 to 64 bits. Convert the weights before use."
+                f"{part}: {name} holds NaN or infinite values, expected finite ones. The training run diverged."
             )
-        if not tensor.numel():
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, which holds nothing. The file was badly made.")
-        if not all(bound.isfinite() for bound in tensor.aminmax()):  # NaN is its own minimum
-            raise ValueError(f"{name} holds NaN or infinite values, expected finite ones. The training run diverged.")
 
 
 if __name__ == "__main__":

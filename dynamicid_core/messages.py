@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
+from collections.abc import Iterator
+from pathlib import Path
 
 LIMIT = 200  # characters of what is quoted
 
@@ -26,3 +29,19 @@ def printable(text: str, limit: int | None = LIMIT) -> str:
 def quoted(value: object) -> str:
     """Return a value as Python writes it, such as `'alice'`, printable and at most LIMIT characters long."""
     return printable(_QUOTED.repr(value))
+
+
+def shown(path: Path) -> str:
+    """Return a path as it is, but printable."""
+    return printable(str(path), limit=None)
+
+
+@contextlib.contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Put a file's path before the message of whatever ValueError or OSError is raised inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: {error}") from error
+    except OSError as error:
+        raise OSError(f"{shown(path)}: {error.strerror or error}") from error

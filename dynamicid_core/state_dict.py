@@ -7,17 +7,20 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from .messages import printable
+
 Network = TypeVar("Network", bound="WeightsNetwork")
 Weights = Mapping[str, Tensor]
 
 _LISTED = 5
+_DEEPEST = 200  # layers that a network is built with: these here have a few, CLIP's largest 48
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return the first five names, sorted, and how many more there are."""
+    """Return the first five names, sorted and printable, and how many more there are."""
     ordered = sorted(names)
     more = len(ordered) - _LISTED
-    return ", ".join(ordered[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return printable(", ".join(ordered[:_LISTED])) + (f" and {more} more" if more > 0 else "")
 
 
 def size(weights: Weights, name: str, axis: int, axes: int = 2) -> int:
@@ -33,7 +36,12 @@ def size(weights: Weights, name: str, axis: int, axes: int = 2) -> int:
 def depth(weights: Weights, prefix: str) -> int:
     """Return how many different numbers follow `prefix` in the names: the number of layers, at least 1."""
     heads = {name[len(prefix) :].split(".", 1)[0] for name in weights if name.startswith(prefix)}
-    return max(1, sum(head.isdecimal() for head in heads))
+    layers = max(1, sum(head.isdecimal() for head in heads))
+    if layers > _DEEPEST:
+        raise ValueError(
+            f"{prefix}* has {layers} layers, expected at most {_DEEPEST}. The weights are of no such network."
+        )
+    return layers
 
 
 def stacked(weights: Weights, name: str, dim: int, what: str) -> int:

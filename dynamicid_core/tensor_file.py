@@ -1,107 +1,227 @@
-"""Tensors out of a PyTorch or safetensors file, told apart by content; nothing in a file is ever executed."""
+"""Tensors out of a PyTorch or safetensors file, told apart by content.
 
-import re
-import tarfile
-import zipfile
-from collections.abc import Mapping
+Nothing in a file is ever executed, and nothing stays mapped: a file may be replaced in place once it is read. What is
+in a file is known, and held to limits, before anything large is allocated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-_DEPTH = 3
-_AGAIN = "Download or copy it again."
-# what PyTorch's restricted unpickler says of anything but tensors, in its several versions
-_NOT_TENSORS = re.compile(r"(?:GLOBAL|class|function|global) [`'\"]?([\w.]+)")
+from . import torch_file
+from .messages import about, printable, quoted, shown
+from .torch_file import Content, check_name
+from .torch_pickle import AGAIN, View
+
+HEADER = 8 * 2**20  # bytes of a safetensors file's header, in which other programs keep some megabytes of notes
+TENSORS = 10_000  # of a file; a whole SDXL checkpoint has 2,500
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """An open file of tensors; a context manager that closes it.
+
+    Attributes:
+        tensors: by dotted names, on the meta device: shapes and dtypes without values.
+        metadata: a safetensors file's, else {}.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    _file: io.BufferedReader
+    _content: Content
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Return tensors with their values, all of them unless `names` tells which.
+
+        Tensors that share memory in the file share it again. Raises ValueError where the file has become shorter.
+        """
+        storages: dict[str, Tensor] = {}
+        tensors = {}
+        for name in self.tensors if names is None else names:
+            view = self._content.views[name]
+            if view.storage not in storages:
+                storages[view.storage] = self._bytes(*self._content.storages[view.storage])
+            whole = storages[view.storage].untyped_storage()
+            tensors[name] = torch.empty(0, dtype=view.dtype).set_(whole, view.offset, view.shape, view.strides)
+        return tensors
+
+    def _bytes(self, position: int, length: int) -> Tensor:
+        values = torch.empty(length, dtype=torch.uint8)
+        with about(self.path):
+            self._file.seek(position)
+            if length and self._file.readinto(values.numpy().data) != length:
+                raise ValueError(f"the file became shorter while it was read. {AGAIN}")
+        return values
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return all tensors of a file under dotted names, and a safetensors file's metadata.
+    """Return all tensors of a file under dotted names, and a safetensors file's metadata. Raises as `open_tensors`."""
+    with open_tensors(path) as file:
+        return file.read(), file.metadata
 
-    Takes safetensors, and what `torch.save` writes: nested dicts of tensors, zipped (memory-mapped) or in the format
-    before that. Raises FileNotFoundError, or ValueError when the file is not whole or not of these kinds.
+
+def open_tensors(path: Path, largest: int | None = None) -> TensorFile:
+    """Open a file and find out what is in it.
+
+    Takes safetensors, and what `torch.save` writes: nested dicts of tensors, zipped or in the format before that.
+
+    Args:
+        largest: bytes, beyond which the file is refused.
+
+    Raises FileNotFoundError, OSError where it can't be read, or ValueError, which names the file, when it is not whole,
+    not of these kinds, or beyond the limits.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file.")
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file, this is a folder.")
-    with path.open("rb") as file:
-        start = file.read(16)
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(_open(path))
+        with about(path):
+            size = os.fstat(file.fileno()).st_size
+            if largest is not None and size > largest:
+                raise ValueError(f"it has {size:,} bytes, expected at most {largest:,}. Is it another kind of file?")
+            content = _content(file, size)
+            _check(content, size)
+        tensors = {
+            name: torch.empty_strided(view.shape, view.strides, dtype=view.dtype, device="meta")
+            for name, view in content.views.items()
+        }
+        opened.pop_all()
+        return TensorFile(path, tensors, content.metadata, file, content)
+
+
+def kind_of(path: Path) -> str | None:
+    """Return what lies at a path in place of a file with content, such as "a folder"; None where it is a file."""
+    return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+
+
+def _open(path: Path) -> io.BufferedReader:
+    try:
+        kind = kind_of(path)
+        if kind is None:
+            return path.open("rb")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{shown(path)}: there is no such file.") from error
+    except OSError as error:
+        raise OSError(f"{shown(path)}: the file can't be read ({error.strerror}). Check it, and its rights.") from error
+    raise ValueError(f"{shown(path)}: expected a file, this is {kind}. Choose the file itself.")
+
+
+def _content(file: io.BufferedReader, size: int) -> Content:
+    start = file.read(512)
     if not start:
-        raise ValueError(f"{path}: the file is empty (0 bytes). {_AGAIN}")
+        raise ValueError(f"the file is empty (0 bytes). {AGAIN}")
     if start[8:9] == b"{":
-        return read_safetensors(path)
-    zipped = start.startswith(b"PK\x03\x04")
-    if zipped:
-        _refuse_torchscript(path)
-    elif not start.startswith(b"\x80"):
+        return _safetensors(file, size)
+    if start.startswith(b"PK\x03\x04"):
+        return torch_file.read_zipped(file, size)
+    if not start.startswith(b"\x80"):
         raise ValueError(
-            f"{path}: expected a safetensors file or a PyTorch .bin, this is neither: it begins with {start!r}. "
+            f"expected a safetensors file or a PyTorch .bin, this is neither: it begins with {start[:16]!r}. "
             "Where it was downloaded, check that the file itself came, not a web page or a Git LFS pointer."
         )
-    # PyTorch also knows an old tar format, which it used to unpack outside of weights_only's protection
-    elif tarfile.is_tarfile(path):
-        raise ValueError(f"{path}: this is a tar archive, expected tensors only. It was not loaded.")
-    return _flat(path, _load(path, mmap=zipped)), {}
+    if start[257:262] == b"ustar":
+        raise ValueError("this is a tar archive, expected tensors only. It was not loaded.")
+    return torch_file.read_before_zip(file, size)
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file. Raises ValueError where it is not whole."""
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (SafetensorError, ValueError) as error:
+def _check(content: Content, size: int) -> None:
+    """Hold names and sizes to the limits."""
+    if len(content.views) > TENSORS:
+        raise ValueError(f"it holds {len(content.views):,} tensors, expected at most {TENSORS:,}. Is it another model?")
+    for name in content.views:
+        check_name(name)
+    # tensors may share memory, as tied weights do; what works on them may not get much more than the file holds
+    total, most = sum(view.nbytes for view in content.views.values()), 4 * size + 64 * 2**20
+    if total > most:
         raise ValueError(
-            f"{path}: the safetensors file is truncated or its header is broken ({error}). {_AGAIN}"
-        ) from error
+            f"its tensors have {total:,} bytes, the file {size:,}: expected at most {most:,}. The file was badly made."
+        )
 
 
-def _refuse_torchscript(path: Path) -> None:
+def _safetensors(file: io.BufferedReader, size: int) -> Content:
+    """Return what a safetensors file holds: 8 bytes of length, a header in JSON, the tensors one after the other."""
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if 8 + length > size:
+        raise _broken(f"its header is to have {length:,} bytes, the file has {size:,}")
+    if length > HEADER:
+        raise ValueError(f"the safetensors file's header has {length:,} bytes, expected at most {HEADER:,}.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: the PyTorch file is truncated or damaged ({error}). {_AGAIN}") from error
-    # older PyTorch hands such an archive to TorchScript, whatever weights_only says
-    if any(name.split("/")[-1] == "constants.pkl" for name in names):
-        raise ValueError(f"{path}: this is a TorchScript program, expected tensors only. It was not loaded.")
+        header = json.loads(file.read(length), object_pairs_hook=_unique)
+    except RecursionError:
+        raise _broken("too deep") from None
+    except ValueError as error:
+        raise _broken(printable(str(error))) from error
+    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _broken("expected an object of tensors, and metadata of texts")
+
+    views: dict[str, View] = {}
+    storages: dict[str, tuple[int, int]] = {}
+    for name, entry in header.items():
+        view, begin, end = _entry(name, entry)
+        views[name], storages[name] = view, (8 + length + begin, end - begin)
+    at = 8 + length
+    for begin, extent in sorted(storages.values()):
+        if begin != at:
+            raise _broken(f"a tensor begins at byte {begin:,}, expected {at:,}")
+        at += extent
+    if at != size:
+        raise _broken(f"its tensors end at byte {at:,}, the file at {size:,}")
+    return Content(views, storages, metadata)
 
 
-def _load(path: Path, mmap: bool) -> Any:
+def _entry(name: str, entry: Any) -> tuple[View, int, int]:
+    """Return a tensor of a safetensors header, and where its bytes begin and end among all tensors'."""
     try:
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
-    except MemoryError:
-        raise
-    except Exception as error:  # what a damaged pickle makes the reader raise is anyone's guess
-        refused = _NOT_TENSORS.search(str(error)) if isinstance(error, UnpicklingError) else None
-        if refused:
-            raise ValueError(
-                f"{path}: the file asks for {refused[1]}, expected tensors only. It was refused and nothing in it was "
-                "run. Get the weights from a source that you trust."
-            ) from error
-        lines = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise ValueError(
-            f"{path}: the PyTorch file is truncated, damaged or not made by torch.save ({reason}). {_AGAIN}"
-        ) from error
+        dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        fits = all(type(number) is int and 0 <= number < 2**62 for number in (*shape, begin, end))
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise _broken(f"{quoted(name)} has dtype, shape and offsets {quoted(entry)}")
+    view = View.contiguous(name, dtype, shape)
+    if view.nbytes != end - begin:
+        raise _broken(f"{quoted(name)} has {end - begin:,} bytes, its shape {quoted(shape)} needs {view.nbytes:,}")
+    return view, begin, end
 
 
-def _flat(path: Path, content: Any) -> dict[str, Tensor]:
-    """Return the tensors in nested dicts under dotted names; what lies beside them is left out."""
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: expected a dict of tensors, found {type(content).__name__}. Is it another model?")
-    tensors: dict[str, Tensor] = {}
-    # a pickle can hold a dict that holds itself, so the depth has an end
-    pending: list[tuple[str, Mapping[Any, Any], int]] = [("", content, 0)]
-    while pending:
-        prefix, mapping, depth = pending.pop()
-        for key, value in mapping.items():
-            if isinstance(value, Tensor):
-                tensors[f"{prefix}{key}"] = value.detach()
-            elif isinstance(value, Mapping) and depth < _DEPTH:
-                pending.append((f"{prefix}{key}.", value, depth + 1))
-    return tensors
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name comes twice")
+    return entries
+
+
+def _broken(reason: str) -> ValueError:
+    return ValueError(f"the safetensors file is truncated or its header is broken ({reason}). {AGAIN}")

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.identity.identity import Identity, load_identity, save_identity
 from ..dynamicid_core.identity.identity import mix as mix_identities
+from ..dynamicid_core.messages import quoted
 from .notify import warn
 from .sockets import IdentitySocket, number
 
@@ -80,8 +81,8 @@ class SaveIdentity(io.ComfyNode):
         named = replace(identity, name=path.stem)
         if path.exists() and not overwrite and not _same_person(identity, path):
             raise FileExistsError(
-                f"Another person is saved as {name!r} already. Choose another name, or turn overwrite on to replace "
-                "that person."
+                f"Another person is saved as {quoted(name)} already. Choose another name, or turn overwrite on to "
+                "replace that person."
             )
         save_identity(named, path)
         return io.NodeOutput(named)
@@ -90,7 +91,7 @@ class SaveIdentity(io.ComfyNode):
 def _same_person(identity: Identity, path: Path) -> bool:
     try:
         saved = load_identity(path)
-    except ValueError:
+    except (ValueError, OSError):
         return False
     return saved.shares == identity.shares and torch.equal(saved.tokens, identity.tokens)
 

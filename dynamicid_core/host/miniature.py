@@ -22,6 +22,7 @@ from ..identity.analyzer import load_analyzer
 from ..tensor_file import read_tensors
 from .models import DynamicID, load_dynamicid
 
+FORMAT = "dynamicid-mini-1"  # of the miniature's DynamicID, quantized
 WEIGHTS = Path(__file__).resolve().parents[2] / "mini" / "weights"
 
 
@@ -97,8 +98,6 @@ def _vision(config: Path, weights: dict[str, Tensor]) -> ClipVisionModel:
 
 
 def _dynamicid(folder: Path) -> DynamicID:
-    checkpoint = load_checkpoint(
-        folder / "dynamicid.safetensors", read=lambda path: (dequantize(read_tensors(path)[0]), {})
-    )
+    checkpoint = load_checkpoint(folder / "dynamicid.safetensors", file_format=FORMAT, decode=dequantize)
     assert checkpoint.adapter is not None
     return DynamicID(checkpoint.adapter, checkpoint)

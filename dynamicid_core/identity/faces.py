@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ ORDERS = ("largest", "left to right", "centre")
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """The face an identity was made from; values that are not known are None.
+    """The face an identity was made from; values that are not known are None. Its repr keeps the face private.
 
     Attributes:
         embedding: (512,) float32, L2-normalized ArcFace embedding.
@@ -30,10 +30,10 @@ class Face:
         score: the detector's, 0..1.
     """
 
-    embedding: Tensor | None = None
-    landmarks: Tensor | None = None
-    points68: Tensor | None = None
-    pose: tuple[float, float, float] | None = None
+    embedding: Tensor | None = field(default=None, repr=False)
+    landmarks: Tensor | None = field(default=None, repr=False)
+    points68: Tensor | None = field(default=None, repr=False)
+    pose: tuple[float, float, float] | None = field(default=None, repr=False)
     box: Box | None = None
     size: tuple[int, int] | None = None
     score: float | None = None
@@ -44,7 +44,7 @@ class Detection:
     """Where a face is: its box and five keypoints (5, 2) in pixels, and the detector's score, 0..1."""
 
     box: Box
-    keypoints: NDArray[np.float32]
+    keypoints: NDArray[np.float32] = field(repr=False)
     score: float
 
     def in_crop(self, square: CropBox, size: int) -> Detection:

@@ -7,7 +7,9 @@ File format `dynamicid-identity-1`: safetensors with `tokens` (T, D), `negative_
 A file with the two token tensors and the format is enough.
 """
 
-from collections.abc import Callable
+import logging
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,26 @@ from torch import Tensor
 
 from ..box import Box
 from ..files import write_atomically
+from ..messages import LIMIT, about, printable, quoted
 from ..state_dict import listed
-from ..tensor_file import read_safetensors
+from ..tensor_file import open_tensors
 from .faces import Face
 
+logger = logging.getLogger("DynamicID")
+
 FORMAT = "dynamicid-identity-1"
-_FACE_SHAPES = {  # of the tensors that a face has in a file
-    "embedding": (-1,), "landmarks": (106, 2), "points68": (68, 3), "pose": (3,), "box": (4,), "size": (2,),
+LARGEST_FILE = 64 * 2**20  # bytes; an identity of SD1.5 has some 80,000
+LARGEST = 4096  # tokens, and numbers of each
+_LONGEST = {"encoder": 128, "face_prompt": 1000, "shares": 100_000}  # characters of metadata
+_FACE: dict[str, tuple[tuple[int, ...], float]] = {  # shape of what a face has in a file, and the largest number in it
+    "embedding": ((512,), 1e3), "landmarks": ((106, 2), 1e6), "points68": ((68, 3), 1e6), "pose": ((3,), 360.0),
+    "box": ((4,), 1e6), "size": ((2,), 1e6),
 }  # fmt: skip
-_PLAIN: dict[str, Callable[[list[Any]], Any]] = {"pose": tuple, "box": Box.of, "size": tuple}  # no tensors in a Face
+_PLAIN: dict[str, Callable[[list[Any]], Any]] = {  # no tensors in a Face
+    "pose": tuple, "box": Box.of, "size": lambda size: tuple(map(int, size)),
+}  # fmt: skip
+_THUMBNAIL = 1024  # pixels of a side, at most
+_NAMES = {"tokens", "negative_tokens", "thumbnail", *(f"face.{name}" for name in _FACE)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +67,10 @@ class Identity:
     face: Face | None = None
     thumbnail: Tensor | None = None
 
+    def __repr__(self) -> str:
+        encoder = printable(self.encoder[:12]) or "unknown"
+        return f"Identity({quoted(self.name[:60])}, {self.tokens.shape[0]} tokens of {self.dim}, encoder {encoder})"
+
     def __post_init__(self) -> None:
         for field in ("tokens", "negative_tokens"):
             object.__setattr__(self, field, _checked_tokens(getattr(self, field), field))
@@ -66,6 +83,11 @@ class Identity:
             raise ValueError(
                 f"An identity of {self.tokens.shape[0]} tokens can't be split into {len(self.shares)} token sets. "
                 "Encode or mix the identity again."
+            )
+        if not all(0 <= share < math.inf for share in self.shares):
+            raise ValueError(
+                f"An identity's shares must be finite and not negative, got {quoted(self.shares)}. Mix the identity "
+                "again."
             )
 
     @property
@@ -101,7 +123,7 @@ def mix(a: Identity, b: Identity, amount: float) -> Identity:
         negative_tokens=torch.cat([a.negative_tokens, b.negative_tokens]),
         encoder=a.encoder or b.encoder,
         shares=tuple(s * (1 - amount) for s in a.shares) + tuple(s * amount for s in b.shares),
-        name=" + ".join(filter(None, (a.name, b.name))),
+        name=printable(" + ".join(filter(None, (a.name, b.name)))),
     )
 
 
@@ -126,44 +148,74 @@ def load_identity(path: Path) -> Identity:
     """Read an identity file.
 
     Raises:
-        ValueError: not a safetensors file, another format, tensors missing, of a wrong shape or not finite.
+        ValueError: not a safetensors file, another format or size, tensors missing, of a wrong shape or dtype, or not
+            finite, texts that don't print. A name that does not print is left out, with a warning.
         FileNotFoundError: no such file.
+        OSError: the file can't be read.
     """
-    try:
-        tensors, metadata = read_safetensors(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path.name} is not a readable safetensors file ({error.__cause__}). "
-            "Save the identity again, or copy the file again if it was moved here."
-        ) from error
-    try:
-        return _identity_from(tensors, metadata, default_name=path.stem)
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+    with open_tensors(path, LARGEST_FILE) as file:
+        with about(path):
+            _check_layout(file.tensors, file.metadata)
+        tensors = file.read(file.tensors.keys() & _NAMES)
+    with about(path):
+        return _identity_from(tensors, file.metadata, default_name=printable(path.stem))
 
 
-def _identity_from(tensors: dict[str, Tensor], metadata: dict[str, str], default_name: str) -> Identity:
+def _check_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Check shapes, dtypes and texts before numbers are read; tensors of other names are left alone."""
     if metadata.get("format") != FORMAT:
         raise ValueError(
-            f"expected an identity file (metadata format {FORMAT!r}), got format {metadata.get('format')!r} with "
+            f"expected an identity file (metadata format {FORMAT!r}), got format {quoted(metadata.get('format'))} with "
             f"tensors {listed(tensors) or 'none'}. Choose a file written by Save Identity."
         )
     missing = {"tokens", "negative_tokens"} - tensors.keys()
     if missing:
         raise ValueError(f"the tensors {sorted(missing)} are missing. Save the identity again.")
+    for key, longest in _LONGEST.items():
+        text = metadata.get(key, "")
+        if not text.isprintable() or len(text) > longest:
+            raise ValueError(
+                f"the metadata `{key}` is {quoted(text)}, expected at most {longest:,} characters that print. "
+                "Save the identity again."
+            )
+    for name in ("tokens", "negative_tokens"):
+        _check_tokens(tensors[name], name)
+    expected = {f"face.{name}": shape for name, (shape, _) in _FACE.items() if f"face.{name}" in tensors}
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(
+                f"{name} has shape {tuple(tensors[name].shape)}, expected {shape}. Save the identity again."
+            )
+        if not tensors[name].is_floating_point() and name != "face.size":
+            raise ValueError(f"{name} is {tensors[name].dtype}, expected floats. Save the identity again.")
+    if (image := tensors.get("thumbnail")) is not None and not (
+        image.dtype == torch.uint8 and image.ndim == 3 and image.shape[2] == 3 and min(image.shape) > 0
+        and max(image.shape) <= _THUMBNAIL
+    ):  # fmt: skip
+        raise ValueError(
+            f"thumbnail is {image.dtype} of shape {tuple(image.shape)}, expected torch.uint8 of shape "
+            f"(height, width, 3) with sides up to {_THUMBNAIL}. Save the identity again."
+        )
+
+
+def _identity_from(tensors: dict[str, Tensor], metadata: Mapping[str, str], default_name: str) -> Identity:
     try:
         shares = tuple(float(share) for share in (metadata.get("shares") or "1.0").split(","))
     except ValueError:
         raise ValueError(
-            f"the metadata `shares` must be numbers separated by commas, got {metadata['shares']!r}. "
+            f"the metadata `shares` must be numbers separated by commas, got {quoted(metadata['shares'])}. "
             "Save the identity again."
         ) from None
+    name = metadata.get("name", "")
+    if len(name) > LIMIT or not name.isprintable():
+        logger.warning("%s: the name in the file, %s, was left out.", default_name, quoted(name))
+        name = ""
     return Identity(
         tokens=tensors["tokens"],
         negative_tokens=tensors["negative_tokens"],
         encoder=metadata.get("encoder", ""),
         shares=shares,
-        name=metadata.get("name") or default_name,
+        name=name or default_name,
         face_prompt=metadata.get("face_prompt", ""),
         face=_face_from(tensors),
         thumbnail=tensors.get("thumbnail"),
@@ -171,28 +223,46 @@ def _identity_from(tensors: dict[str, Tensor], metadata: dict[str, str], default
 
 
 def _face_tensors(face: Face) -> dict[str, Tensor]:
-    values = {name: getattr(face, name) for name in _FACE_SHAPES}
+    values = {name: getattr(face, name) for name in _FACE}
     return {f"face.{name}": torch.as_tensor(value) for name, value in values.items() if value is not None}
 
 
 def _face_from(tensors: dict[str, Tensor]) -> Face | None:
     """Return the face that a file tells of, None when it tells of none."""
     values: dict[str, Any] = {}
-    for name, shape in _FACE_SHAPES.items():
+    for name, (_, largest) in _FACE.items():
         if (tensor := tensors.get(f"face.{name}")) is None:
             continue
-        if tensor.ndim != len(shape) or (-1 not in shape and tuple(tensor.shape) != shape):
-            raise ValueError(f"face.{name} has shape {tuple(tensor.shape)}, expected {shape}. Save the identity again.")
+        tensor = tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+        if not bool((tensor.abs() <= largest).all()):  # nor is NaN
+            raise ValueError(
+                f"face.{name} holds NaN, infinity or a number beyond {largest:,g}, expected finite ones. Encode the "
+                "person again."
+            )
         values[name] = _PLAIN[name](tensor.tolist()) if name in _PLAIN else tensor
+    if "size" in values and min(values["size"]) < 1:
+        raise ValueError(f"face.size is {values['size']}, expected (height, width) above 0. Encode the person again.")
     return Face(**values) if values else None
 
 
-def _checked_tokens(tokens: Tensor, field: str) -> Tensor:
+def _check_tokens(tokens: Tensor, field: str) -> None:
+    """Check what is known of tokens without their numbers."""
     if tokens.ndim != 2 or 0 in tokens.shape:
         raise ValueError(
             f"An identity's {field} must have shape (tokens, dim), such as (4, 768) for SD1.5, "
             f"got {tuple(tokens.shape)}. Encode the identity again."
         )
+    if max(tokens.shape) > LARGEST:
+        raise ValueError(
+            f"An identity's {field} can be at most {LARGEST:,} tokens of {LARGEST:,} numbers, got "
+            f"{tuple(tokens.shape)}. Mix fewer people, or encode the identity again."
+        )
+    if not tokens.is_floating_point():
+        raise ValueError(f"An identity's {field} must be floats, got {tokens.dtype}. Encode the identity again.")
+
+
+def _checked_tokens(tokens: Tensor, field: str) -> Tensor:
+    _check_tokens(tokens, field)
     tokens = tokens.detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(tokens).all()):
         raise ValueError(f"An identity's {field} must be finite numbers, but NaN or infinity came. Encode it again.")

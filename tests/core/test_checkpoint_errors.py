@@ -27,7 +27,7 @@ SAFETENSORS_HEAD = (2**40).to_bytes(8, "little")
         (b"", "the file is empty (0 bytes)"),
         (b"<!DOCTYPE html><html>", "expected a safetensors file or a PyTorch .bin, this is neither"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
-        (b"PK\x03\x04 and no more", "truncated or damaged"),
+        (b"PK\x03\x04 and no more", "truncated, damaged"),
         (b"\x80\x02 and no more", "truncated, damaged or not made by torch.save"),
         (b"\x80", "truncated, damaged or not made by torch.save"),
         (SAFETENSORS_HEAD + b'{"a":', "the safetensors file is truncated or its header is broken"),

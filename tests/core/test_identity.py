@@ -102,7 +102,7 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, tensors, metadat
 )
 def test_a_broken_header(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken\.safetensors is not a readable safetensors file"):
+    with pytest.raises(ValueError, match=r"broken\.safetensors: (the|expected a) .*(again|LFS pointer)\.$"):
         load_identity(tmp_path / "broken.safetensors")
 
 

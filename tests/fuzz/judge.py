@@ -11,6 +11,7 @@ import contextlib
 import linecache
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,10 @@ def _complaint(error: Exception) -> str | None:
         return f"not the pack's own {name}, from {where} ({statement}): {message[:500]!r}"
     if not message.isprintable() or not 20 <= len(message) <= _LONGEST:
         return f"no clear line ({len(message)} characters) from {where}: {message[:500]!r}"
+    # the host logs all of it, and its log ends with what it can't encode
+    logged = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if not logged.isascii() and logged.encode("utf-8", "replace") != logged.encode("utf-8", "surrogatepass"):
+        return f"what the host would log holds lone surrogates: {logged[:500]!r}"
     return None
 
 

@@ -1,5 +1,8 @@
 """The fuzzer's families. One more: a module here with a `Family`, and its name below."""
 
 from ..judge import Family
+from .identities import IDENTITIES
+from .names import NAMES
+from .weights import WEIGHTS
 
-FAMILIES: list[Family] = []
+FAMILIES: list[Family] = [WEIGHTS, IDENTITIES, NAMES]
