@@ -1,6 +1,7 @@
 """Short versions of the judge's, the encoders' and the UNet's stages, and their networks in the host."""
 
 import json
+from functools import partial
 from types import MethodType
 
 import numpy as np
@@ -274,7 +275,8 @@ def test_the_host_runs_the_unet_as_the_trainer(context):
     assert torch.allclose(denoised, (x - (1 - left).sqrt() * noise) / left.sqrt(), atol=1e-3)
 
 
-def test_sampling_draws_pictures_of_the_right_size(context):
+def test_sampling_draws_pictures_of_the_right_size(context, monkeypatch):
+    monkeypatch.setattr(unet, "sample", partial(unet.sample, steps=2))
     stage = small_unet(context)
     network = unet.comfyui.unet()
     found = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)

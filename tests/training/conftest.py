@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import webdataset
 from accelerate.state import AcceleratorState, GradientState
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from dynamicid_pack.dynamicid_core.training import denoise
 from dynamicid_pack.mini.world.world import World
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -106,18 +108,19 @@ def _npy(array: np.ndarray) -> bytes:
 @pytest.fixture
 def recipe(tmp_path: Path, base_folder: Path, shards_folder: Path) -> Callable[..., Path]:
     """Writes an anchoring recipe of a few small steps: `recipe(steps=4, ...)` is its file."""
+    return partial(write_recipe, tmp_path, base_folder, shards_folder)
 
-    def write(name: str = "run", **changed: Any) -> Path:
-        said: dict[str, Any] = {
-            "base": str(base_folder), "data": str(shards_folder), "output": name, "steps": 4, "batch": 4, "size": 64,
-            "rank": 2, "tokens": 2, "hidden_dim": 32, "depth": 1, "dim_head": 32, "learning_rate": 1e-3,
-            "save_every": 100, "sample_every": 100,
-        }  # fmt: skip
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(said | changed))
-        return path
 
-    return write
+def write_recipe(folder: Path, base: Path, data: Path, /, name: str = "run", **changed: Any) -> Path:
+    """Write an anchoring recipe of a few small steps into a folder."""
+    options: dict[str, Any] = {
+        "base": str(base), "data": str(data), "output": name, "steps": 4, "batch": 4, "size": 64, "rank": 2,
+        "tokens": 2, "hidden_dim": 32, "depth": 1, "dim_head": 32, "learning_rate": 1e-3, "save_every": 100,
+        "sample_every": 100,
+    }  # fmt: skip
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(options | changed))
+    return path
 
 
 def new_process() -> None:
@@ -131,6 +134,12 @@ def _each_test_a_process() -> Iterator[None]:
     new_process()
     yield
     new_process()
+
+
+@pytest.fixture(autouse=True)
+def _few_sampling_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sample sheets are drawn in two steps: how they look is not asked here."""
+    monkeypatch.setattr(denoise, "STEPS", 2)
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,20 @@ from dynamicid_pack.dynamicid_core.training.reconfiguration import Reconfigurati
 from dynamicid_pack.dynamicid_core.training.shards import Shards
 from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 
+from .conftest import new_process, write_recipe
+
+
+@pytest.fixture(scope="module")
+def anchored(tmp_path_factory: pytest.TempPathFactory, base_folder: Path, shards_folder: Path) -> Path:
+    """What an anchoring of one step writes."""
+    config = write_recipe(tmp_path_factory.mktemp("anchored"), base_folder, shards_folder, steps=1)
+    return stages.anchor(config).stage.folder / "anchoring.safetensors"
+
 
 @pytest.fixture
-def editing(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
+def editing(tmp_path: Path, recipe: Callable[..., Path], anchored: Path) -> Callable[..., Path]:
     """Writes a reconfiguration recipe after an anchoring of one step: `editing(steps=4, ...)` is its file."""
-    anchored = stages.anchor(recipe("anchored", steps=1)).stage.folder / "anchoring.safetensors"
+    new_process()
     shared = json.loads(recipe("shared").read_text())
 
     def write(name: str = "edit", **changed: Any) -> Path:
@@ -106,15 +115,16 @@ def test_frozen_parts_stay_and_edited_ones_move(editing: Callable[..., Path]) ->
     assert all(torch.equal(parameter, unet[name]) for name, parameter in stage._base.unet.named_parameters())
 
 
-@pytest.mark.parametrize("killed_at", [1, 3])
-def test_going_on_after_a_kill_gives_the_same_weights(editing: Callable[..., Path], killed_at: int) -> None:
+def test_going_on_after_a_kill_gives_the_same_weights(editing: Callable[..., Path]) -> None:
     whole = stages.reconfigure(editing("whole"))
-    stages.reconfigure(editing("parts"), killed_at)
-    resumed = stages.reconfigure(editing("parts"))
-    for name, tensor in weights(whole).items():
-        assert torch.equal(weights(resumed)[name], tensor), name
-    name = "reconfiguration.safetensors"
-    assert (resumed.stage.folder / name).read_bytes() == (whole.stage.folder / name).read_bytes()
+    for killed_at in (1, 3):
+        parts = editing(f"killed at {killed_at}")
+        stages.reconfigure(parts, killed_at)
+        resumed = stages.reconfigure(parts)
+        for name, tensor in weights(whole).items():
+            assert torch.equal(weights(resumed)[name], tensor), name
+        name = "reconfiguration.safetensors"
+        assert (resumed.stage.folder / name).read_bytes() == (whole.stage.folder / name).read_bytes()
 
 
 def test_one_file_holds_all_parts(editing: Callable[..., Path]) -> None:
