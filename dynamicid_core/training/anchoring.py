@@ -17,7 +17,7 @@ from ..checkpoint import Checkpoint, save_checkpoint
 from ..identity.encoder import FaceEncoder
 from ..saa.adapter import adapter_from_weights
 from ..state_dict import fingerprint
-from .base_model import BaseNetworks
+from .base_model import BaseNetworks, TextStates
 from .config import AnchoringConfig
 from .denoise import predict_noise, sample_images, sheet
 from .latents import Latents
@@ -34,7 +34,7 @@ class AnchoringBatch:
     Attributes:
         noisy, noise: (n, 4, h, w).
         timesteps: (n,)
-        text: (n, 77, D) states; the empty prompt's where the text is dropped.
+        text: the empty prompt's where the text is dropped.
         embedding: (n, 512); zeros where the person is dropped.
         states: (n, N, W) CLIP's; of zero pixels where the person is dropped.
         weight: (n, 1, h, w) of a cell in the loss; a row's mean is its timestep's.
@@ -43,7 +43,7 @@ class AnchoringBatch:
     noisy: Tensor
     noise: Tensor
     timesteps: Tensor
-    text: Tensor
+    text: TextStates
     embedding: Tensor
     states: Tensor
     weight: Tensor
@@ -116,7 +116,7 @@ class Anchoring(Stage[nn.ModuleDict]):
         embedding = torch.where(dropped, 0.0, embedding)
         states = torch.where(dropped[..., None], self._negative_states, base.image_states(images))
         captions = [shards.caption(number) for number in numbers]
-        text, _ = base.text(["" if drop else caption for drop, caption in zip(no_text, captions, strict=True)])
+        text = base.text(["" if drop else caption for drop, caption in zip(no_text, captions, strict=True)])
         weight = torch.stack([self._face_weight(number, latents.shape[2:]) for number in numbers]).to(device)
         weight = weight * base.timestep_weights(timesteps, config)[:, None, None, None]
         return AnchoringBatch(noisy, noise, timesteps, text, embedding, states, weight)

@@ -1,11 +1,15 @@
-"""The frozen base model that the method is trained on: Stable Diffusion 1.5's networks, and CLIP's image encoder."""
+"""The frozen base model that the method is trained on: SD1.5's or SDXL's networks, and CLIP's image encoder.
+
+SDXL (arXiv 2307.01952, section 2) reads the states of two text encoders, one beside the other, the pooled text of the
+second, and six numbers of sizes: the image's before it was resized, its crop's corner, and its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -13,7 +17,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from ..image_inputs import clip_input, clip_normalization, negative_clip_input
 from .config import TrainingConfig
@@ -23,18 +27,30 @@ LENGTH = 77  # tokens of a prompt
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
 
+class TextStates(NamedTuple):
+    """What a UNet reads of prompts: states (n, 77, D), and pooled text (n, P), which IMR reads, too."""
+
+    states: Tensor
+    pooled: Tensor
+
+    def expand(self, rows: int) -> TextStates:
+        """Return one prompt's for so many rows."""
+        return TextStates(self.states.expand(rows, -1, -1), self.pooled.expand(rows, -1))
+
+
 @dataclass(frozen=True, eq=False)
 class BaseNetworks:
     """The networks, frozen, in evaluation mode, on one device.
 
     Attributes:
+        text_encoders: SD1.5's one, or SDXL's two; tokenizers: theirs.
         mean, std: of the image encoder's input, by channel.
     """
 
     unet: UNet2DConditionModel
     vae: nn.Module
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
+    tokenizers: tuple[CLIPTokenizer, ...]
     image_encoder: CLIPVisionModelWithProjection
     scheduler: DDPMScheduler
     mean: Tensor
@@ -43,6 +59,12 @@ class BaseNetworks:
     @property
     def text_dim(self) -> int:
         return int(self.unet.config["cross_attention_dim"])
+
+    @property
+    def pooled_dim(self) -> int:
+        """Channels of pooled text: the last encoder's, projected where it projects."""
+        config = self.text_encoders[-1].config
+        return int(config.projection_dim if len(self.text_encoders) > 1 else config.hidden_size)
 
     @property
     def _clip_size(self) -> int:
@@ -93,13 +115,27 @@ class BaseNetworks:
         return ((decoded + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
-    def text(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the states (n, 77, D) and pooled states (n, D) of prompts."""
-        ids = self.tokenizer(
-            list(prompts), padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
-        ).input_ids
-        output = self.text_encoder(ids.to(self.unet.device))
-        return output.last_hidden_state, output.pooler_output
+    def text(self, prompts: Sequence[str]) -> TextStates:
+        """Encode prompts: SD1.5 reads the last states, SDXL both encoders' penultimate ones and the second's pooled."""
+        states = []
+        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
+            ids = tokenizer(
+                list(prompts), padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+            ).input_ids
+            output = encoder(ids.to(self.unet.device), output_hidden_states=len(self.text_encoders) > 1)
+            states.append(output.hidden_states[-2] if len(self.text_encoders) > 1 else output.last_hidden_state)
+        return TextStates(torch.cat(states, dim=-1), output.text_embeds if len(states) > 1 else output.pooler_output)
+
+    def added_conditions(self, text: TextStates, latents: Tensor) -> dict[str, Tensor] | None:
+        """Return what SDXL's UNet reads beside latents (n, 4, h, w) and states; None for SD1.5's.
+
+        The sizes say that the images were neither resized nor cropped, as ComfyUI does where a prompt says nothing.
+        """
+        if len(self.text_encoders) == 1:
+            return None
+        size = [8.0 * side for side in latents.shape[2:]]
+        sizes = torch.tensor([*size, 0.0, 0.0, *size], device=latents.device)
+        return {"text_embeds": text.pooled, "time_ids": sizes.expand(len(latents), -1)}
 
     @torch.no_grad()
     def image_states(self, images: Tensor) -> Tensor:
@@ -118,28 +154,34 @@ class BaseNetworks:
 
 def load_base_model(folder: Path, device: torch.device | str = "cpu") -> BaseNetworks:
     """Read a base model's folder. Raises ValueError naming what is missing in it."""
-    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "image_encoder")
+    second = ("text_encoder_2", "tokenizer_2") if (folder / "text_encoder_2").is_dir() else ()
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "image_encoder", *second)
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         raise ValueError(
-            f"{folder}: expected a Stable Diffusion 1.5 model as diffusers keeps it, and CLIP's image encoder in "
+            f"{folder}: expected a Stable Diffusion 1.5 or XL model as diffusers keeps it, and CLIP's image encoder in "
             f"image_encoder; missing {', '.join(missing)}."
         )
     kind = AutoencoderKL.load_config(folder / "vae")["_class_name"]
     if kind not in _AUTOENCODERS:
         raise ValueError(f"{folder / 'vae'}: expected one of {', '.join(_AUTOENCODERS)}, got {kind}.")
-    networks: list[nn.Module] = [
-        UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
-        _AUTOENCODERS[kind].from_pretrained(folder / "vae", torch_dtype=torch.float32),
-        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
-        CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", dtype=torch.float32),
-    ]
-    unet, vae, text_encoder, image_encoder = (network.to(device).eval().requires_grad_(False) for network in networks)
-    assert isinstance(unet, UNet2DConditionModel) and isinstance(text_encoder, CLIPTextModel)
-    assert isinstance(image_encoder, CLIPVisionModelWithProjection)
-    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions are quicker with it
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    text_encoders = [CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)]
+    if second:
+        text_encoders.append(CLIPTextModelWithProjection.from_pretrained(folder / second[0], dtype=torch.float32))
+    if (unet.config["addition_embed_type"] == "text_time") != bool(second):
+        raise ValueError(
+            f"{folder}: the UNet reads pooled text and sizes ({unet.config['addition_embed_type']}) where there is a "
+            "second text encoder, and only there. Expected the folders of one model, SD1.5 or SDXL."
+        )
+    vae = _AUTOENCODERS[kind].from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    image_encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", dtype=torch.float32)
+    for network in (unet, vae, image_encoder, *text_encoders):
+        network.to(device).eval().requires_grad_(False)
+    vae.to(memory_format=torch.channels_last)  # convolutions are quicker with it
     mean, std = clip_normalization(folder / "image_encoder" / "preprocessor_config.json")
+    tokenizers = [CLIPTokenizer.from_pretrained(folder / name) for name in ("tokenizer", *second[1:])]
     return BaseNetworks(
-        unet, vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"), image_encoder,
+        unet, vae, tuple(text_encoders), tuple(tokenizers), image_encoder,
         DDPMScheduler.from_pretrained(folder / "scheduler"), mean.to(device), std.to(device),
     )  # fmt: skip

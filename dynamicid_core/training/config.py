@@ -44,8 +44,9 @@ class TrainingConfig(OptimizationConfig):
     """Settings of both stages of the method. Relative paths are taken from the file's folder.
 
     Attributes:
-        base: folder of the frozen base model as Stable Diffusion 1.5's repositories have it (`unet`, `vae`,
-            `text_encoder`, `tokenizer`, `scheduler`), and `image_encoder`, CLIP's.
+        base: folder of the frozen base model as Stable Diffusion's repositories have it (`unet`, `vae`,
+            `text_encoder`, `tokenizer`, `scheduler`; SDXL's also `text_encoder_2`, `tokenizer_2`), and
+            `image_encoder`, CLIP's.
         data: folder of WebDataset shards (*.tar).
         output: where weights, checkpoints, logs and sample images go.
         batch: images a step, over all processes; the anchoring stage's.

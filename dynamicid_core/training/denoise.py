@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..image_grid import image_grid
-from .base_model import BaseNetworks
+from .base_model import BaseNetworks, TextStates
 from .config import TrainingConfig
 from .rng import seeded_generator
 from .saa import IdentityInput
@@ -19,13 +19,21 @@ STEPS, GUIDANCE = 20, 5.0
 
 
 def predict_noise(
-    base: BaseNetworks, noisy: Tensor, timesteps: Tensor, text: Tensor, tokens: Tensor | None, config: TrainingConfig
+    base: BaseNetworks,
+    noisy: Tensor,
+    timesteps: Tensor,
+    text: TextStates,
+    tokens: Tensor | None,
+    config: TrainingConfig,
 ) -> Tensor:
     """Return the UNet's noise (n, 4, h, w); without tokens (n, T, D) nobody takes part, and of SAA only the LoRA."""
     people: dict[str, Any] = {}
     if tokens is not None:
         people["identity"] = IdentityInput(tokens, config.gate_threshold, config.gate)
-    noise: Tensor = base.unet(noisy, timesteps, text, cross_attention_kwargs=people).sample
+    added = base.added_conditions(text, noisy)
+    noise: Tensor = base.unet(
+        noisy, timesteps, text.states, cross_attention_kwargs=people, added_cond_kwargs=added
+    ).sample
     return noise
 
 
@@ -45,7 +53,7 @@ def sample_images(
         size: (H, W) in pixels.
     """
     device = base.unet.device
-    context, _ = base.text([""] * len(prompts) + list(prompts))
+    context = base.text([""] * len(prompts) + list(prompts))
     scheduler = DDIMScheduler.from_config(base.scheduler.config)
     scheduler.set_timesteps(STEPS)
     shape = base.moments(torch.zeros(1, 3, *size, device=device))[0].shape[1:]

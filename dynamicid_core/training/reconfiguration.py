@@ -62,7 +62,7 @@ class ReconfigurationLoss(nn.Module):
         super().__init__()
         self.trained = trained
         self._base, self._config = base, config
-        self._text, _ = base.text([config.text])
+        self._text = base.text([config.text])
 
     def forward(self, batch: ReconfigurationBatch) -> dict[str, Tensor]:
         config, imr = self._config, self.trained["imr"]
@@ -94,7 +94,7 @@ class ReconfigurationLoss(nn.Module):
             rearrange(rearrange(x, "(p m) t d -> p m t d", p=people)[:, :each], "p k t d -> (p k) t d")
             for x in (batch.target.tokens, tokens)
         )
-        inputs = (base, batch.noisy, batch.timesteps, self._text.expand(len(batch.noisy), -1, -1))
+        inputs = (base, batch.noisy, batch.timesteps, self._text.expand(len(batch.noisy)))
         with torch.no_grad():
             true_noise = predict_noise(*inputs, true, config)
         noise = predict_noise(*inputs, edited, config)
@@ -134,14 +134,14 @@ class Reconfiguration(Stage[nn.ModuleDict]):
         torch.manual_seed(seeded_generator(config.seed, -1, -1).initial_seed() % 2**31)
         encoder = KeypointEncoder(config.keypoint_dims, config.keypoint_depths, config.keypoint_output)
         imr = IdentityMotionReconfigurator(
-            adapter.token_dim, config.keypoint_output + base.text_encoder.config.hidden_size, config.dim,
+            adapter.token_dim, config.keypoint_output + base.pooled_dim, config.dim,
             config.latents, config.depth, config.dim_head,
         )  # fmt: skip
         self.trained = nn.ModuleDict({"imr": imr, "keypoint_encoder": encoder}).to(device)
         if config.gradient_checkpointing:
             base.checkpoint_activations()
         # Each alone, so that it is the same whatever came before.
-        self._pooled = lru_cache(maxsize=4096)(lambda prompt: base.text([prompt])[1][0])
+        self._pooled = lru_cache(maxsize=4096)(lambda prompt: base.text([prompt]).pooled[0])
         self.module = ReconfigurationLoss(base, self.trained, config)
 
     def prepare(self, log: Log, process: int, processes: int) -> None:

@@ -16,21 +16,45 @@ from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from dynamicid_pack.dynamicid_core.training import denoise
 from dynamicid_pack.mini.world.world import World
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
-WIDTH = 64
+WIDTH, WIDTH_2, POOLED = 64, 32, 24  # channels of the text encoders' states, and of the second's pooled text
 PEOPLE, EACH = 3, 4
 
 
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random networks of SD1.5's kinds, in diffusers' folders."""
-    folder = tmp_path_factory.mktemp("base")
+    return _base_model(tmp_path_factory.mktemp("base"), cross_attention_dim=WIDTH)
+
+
+@pytest.fixture(scope="session")
+def xl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of SDXL's kinds: a second text encoder, whose states stand beside the first's, and sizes."""
+    sizes = {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": POOLED + 6 * 8}
+    folder = _base_model(
+        tmp_path_factory.mktemp("xl"), cross_attention_dim=WIDTH + WIDTH_2, addition_embed_type="text_time",
+        transformer_layers_per_block=(2, 1), use_linear_projection=True, **sizes,
+    )  # fmt: skip
+    CLIPTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(folder / "tokenizer_2")
+    config = CLIPTextConfig.from_pretrained(folder / "text_encoder", hidden_size=WIDTH_2, projection_dim=POOLED)
+    CLIPTextModelWithProjection(config).save_pretrained(folder / "text_encoder_2")
+    return folder
+
+
+def _base_model(folder: Path, **unet: Any) -> Path:
     torch.manual_seed(0)
     UNet2DConditionModel(
-        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=WIDTH,
+        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=4,
+        **unet,
     ).save_pretrained(folder / "unet")  # fmt: skip
     AutoencoderTiny(
         encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8), scaling_factor=1.0

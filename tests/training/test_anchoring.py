@@ -53,11 +53,11 @@ def weights(training: Trainer) -> dict[str, torch.Tensor]:
 
 def test_without_a_person_the_beginning_is_the_frozen_unets_bit_for_bit(base: BaseNetworks, base_folder: Path) -> None:
     torch.manual_seed(1)
-    noisy, times, text = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 77, 64)
+    noisy, times, text = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), base.text(["a", "b, c"])
     frozen = UNet2DConditionModel.from_pretrained(base_folder / "unet").eval()
     SAA.of(base.unet, 2).install(base.unet)
     with torch.no_grad():
-        expected = frozen(noisy, times, text).sample
+        expected = frozen(noisy, times, text.states).sample
         assert torch.equal(predict_noise(base, noisy, times, text, None, GATE), expected)
         with_person = predict_noise(base, noisy, times, text, torch.randn(2, 2, 64), GATE)
     assert not torch.allclose(with_person, expected)
@@ -78,9 +78,9 @@ def test_dropped_people_are_nobody(recipe: Recipes) -> None:
     stage = stage_of(recipe(identity_dropout=1.0, text_dropout=0.0, joint_dropout=0.0))
     batch = stage.batch(0, range(4))
     assert not batch.embedding.any() and torch.equal(batch.states[0], stage._base.negative_states()[0])
-    assert not torch.equal(batch.text[0], stage._base.text([""])[0][0])
+    assert not torch.equal(batch.text.states[0], stage._base.text([""]).states[0])
     wordless = stage_of(recipe(identity_dropout=0.0, text_dropout=1.0, joint_dropout=0.0)).batch(0, range(4))
-    assert wordless.embedding.any() and torch.equal(wordless.text[0], stage._base.text([""])[0][0])
+    assert wordless.embedding.any() and torch.equal(wordless.text.states[0], stage._base.text([""]).states[0])
 
 
 def test_shares_that_are_dropped_are_those_asked_for(recipe: Recipes) -> None:

@@ -9,8 +9,9 @@ from dynamicid_pack.tests.support import ROOT
 
 @pytest.mark.train
 @pytest.mark.full
-def test_the_page_on_training_says_what_is_counted() -> None:
-    found = cost()
+@pytest.mark.parametrize("base", ["SD1.5", "SDXL"])
+def test_the_page_on_training_says_what_is_counted(base: str) -> None:
+    found = cost(base)
     page = (ROOT / "docs" / "training.md").read_text("utf-8")
     steps = found["a picture there and back, by what becomes of activations"]
     for step in steps.values():
