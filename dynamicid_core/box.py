@@ -56,6 +56,16 @@ class Box(NamedTuple):
         """Return the box with its x edges times `x` and its y edges times `y`."""
         return Box(self.x0 * x, self.y0 * y, self.x1 * x, self.y1 * y)
 
+    def moved(self, x: float, y: float) -> Box:
+        """Return the box so much further right and down."""
+        return Box(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y)
+
+    def overlap(self, other: Box) -> float:
+        """Return the area that two boxes share."""
+        width = min(self.x1, other.x1) - max(self.x0, other.x0)
+        height = min(self.y1, other.y1) - max(self.y0, other.y0)
+        return max(0.0, width) * max(0.0, height)
+
     def grown(self, x: float, y: float) -> Box:
         """Return the box with `x` more on its left and on its right, and `y` more above and below."""
         return Box(self.x0 - x, self.y0 - y, self.x1 + x, self.y1 + y)

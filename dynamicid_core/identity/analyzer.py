@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..box import Box
 from ..image_inputs import Image
 from ..imr.landmarks import FRAME
-from .faces import Detection, Face
+from .faces import Detection, Face, without_duplicates
 
 logger = logging.getLogger("DynamicID")
 
@@ -36,6 +36,16 @@ _TASKS = {  # what an analyzer must do, and the file of buffalo_l that does it
 }
 _CANVAS = 640  # pixels a side of what the detector sees
 _SIDES = range(_CANVAS, 319, -64)  # the image's longer side on it: large faces are only detected when smaller
+_TILE_SIDES = (_CANVAS, 320)  # the same for a tile
+
+
+class Tile(NamedTuple):
+    """A rectangle of an image, in whole pixels."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
 
 
 class FaceAnalyzer:
@@ -74,25 +84,38 @@ class FaceAnalyzer:
     def detect(self, image: Image) -> list[Detection]:
         """Return all faces of an image, the highest score first; [] when there is none.
 
-        The image is tried at several sizes on the canvas that the detector sees. The shared detector's settings are
-        never changed.
+        The image is tried at several sizes on the canvas that the detector sees; a long or large one that shows no
+        face so, in overlapping tiles, too. The shared detector's settings are never changed.
         """
+        for side in _SIDES:
+            if detections := self._detect_at(image, side):
+                return detections
+        tiles = _tiles(image.shape[0], image.shape[1])
+        for side in _TILE_SIDES if len(tiles) > 1 else ():
+            detections = [
+                detection.moved(tile.x0, tile.y0)
+                for tile in tiles
+                for detection in self._detect_at(image[tile.y0 : tile.y1, tile.x0 : tile.x1], side)
+            ]
+            if detections:
+                return without_duplicates(detections)
+        return []
+
+    def _detect_at(self, image: Image, side: int) -> list[Detection]:
+        """Return the faces that the detector sees when the image's longer side has so many pixels of the canvas."""
         import cv2
 
         height, width = image.shape[:2]
-        for side in _SIDES:
-            scale = side / max(height, width)
-            shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-            canvas = np.zeros((_CANVAS, _CANVAS, 3), np.uint8)
-            canvas[: shape[1], : shape[0]] = cv2.resize(image[..., ::-1], shape, interpolation=cv2.INTER_LINEAR)
-            boxes, keypoints = self.analysis.det_model.detect(canvas)
-            if len(boxes):
-                back = np.array([width / shape[0], height / shape[1]], np.float32)
-                return [
-                    Detection(Box.of(box[:4] * np.tile(back, 2)), points * back, float(box[4]))
-                    for box, points in zip(boxes, keypoints, strict=True)
-                ]
-        return []
+        scale = side / max(height, width)
+        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+        canvas = np.zeros((_CANVAS, _CANVAS, 3), np.uint8)
+        canvas[: shape[1], : shape[0]] = cv2.resize(image[..., ::-1], shape, interpolation=cv2.INTER_LINEAR)
+        boxes, keypoints = self.analysis.det_model.detect(canvas)
+        back = np.array([width / shape[0], height / shape[1]], np.float32)
+        return [
+            Detection(Box.of(box[:4] * np.tile(back, 2)), points * back, float(box[4]))
+            for box, points in zip(boxes, keypoints if len(boxes) else (), strict=True)
+        ]
 
     def describe(self, image: Image, detection: Detection) -> Face:
         """Return a face with embedding and pose from the image as it is, landmarks from it squashed to a square."""
@@ -135,6 +158,19 @@ def _insight_face(detection: Detection) -> Any:
     from insightface.app.common import Face as InsightFace
 
     return InsightFace(bbox=np.array(detection.box, np.float32), kps=detection.keypoints, det_score=detection.score)
+
+
+def _tiles(height: int, width: int) -> list[Tile]:
+    """Return tiles that cover an image, each overlapping the next by half; one where the whole is hardly larger.
+
+    A tile has the detector's resolution, but at least half the image's shorter side: a large image has few.
+    """
+    side = max(_CANVAS, min(height, width) // 2)
+    rows, columns = (
+        sorted({min(start, length - min(side, length)) for start in range(0, length, side // 2)})
+        for length in (height, width)
+    )
+    return [Tile(x, y, min(x + side, width), min(y + side, height)) for y in rows for x in columns]
 
 
 def find_packs(folders: Sequence[Path]) -> dict[str, Path]:

@@ -47,10 +47,26 @@ class Detection:
     keypoints: NDArray[np.float32] = field(repr=False)
     score: float
 
+    def moved(self, x: float, y: float) -> Detection:
+        """Return the face so much further right and down."""
+        return Detection(self.box.moved(x, y), self.keypoints + np.array([x, y], np.float32), self.score)
+
     def in_crop(self, square: CropBox, size: int) -> Detection:
         """Return where the face is in the `face_crop` of a square."""
         corners = to_crop_coords(np.reshape(self.box, (2, 2)), square, size)
         return Detection(Box.of(corners.ravel()), to_crop_coords(self.keypoints, square, size), self.score)
+
+
+def without_duplicates(detections: Sequence[Detection]) -> list[Detection]:
+    """Return each face once, the highest score first: of boxes that lie in one another by half, the largest.
+
+    A face that a tile cuts off has a smaller box there than in the tile that shows all of it.
+    """
+    kept: list[Detection] = []
+    for detection in sorted(detections, key=lambda one: -one.box.area):
+        if all(detection.box.overlap(other.box) < 0.5 * detection.box.area for other in kept):
+            kept.append(detection)
+    return sorted(kept, key=lambda one: -one.score)
 
 
 def in_order(detections: Sequence[Detection], order: str, size: tuple[int, int]) -> list[Detection]:
