@@ -1,5 +1,6 @@
 """Edit Facial Motion on an IMR of random weights: the same numbers as IMR itself, whatever way they come."""
 
+from functools import partial
 from pathlib import Path
 
 import comfy.sd1_clip
@@ -14,6 +15,7 @@ from dynamicid_pack.dynamicid_core.identity.identity import Identity, mix
 from dynamicid_pack.dynamicid_core.imr.landmarks import keypoint_image
 from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, source_motion, target_motion
 from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from dynamicid_pack.mini.networks import TEXT
 from dynamicid_pack.mini.world.head import Head, Motion
 from dynamicid_pack.mini.world.person import draw_person
 from dynamicid_pack.nodes.edit import EditFacialMotion
@@ -148,18 +150,15 @@ def test_the_releases_second_file_is_found_beside_the_first(tmp_path: Path, dyna
 
 
 def test_the_pooled_text_is_transformers() -> None:
-    """SD1.5's text encoder in the host against transformers' CLIPTextModel on the same weights."""
+    """SD1.5's text encoder in the host, in small, against transformers' CLIPTextModel on the same weights."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(5)
     with torch.inference_mode(False):
-        theirs = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-                hidden_act="quick_gelu", eos_token_id=49407,
-            )
-        ).eval()  # fmt: skip
-    ours = comfy.sd1_clip.SD1ClipModel(dtype=torch.float32)
+        theirs = CLIPTextModel(CLIPTextConfig(**TEXT)).eval()
+    # as SD1CheckpointClipModel, whose sizes are fixed
+    small = partial(comfy.sd1_clip.SDClipModel, textmodel_json_config=dict(TEXT), return_projected_pooled=False)
+    ours = comfy.sd1_clip.SD1ClipModel(dtype=torch.float32, clip_model=small)
     # transformers 5 leaves the prefix out
     weights = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in theirs.state_dict().items()}
     missing, unexpected = ours.clip_l.transformer.load_state_dict(weights, strict=False)

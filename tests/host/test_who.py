@@ -73,7 +73,7 @@ def test_people_in_each_others_places_are_told(miniature: Miniature) -> None:
 
 def test_other_pictures_of_the_same_people_name_them(miniature: Miniature) -> None:
     right = shown = 0
-    for number in range(10):
+    for number in range(4):
         group = World(seed=40, held_out_people=True).sample(number, 2 + number % 2).picture()
         everybody = {}
         for i, face in enumerate(sorted(group.faces, key=lambda face: face.box[0])):
@@ -84,4 +84,4 @@ def test_other_pictures_of_the_same_people_name_them(miniature: Miniature) -> No
         right += len(everybody) - text.count("stands in") - text.count("no face is left")
         shown += len(everybody)
         assert worst > 0.7
-    assert right >= 0.95 * shown
+    assert right == shown == 10
