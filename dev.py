@@ -207,8 +207,8 @@ def test(place: Workplace, arguments: Sequence[str]) -> int:
 
 def env(place: Workplace, arguments: Sequence[str]) -> int:
     """Print where the environment's Python and the host are, as one line of JSON."""
-    found = {"python": str(place.env.python), "comfyui": str(place.host.path), "version": place.host.version}
-    print(json.dumps(found), flush=True)
+    paths = {"python": str(place.env.python), "comfyui": str(place.host.path), "version": place.host.version}
+    print(json.dumps(paths), flush=True)
     return 0
 
 

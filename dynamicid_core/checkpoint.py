@@ -145,9 +145,9 @@ def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
 
 def _parts(tensors: dict[str, Tensor], metadata: Mapping[str, str], file_format: str) -> dict[str, dict[str, Tensor]]:
     """Return a file's tensors by part, without prefixes."""
-    found = metadata.get("format", "")
-    if found.startswith("dynamicid") and found != file_format:
-        raise ValueError(f"expected weights of format {file_format}, this is a file of format {printable(found)}.")
+    stored = metadata.get("format", "")
+    if stored.startswith("dynamicid") and stored != file_format:
+        raise ValueError(f"expected weights of format {file_format}, this is a file of format {printable(stored)}.")
 
     parts: dict[str, dict[str, Tensor]] = {}
     prefixes: dict[str, str] = {}

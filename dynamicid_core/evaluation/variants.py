@@ -128,9 +128,9 @@ class _GraphDraft:
     def put(self, ref: InputRef, value: Any) -> None:
         node = self.find(ref[0])
         inputs = self.graph[node]["inputs"]
-        known = {name for group in self._info(node)["input"].values() for name in group}
-        if ref[1] not in known and ref[1] not in inputs:
-            raise ValueError(f"{ref[0]} has no input {ref[1]!r}; it has {', '.join(sorted(known))}.")
+        names = {name for group in self._info(node)["input"].values() for name in group}
+        if ref[1] not in names and ref[1] not in inputs:
+            raise ValueError(f"{ref[0]} has no input {ref[1]!r}; it has {', '.join(sorted(names))}.")
         inputs[ref[1]] = value
 
     def ablate_gate(self) -> bool:

@@ -46,10 +46,10 @@ def find_transformer_blocks(model: ModelPatcher) -> tuple[TransformerBlock, ...]
     unet = getattr(model.model, "diffusion_model", None)
     if not all(hasattr(unet, part) for part in ("input_blocks", "middle_block", "output_blocks")):
         raise ValueError(_wrong_model(model, "it is not a UNet with cross-attention"))
-    found = tuple(_cross_attentions(unet))
-    if not found:
+    layers = tuple(_cross_attentions(unet))
+    if not layers:
         raise ValueError(_wrong_model(model, "it has no cross-attention"))
-    at_place = Counter(place for place, _, _, _ in found)
+    at_place = Counter(place for place, _, _, _ in layers)
     return tuple(
         TransformerBlock(
             place if at_place[place] == 1 else (*place, index),
@@ -57,7 +57,7 @@ def find_transformer_blocks(model: ModelPatcher) -> tuple[TransformerBlock, ...]
             attention.to_q.weight.shape[0],
             attention.to_k.weight.shape[1],
         )
-        for place, index, path, attention in found
+        for place, index, path, attention in layers
     )
 
 

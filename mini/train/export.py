@@ -24,7 +24,7 @@ from transformers import (
 from .. import networks
 from . import comfyui, ship
 
-_WIDTHS = tuple(networks.UNET["model_channels"] * times for times in networks.UNET["channel_mult"])
+_WIDTHS = tuple(networks.UNET["model_channels"] * factor for factor in networks.UNET["channel_mult"])
 
 
 def export(shipped: Path, folder: Path) -> None:

@@ -34,9 +34,9 @@ def similarity(points: Floats, target: Floats) -> NDArray[np.float64]:
     return np.column_stack([turn, t - turn @ p])
 
 
-def enlarged(matrix: NDArray[np.float64], times: float) -> NDArray[np.float64]:
-    """The matrix for a picture as it is, so that it shows what the crop of a `times` larger one would show."""
-    shift = 0.5 * (1 - 1 / times) * matrix[:, :2].sum(1)
+def enlarged(matrix: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+    """The matrix for a picture as it is, so that it shows what the crop of a `factor` times larger one would show."""
+    shift = 0.5 * (1 - 1 / factor) * matrix[:, :2].sum(1)
     return np.column_stack([matrix[:, :2], matrix[:, 2] + shift])
 
 

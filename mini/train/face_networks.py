@@ -42,7 +42,7 @@ class Detector(nn.Module):
         )
         self.across = nn.ModuleList([nn.Conv2d(width, 64, 1) for width in (48, 96, 128)])
         self.head = _conv(64, 64)
-        self.said = nn.Conv2d(64, ANCHORS * 15, 1)
+        self.said = nn.Conv2d(64, ANCHORS * 15, 1)  # the name of its weights in the shipped file
         with torch.no_grad():
             self.said.state_dict()["bias"].view(ANCHORS, 15)[:, 0] = -4.0  # hardly a cell is a face's
 
@@ -52,20 +52,19 @@ class Detector(nn.Module):
         for level in self.levels:
             x = level(x)
             levels.append(x)
-        found: list[Tensor] = []
+        maps: list[Tensor] = []
         above: Tensor | None = None
         for across, level in zip(reversed(self.across), reversed(levels), strict=True):
             x = across(level)
             above = x if above is None else x + F.interpolate(above, scale_factor=2.0)
-            found.insert(0, self.said(self.head(above)).permute(0, 2, 3, 1).unflatten(-1, (ANCHORS, 15)))
-        return found
+            maps.insert(0, self.said(self.head(above)).permute(0, 2, 3, 1).unflatten(-1, (ANCHORS, 15)))
+        return maps
 
     @staticmethod
     def _yielding(logits: list[Tensor]) -> list[Tensor]:
-        """Return each level's logits (n, h, w, ANCHORS), lower where the middle level has found the face."""
+        """Return each level's logits (n, h, w, ANCHORS), lower where the middle level detects the face."""
         fine, middle, coarse = logits
-        found = middle.amax(-1)[:, None].sigmoid()
-        near = F.max_pool2d(found, 3, 1, 1)
+        near = F.max_pool2d(middle.amax(-1)[:, None].sigmoid(), 3, 1, 1)
         at_fine = F.interpolate(near, scale_factor=2.0)[:, 0, :, :, None]
         at_coarse = F.max_pool2d(near, 2)[:, 0, :, :, None]
         return [fine - YIELDS[0] * at_fine, middle, coarse - YIELDS[2] * at_coarse]

@@ -101,8 +101,8 @@ class FacePackStage(Stage[FacePack]):
     def _aligned(self, pictures: NDArray[np.uint8], truth: Truth, rng: Random) -> list[NDArray[np.uint8]]:
         crops = []
         for image, (points,) in zip(pictures, truth.keypoints, strict=True):
-            spread = np.ptp(points, axis=0).max()
-            matrix = similarity(points + rng.normal(0, 0.02, points.shape) * spread, ALIGNED)
+            extent = np.ptp(points, axis=0).max()
+            matrix = similarity(points + rng.normal(0, 0.02, points.shape) * extent, ALIGNED)
             crops.append(_degraded(warp(image, enlarged(matrix, rng.choice([1, 2, 4])), RECOGNITION_CROP), rng))
         return crops
 

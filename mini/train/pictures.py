@@ -63,12 +63,12 @@ def _truth(drawn: list[tuple[str, Picture]]) -> dict[str, NDArray]:
 @lru_cache(maxsize=1)
 def renderer_digest() -> str:
     """Return eight hex digits that change with the renderer, so that another's pictures are never taken for its."""
-    asked = [
+    specs = [
         (CaptionSpec((PersonSpec(),) * count, place), count)
         for count, place in ((1, PLACES[6]), (2, PLACES[9]), (3, None))
     ]
     digest = hashlib.sha256()
-    for seed, (spec, count) in enumerate(asked):
+    for seed, (spec, count) in enumerate(specs):
         people = tuple(draw_person(10 * seed + i) for i in range(count))
         digest.update(render(compose(spec, people, seed)).image.tobytes())
     return digest.hexdigest()[:8]

@@ -81,8 +81,8 @@ def sample(
     x = torch.randn((len(captions), 4, *size), generator=rng).to(device)
     with context.autocast():
         states = encoders.read(reader, words().batch([*captions, *[""] * len(captions)]).to(device))[0]
-        times = torch.linspace(TIMESTEPS - 1, 0, steps + 1).round().long()[:-1].tolist()
-        for now, then in zip(times, [*times[1:], -1], strict=True):
+        timesteps = torch.linspace(TIMESTEPS - 1, 0, steps + 1).round().long()[:-1].tolist()
+        for now, then in zip(timesteps, [*timesteps[1:], -1], strict=True):
             a, b = float(left[now]), float(left[then]) if then >= 0 else 1.0
             at = torch.full((2 * len(x),), now, device=device)
             prediction = network(torch.cat([x, x]), at, states, transformer_options=OPTIONS).float()

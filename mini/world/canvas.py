@@ -32,8 +32,8 @@ def smooth(points: NDArray[np.float64], rounds: int = 2, closed: bool = True) ->
     for _ in range(rounds):
         nxt = np.roll(points, -1, axis=0) if closed else points[1:]
         cur = points if closed else points[:-1]
-        cut = np.stack([0.75 * cur + 0.25 * nxt, 0.25 * cur + 0.75 * nxt], axis=1).reshape(-1, points.shape[1])
-        points = cut if closed else np.concatenate([points[:1], cut, points[-1:]])
+        corners = np.stack([0.75 * cur + 0.25 * nxt, 0.25 * cur + 0.75 * nxt], axis=1).reshape(-1, points.shape[1])
+        points = corners if closed else np.concatenate([points[:1], corners, points[-1:]])
     return points
 
 
