@@ -1,5 +1,7 @@
 """DynamicID's weight files: the release's `.bin`s and one safetensors file with all parts, told apart by content.
 
+IP-Adapter FaceID's files are read, too: they hold the same two networks under other names.
+
 `python -m dynamicid_core.checkpoint convert A [B C] OUT` goes from the first to the second; `inspect FILE` shows one.
 """
 
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from .files import atomic_path
 from .identity.encoder import FaceEncoder
+from .identity.encoding import DYNAMICID, ENCODINGS, kind_of
 from .imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from .messages import about, printable, shown
 from .saa.adapter import Adapter, adapter_from_weights, check_adapter
@@ -27,8 +30,10 @@ __all__ = ["Adapter", "Checkpoint", "load_checkpoint", "parts_of", "save_checkpo
 FORMAT = "dynamicid-1"
 ADAPTER, FACE_ENCODER, IMR, KEYPOINT_ENCODER = "SAA_module", "proj_module", "imr", "keypoint_encoder"
 
+_FACEID = {ADAPTER: "ip_adapter", FACE_ENCODER: "image_proj"}  # what IP-Adapter FaceID's files call them
 _PREFIXES = {
     **{part: part for part in (ADAPTER, FACE_ENCODER, IMR, KEYPOINT_ENCODER)},
+    **{theirs: part for part, theirs in _FACEID.items()},
     "adapter_modules": ADAPTER,  # what one script of the release calls it
 }
 # a file that holds one part alone, as the release's IMR and keypoint encoder do, has no prefixes
@@ -49,20 +54,28 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The parts of DynamicID that some files held, checked; tensors are on the CPU in the files' dtype."""
+    """The parts of DynamicID that some files held, checked; tensors are on the CPU in the files' dtype.
+
+    Attributes:
+        kind: how its face encoder is shown a person, a name of `encoding.ENCODINGS`.
+    """
 
     adapter: Adapter | None
     face_encoder: dict[str, Tensor] | None
     imr: dict[str, Tensor] | None
     keypoint_encoder: dict[str, Tensor] | None
+    kind: str = DYNAMICID
 
 
-def load_checkpoint(*paths: str | os.PathLike[str], file_format: str = FORMAT, decode: Decode = dict) -> Checkpoint:
-    """Read and check the parts that the files hold together.
+def load_checkpoint(
+    *paths: str | os.PathLike[str], file_format: str = FORMAT, decode: Decode = dict, kind: str | None = None
+) -> Checkpoint:
+    """Read and check the parts that the files hold together: DynamicID's, or IP-Adapter FaceID's.
 
     Args:
         file_format: what a file of ours must say that it is.
         decode: makes the parts' tensors out of a file's, for a format that keeps them in a way of its own.
+        kind: a name of ENCODINGS; None: told by the file's content and, where that can't tell, its name.
 
     Raises FileNotFoundError where there is no file, OSError where it can't be read, and ValueError, naming the file and
     the tensor, for one that is damaged or of another kind, for missing and extra tensors, wrong shapes, values that are
@@ -70,8 +83,11 @@ def load_checkpoint(*paths: str | os.PathLike[str], file_format: str = FORMAT, d
     """
     parts: dict[str, dict[str, Tensor]] = {}
     origin: dict[str, Path] = {}
+    faceid_name = ""
     for path in map(Path, paths):
         with open_tensors(path) as file:
+            if any(name.partition(".")[0] in _FACEID.values() for name in file.tensors):
+                faceid_name = file.metadata.get("kind") or path.name
             # shapes tell another model before gigabytes of it are read
             with about(path):
                 for part, weights in _parts(decode(file.tensors), file.metadata, file_format).items():
@@ -89,19 +105,34 @@ def load_checkpoint(*paths: str | os.PathLike[str], file_format: str = FORMAT, d
                 parts[part] = weights
 
     encoder = parts.get(FACE_ENCODER)
+    kind = _checked_kind(kind, faceid_name, encoder)
     adapter = None
     if ADAPTER in parts:
         network = FaceEncoder.shaped_like(encoder) if encoder else None
         adapter = adapter_from_weights(
-            parts[ADAPTER], fingerprint(encoder) if encoder else "", network.tokens if network else None
-        )
+            parts[ADAPTER], fingerprint(encoder) if encoder else "", network.tokens if network else None,
+            ENCODINGS[kind],
+        )  # fmt: skip
         if network and network.dim != adapter.token_dim:
             raise ValueError(
                 f"{shown(origin[ADAPTER])}: the adapter takes identity tokens of {adapter.token_dim}, the face encoder "
                 f"in {shown(origin[FACE_ENCODER])} makes tokens of {network.dim}. Expected two that were trained "
                 "together."
             )
-    return Checkpoint(adapter, encoder, parts.get(IMR), parts.get(KEYPOINT_ENCODER))
+    return Checkpoint(adapter, encoder, parts.get(IMR), parts.get(KEYPOINT_ENCODER), kind)
+
+
+def _checked_kind(kind: str | None, faceid_name: str, encoder: Weights | None) -> str:
+    """Return the given kind, or else the one that content and name tell; see `load_checkpoint`."""
+    reads_images = encoder is None or FaceEncoder.shaped_like(encoder).clip_dim is not None
+    kind = kind or kind_of(faceid_name, reads_images)
+    if encoder is not None and (ENCODINGS[kind].crop != "none") != reads_images:
+        has = "a" if reads_images else "no"
+        raise ValueError(
+            f"the face encoder has {has} resampler that reads CLIP's states, which {kind}'s has "
+            f"{'not' if reads_images else 'one of'}. Choose another kind in Load DynamicID, or auto."
+        )
+    return kind
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
@@ -126,7 +157,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
         with atomic_path(path) as part_file:
             part_file.touch()
             mode = part_file.stat().st_mode
-            save_file(tensors, part_file, metadata={"format": FORMAT})
+            kind = {} if checkpoint.kind == DYNAMICID else {"kind": checkpoint.kind}
+            save_file(tensors, part_file, metadata={"format": FORMAT, **kind})
             part_file.chmod(mode)  # safetensors makes files that only their owner may read
     except SafetensorError as error:
         raise OSError(f"{shown(path)}: could not be written ({error}).") from error
@@ -134,13 +166,14 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
 
 def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
     """Return the state dicts of the parts that are there, by the prefix of their tensors in a file."""
+    names = {} if checkpoint.kind == DYNAMICID else _FACEID
     parts: dict[str, Mapping[str, Tensor] | None] = {
         ADAPTER: checkpoint.adapter.weights if checkpoint.adapter else None,
         FACE_ENCODER: checkpoint.face_encoder,
         IMR: checkpoint.imr,
         KEYPOINT_ENCODER: checkpoint.keypoint_encoder,
     }
-    return {part: weights for part, weights in parts.items() if weights is not None}
+    return {names.get(part, part): weights for part, weights in parts.items() if weights is not None}
 
 
 def _parts(tensors: dict[str, Tensor], metadata: Mapping[str, str], file_format: str) -> dict[str, dict[str, Tensor]]:
@@ -165,6 +198,11 @@ def _parts(tensors: dict[str, Tensor], metadata: Mapping[str, str], file_format:
         raise ValueError(
             f"besides {', '.join(parts)}, it holds tensors of no part of DynamicID ({listed(others)}). "
             "Leave them out, or name the part that they are of."
+        )
+    if prefixes.get(ADAPTER) == _FACEID[ADAPTER] and not any("_lora." in name for name in parts[ADAPTER]):
+        raise ValueError(
+            "it is an IP-Adapter without a LoRA (a plain one, a portrait or Kolors one), which nothing here is for. "
+            "Expected FaceID, FaceID Plus or FaceID Plus v2, for SD1.5 or SDXL."
         )
     if parts:
         return parts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -18,6 +19,8 @@ from .coexistence import fork_patches, replace_attention
 from .identity_attention import IdentityAttention, PersonTokens
 from .sampling_run import AppliedScene, AttentionSettings, run_wrapper, step_wrapper
 
+logger = logging.getLogger("DynamicID")
+
 # The key of our wrappers, callbacks and attachment on a ModelPatcher.
 KEY = "dynamicid"
 
@@ -29,7 +32,7 @@ def apply_scene(
     settings: AttentionSettings,
     lora_strength: float = 1.0,
 ) -> ModelPatcher:
-    """Patch a clone of an SD1.5 model so that it draws the people of a scene; the given model is not changed.
+    """Patch a clone of an SD1.5 or SDXL model so that it draws the people of a scene; the given model is not changed.
 
     Args:
         scene: people who are present (see `scene.adjusted`); with nobody, only the LoRA is applied.
@@ -78,6 +81,11 @@ def _check_identity(identity: Identity, adapter: Adapter) -> None:
             f"The identity {identity.name!r} was made by another face encoder ({identity.encoder[:12]}) than this "
             f"adapter's ({adapter.encoder_fingerprint[:12]}). Encode the person again with this Load DynamicID."
         )
+    if identity.encoding != adapter.encoding:
+        raise ValueError(
+            f"The identity {identity.name!r} was encoded for {identity.encoding}, this adapter is for "
+            f"{adapter.encoding}. Encode the person again with this Load DynamicID."
+        )
 
 
 def _merge_lora(model: ModelPatcher, adapter: Adapter, blocks: Sequence[TransformerBlock], strength: float) -> None:
@@ -90,6 +98,11 @@ def _merge_lora(model: ModelPatcher, adapter: Adapter, blocks: Sequence[Transfor
                 path = f"{block.path}.{attention}.{'to_out.0' if linear == 'to_out' else linear}.weight"
                 # The first None is alpha: a number would be divided by the rank.
                 patches[path] = LoRAAdapter(set(), (up, down, None, None, None, None))
+    if _holds(model, patches):
+        logger.warning(
+            "This model has the adapter's own LoRA from a LoRA loader already, so it is merged twice. Remove that "
+            "loader: Apply DynamicID brings the LoRA that is in the adapter's file."
+        )
     before = model.patches_uuid
     missed = patches.keys() - set(model.add_patches(patches, strength))
     if missed:
@@ -97,6 +110,20 @@ def _merge_lora(model: ModelPatcher, adapter: Adapter, blocks: Sequence[Transfor
     # The host merges weights again whenever this id changes. Derived from what is merged, it stays the same for the
     # next clone with the same adapter, so that moving a box or a weight merges nothing.
     model.patches_uuid = uuid.uuid5(before, f"{KEY}:{adapter.fingerprint}:{strength!r}")
+
+
+def _holds(model: ModelPatcher, patches: Mapping[str, LoRAAdapter]) -> bool:
+    """Return whether a loader has put the same low-rank change on the first of the weights."""
+    path, ours = next(iter(patches.items()))
+    there = [getattr(patch[1], "weights", ()) for patch in model.patches.get(path, ())]
+    return any(
+        len(theirs) > 1
+        and all(
+            torch.is_tensor(a) and a.shape == b.shape and torch.allclose(a.float(), b.float())
+            for a, b in zip(theirs, ours.weights[:2], strict=False)
+        )
+        for theirs in there
+    )
 
 
 def _project(scene: Sequence[Placement], adapter: Adapter, cross_attention: int) -> tuple[PersonTokens, ...]:

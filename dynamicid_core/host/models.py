@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from comfy.clip_vision import ClipVisionModel
@@ -12,6 +12,7 @@ from comfy.clip_vision import ClipVisionModel
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..identity.analyzer import FaceAnalyzer
 from ..identity.encoder import FaceEncoder
+from ..identity.encoding import DYNAMICID
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from ..saa.adapter import Adapter
 from .managed import Managed
@@ -27,7 +28,7 @@ class DynamicID:
         checkpoint: all parts that the files held.
         load_vision, load_faces: load the CLIP vision model and the face pack, when they are first used; None
             when none was chosen.
-        embeds_rgb: see `FaceAnalyzer`; the release's identities need it.
+        embeds_rgb: see `FaceAnalyzer`; the release's identities need it, FaceID's don't.
         layout_steps: length of the layout phase that suits these weights, for Apply DynamicID, which has no widget for
             it.
         lora_in_groups: strength of the adapter's LoRA there for several people; for one person it is 1.
@@ -66,6 +67,11 @@ class DynamicID:
     def imr(self) -> tuple[Managed[IdentityMotionReconfigurator], Managed[KeypointEncoder]]:
         """Build IMR and its keypoint encoder once. Raises ValueError when the files held not both."""
         if self.checkpoint.imr is None or self.checkpoint.keypoint_encoder is None:
+            if self.adapter.encoding.kind != DYNAMICID:
+                raise ValueError(
+                    f"No IMR changes expression or pose of {self.adapter.encoding.kind}'s identities: none was "
+                    "trained on them. Draw them without Edit Facial Motion, or train one (docs/training.md)."
+                )
             missing = "IMR" if self.checkpoint.imr is None else "its keypoint encoder"
             raise ValueError(
                 f"{missing} is not loaded: choose the release's IMR file as imr in Load DynamicID (its keypoint "
@@ -81,21 +87,28 @@ def load_dynamicid(
     saa: Path,
     imr: Path | None = None,
     load_vision: Callable[[], ClipVisionModel] | None = None,
-    load_faces: Callable[[], FaceAnalyzer] | None = None,
+    load_faces: Callable[..., FaceAnalyzer] | None = None,
+    kind: str | None = None,
 ) -> DynamicID:
     """Load an adapter, and IMR from a second file if that is where it is.
+
+    Args:
+        load_faces: takes `embeds_rgb`.
+        kind: see `load_checkpoint`.
 
     Raises:
         ValueError: a file is not one of DynamicID's, or the first holds no adapter.
     """
     files = [saa] if imr is None else [saa, imr, *_keypoint_encoder_beside(imr)]
-    checkpoint = load_checkpoint(*files)
+    checkpoint = load_checkpoint(*files, kind=kind)
     if checkpoint.adapter is None:
         raise ValueError(
             f"{saa.name} holds no SAA weights (SAA_module.*). Choose the release's SAA.bin or a converted "
             "safetensors file as saa; IMR's file belongs in imr."
         )
-    return DynamicID(checkpoint.adapter, checkpoint, load_vision, load_faces)
+    rgb = checkpoint.adapter.encoding.embeds_rgb
+    load_faces = load_faces and partial(load_faces, embeds_rgb=rgb)
+    return DynamicID(checkpoint.adapter, checkpoint, load_vision, load_faces, embeds_rgb=rgb)
 
 
 def _keypoint_encoder_beside(imr: Path) -> list[Path]:

@@ -7,7 +7,9 @@ networks. Read from the files' own publisher (h94/IP-Adapter-FaceID) and its inf
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+
+from ..messages import quoted
 
 DYNAMICID, FACEID, FACEID_PLUS, FACEID_PLUS_V2 = "DynamicID", "FaceID", "FaceID Plus", "FaceID Plus v2"
 
@@ -39,34 +41,36 @@ class Encoding:
         return f"{self.kind} ({self.channels}, CLIP sees: {self.crop}{shortcut})"
 
     def to_text(self) -> str:
-        """Return it as an identity's file holds it: "" for DynamicID's own, else JSON."""
-        return "" if self.kind == DYNAMICID else json.dumps(asdict(self))
+        """Return it as an identity's file holds it: JSON, "" for DynamicID's own."""
+        return "" if self == RELEASE else json.dumps(asdict(self))
 
     @classmethod
     def from_text(cls, text: str) -> Encoding:
         """Read what `to_text` wrote. Raises ValueError for anything else."""
         if not text:
-            return cls()
+            return RELEASE
         try:
             values = json.loads(text)
             encoding = cls(**values)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"`encoding` must be JSON with kind, channels, crop, shortcut ({error}).") from None
-        fits = encoding.shortcut is None or (isinstance(encoding.shortcut, float) and 0 <= encoding.shortcut <= 10)
-        if (
-            not fits
-            or encoding.kind not in ENCODINGS
-            or encoding.channels not in ("RGB", "BGR")
-            or encoding.crop not in ("image", "aligned", "none")
-        ):
-            raise ValueError(f"`encoding` holds values that no encoding has, kinds are {', '.join(ENCODINGS)}.")
+            known = ENCODINGS[encoding.kind]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            known = encoding = cls(kind="")
+        scale = encoding.shortcut is None or (type(encoding.shortcut) is float and 0 <= encoding.shortcut <= 10)
+        if not scale or encoding != replace(known, shortcut=encoding.shortcut) or not encoding.kind:
+            raise ValueError(
+                f"the metadata `encoding` is {quoted(text)}, expected JSON with kind, channels, crop and shortcut of "
+                f"one of {', '.join(ENCODINGS)}. Encode the person again."
+            )
         return encoding
 
+
+RELEASE = Encoding()
+"""DynamicID's release's."""
 
 ENCODINGS = {
     encoding.kind: encoding
     for encoding in (
-        Encoding(),
+        RELEASE,
         Encoding(FACEID, "BGR", "none"),
         Encoding(FACEID_PLUS, "BGR", "aligned"),
         Encoding(FACEID_PLUS_V2, "BGR", "aligned", 1.0),
@@ -75,17 +79,16 @@ ENCODINGS = {
 """Kind -> its encoding."""
 
 
-def kind_of(name: str, is_faceid: bool, reads_images: bool) -> str:
+def kind_of(faceid_name: str, reads_images: bool) -> str:
     """Return the kind of a file: by its content where that tells, Plus and Plus v2 (equal in shape) by its name.
 
     Args:
-        name: the file's.
-        is_faceid: its halves are called `image_proj` and `ip_adapter`.
+        faceid_name: name of a file whose halves are called as FaceID's, or the kind that it says it is; "": no such.
         reads_images: its face encoder has a perceiver resampler.
     """
-    if not is_faceid:
+    if not faceid_name:
         return DYNAMICID
     if not reads_images:
         return FACEID
-    plain = "".join(letter for letter in name.lower() if letter.isalnum())
+    plain = "".join(letter for letter in faceid_name.lower() if letter.isalnum())
     return FACEID_PLUS_V2 if "plusv2" in plain else FACEID_PLUS

@@ -3,7 +3,8 @@
 File format `dynamicid-identity-1`: safetensors with `tokens` (T, D), `negative_tokens` (T, D) and optionally
 `face.embedding` (512,), `face.landmarks` (106, 2), `face.points68` (68, 3), `face.pose` (3,), `face.box` (4,),
 `face.size` (2,), `thumbnail` (H, W, 3) uint8; metadata `format`, `encoder` (sha256 of the face encoder's weights),
-`name`, `face_prompt`, `shares` (of a mixed identity, comma-separated).
+`name`, `face_prompt`, `shares` (of a mixed identity, comma-separated), `encoding` (JSON of `Encoding`; absent: the
+release's).
 A file with the two token tensors and the format is enough.
 """
 
@@ -23,6 +24,7 @@ from ..files import write_atomically
 from ..messages import LIMIT, about, printable, quoted
 from ..state_dict import listed
 from ..tensor_file import open_tensors
+from .encoding import RELEASE, Encoding
 from .faces import Face
 
 logger = logging.getLogger("DynamicID")
@@ -30,7 +32,7 @@ logger = logging.getLogger("DynamicID")
 FORMAT = "dynamicid-identity-1"
 LARGEST_FILE = 64 * 2**20  # bytes; an identity of SD1.5 has some 80,000
 LARGEST = 4096  # tokens, and numbers of each
-_LONGEST = {"encoder": 128, "face_prompt": 1000, "shares": 100_000}  # characters of metadata
+_LONGEST = {"encoder": 128, "encoding": 200, "face_prompt": 1000, "shares": 100_000}  # characters of metadata
 _FACE: dict[str, tuple[tuple[int, ...], float]] = {  # shape of what a face has in a file, and the largest number in it
     "embedding": ((512,), 1e3), "landmarks": ((106, 2), 1e6), "points68": ((68, 3), 1e6), "pose": ((3,), 360.0),
     "box": ((4,), 1e6), "size": ((2,), 1e6),
@@ -56,6 +58,7 @@ class Identity:
         face_prompt: words for the reference's own expression and pose; "" when not known.
         face: the face the tokens were made from, or None.
         thumbnail: (H, W, 3) uint8 image of the face, or None.
+        encoding: how the face encoder was shown the person, which its weights don't tell.
     """
 
     tokens: Tensor
@@ -66,6 +69,7 @@ class Identity:
     face_prompt: str = ""
     face: Face | None = None
     thumbnail: Tensor | None = None
+    encoding: Encoding = RELEASE
 
     def __repr__(self) -> str:
         encoder = printable(self.encoder[:12]) or "unknown"
@@ -111,7 +115,7 @@ def mix(a: Identity, b: Identity, amount: float) -> Identity:
     """
     if not 0 <= amount <= 1:
         raise ValueError(f"The amount of a mix must be from 0 (only the first) to 1 (only the second), got {amount:g}.")
-    if a.dim != b.dim or (a.encoder and b.encoder and a.encoder != b.encoder):
+    if a.dim != b.dim or (a.encoder and b.encoder and a.encoder != b.encoder) or a.encoding != b.encoding:
         raise ValueError(
             "Only identities of the same face encoder can be mixed, got "
             f"{_encoder_words(a)} and {_encoder_words(b)}. Encode both with the same Load DynamicID."
@@ -124,6 +128,7 @@ def mix(a: Identity, b: Identity, amount: float) -> Identity:
         encoder=a.encoder or b.encoder,
         shares=tuple(s * (1 - amount) for s in a.shares) + tuple(s * amount for s in b.shares),
         name=printable(" + ".join(filter(None, (a.name, b.name)))),
+        encoding=a.encoding,
     )
 
 
@@ -141,6 +146,8 @@ def save_identity(identity: Identity, path: Path) -> None:
         "face_prompt": identity.face_prompt,
         "shares": ",".join(map(repr, identity.shares)),
     }
+    if encoding := identity.encoding.to_text():
+        metadata["encoding"] = encoding
     write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
 
@@ -219,6 +226,7 @@ def _identity_from(tensors: dict[str, Tensor], metadata: Mapping[str, str], defa
         face_prompt=metadata.get("face_prompt", ""),
         face=_face_from(tensors),
         thumbnail=tensors.get("thumbnail"),
+        encoding=Encoding.from_text(metadata.get("encoding", "")),
     )
 
 
@@ -271,4 +279,6 @@ def _checked_tokens(tokens: Tensor, field: str) -> Tensor:
 
 def _encoder_words(identity: Identity) -> str:
     encoder = f"encoder {identity.encoder[:12]}" if identity.encoder else "an unknown encoder"
+    if identity.encoding != RELEASE:
+        encoder += f", {identity.encoding}"
     return f"{identity.name or 'an identity'!r} ({encoder}, dim {identity.dim})"

@@ -1,7 +1,8 @@
 """The adapter (SAA): low-rank changes of every attention layer and the identity projections of the cross-attention.
 
-Its tensors are named as in the release's `SAA_module`. For every layer i in diffusers' processor order (even:
-self-attention, odd: cross-attention) a LoRA `y = W x + up(down(x))` on each of its four linear maps:
+Its tensors are named as in the release's `SAA_module` and in the `ip_adapter` of IP-Adapter FaceID's files. For every
+layer i in diffusers' processor order (even: self-attention, odd: cross-attention) a LoRA `y = W x + up(down(x))` on
+each of its four linear maps:
 
     {i}.to_{q,k,v,out}_lora.down.weight     (rank, in)
     {i}.to_{q,k,v,out}_lora.up.weight       (out, rank)
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..identity.encoding import RELEASE, Encoding
 from ..state_dict import Weights, compare, fingerprint, size
 
 LINEARS = ("to_q", "to_k", "to_v", "to_out")
@@ -30,12 +32,14 @@ class Adapter:
             checked against it.
         fingerprint: of the adapter's own weights.
         tokens: identity tokens per person, read from the face encoder; None when the files held none.
+        encoding: how that face encoder is shown a person.
     """
 
     weights: dict[str, Tensor]
     encoder_fingerprint: str
     fingerprint: str
     tokens: int | None = None
+    encoding: Encoding = RELEASE
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -64,13 +68,15 @@ def check_adapter(weights: Weights) -> None:
     compare(_expected_shapes(weights), weights)
 
 
-def adapter_from_weights(weights: Weights, encoder_fingerprint: str = "", tokens: int | None = None) -> Adapter:
+def adapter_from_weights(
+    weights: Weights, encoder_fingerprint: str = "", tokens: int | None = None, encoding: Encoding = RELEASE
+) -> Adapter:
     """Check tensors named as in the release, without its `SAA_module.`, and make an adapter of them.
 
     Raises ValueError as `check_adapter` does.
     """
     check_adapter(weights)
-    return Adapter(dict(weights), encoder_fingerprint, fingerprint(weights), tokens)
+    return Adapter(dict(weights), encoder_fingerprint, fingerprint(weights), tokens, encoding)
 
 
 def _expected_shapes(weights: Weights) -> dict[str, tuple[int, int]]:

@@ -15,9 +15,8 @@ from dynamicid_pack.dynamicid_core.saa.scene import arrange
 from torch import Tensor
 
 from ..support import generated_weights, relative_error
-from . import probe, shapes, tiny
-
-EMBEDDING, CLIP_DIM, CLIP_TOKENS = 32, 48, 9
+from . import faceid, probe, shapes, tiny
+from .faceid import CLIP_DIM, CLIP_TOKENS, EMBEDDING, KINDS
 
 DIFFUSERS: dict[str, dict[str, Any]] = {
     "SD1.5": {
@@ -41,19 +40,6 @@ DIFFUSERS: dict[str, dict[str, Any]] = {
     },
 }
 """Base model -> the small UNet's settings in diffusers' words."""
-
-
-def face_id_state(kind: str, config: dict[str, Any] = shapes.TINY) -> dict[str, dict[str, Tensor]]:
-    """The two halves of a FaceID file of generated weights."""
-    encoder = shapes.face_encoder(tiny.WIDTH, tokens=tiny.TOKENS, embedding=EMBEDDING, hidden=64, clip_dim=CLIP_DIM)
-    if ENCODINGS[kind].crop == "none":
-        encoder = {name: shape for name, shape in encoder.items() if "perceiver_resampler" not in name}
-    state = generated_weights(encoder | shapes.saa(config, 4), 71)
-    halves = {"image_proj": "proj_module.", "ip_adapter": "SAA_module."}
-    return {
-        half: {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        for half, prefix in halves.items()
-    }
 
 
 def diffusers_unet(base: str, state: dict[str, dict[str, Tensor]]) -> Any:
@@ -91,9 +77,6 @@ def inputs(rows: int) -> tuple[Tensor, Tensor]:
     )
 
 
-KINDS = [kind for kind in ENCODINGS if kind.startswith("FaceID")]
-
-
 def their_tokens(layer: Any, kind: str, embedding: Tensor, states: Tensor) -> Tensor:
     """diffusers' projection of a file, told what its pipeline would tell it."""
     if ENCODINGS[kind].crop != "none":
@@ -104,7 +87,7 @@ def their_tokens(layer: Any, kind: str, embedding: Tensor, states: Tensor) -> Te
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_projection(kind: str) -> None:
-    state = face_id_state(kind)
+    state = faceid.state(kind)
     (theirs,) = diffusers_unet("SD1.5", state).encoder_hid_proj.image_projection_layers
     encoder = FaceEncoder.from_weights(state["image_proj"])
     embedding, states = inputs(3)
@@ -118,7 +101,7 @@ def test_projection(kind: str) -> None:
 @torch.no_grad()
 def test_unet(base: str, kind: str) -> None:
     """One person, gate off, as the files were trained; each call of the UNet in a run through the host's sampler."""
-    state = face_id_state(kind, tiny.CONFIGS[base])
+    state = faceid.state(kind, tiny.CONFIGS[base])
     embedding, states = inputs(2)
     embedding[0] = 0  # the negative half has no face
     negative, positive = FaceEncoder.from_weights(state["image_proj"])(embedding, states, ENCODINGS[kind].shortcut)
