@@ -26,6 +26,7 @@ from .torch_pickle import AGAIN, View
 
 HEADER = 8 * 2**20  # bytes of a safetensors file's header, in which other programs keep some megabytes of notes
 TENSORS = 10_000  # of a file; a whole SDXL checkpoint has 2,500
+AXES = 16  # of a tensor
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -158,8 +159,10 @@ def _check(content: Content, size: int) -> None:
     """Hold names and sizes to the limits."""
     if len(content.views) > TENSORS:
         raise ValueError(f"it holds {len(content.views):,} tensors, expected at most {TENSORS:,}. Is it another model?")
-    for name in content.views:
+    for name, view in content.views.items():
         check_name(name)
+        if len(view.shape) > AXES:
+            raise ValueError(f"{name} has {len(view.shape):,} axes, expected at most {AXES}. The file was badly made.")
     # tensors may share memory, as tied weights do; what works on them may not get much more than the file holds
     total, most = sum(view.nbytes for view in content.views.values()), 4 * size + 64 * 2**20
     if total > most:

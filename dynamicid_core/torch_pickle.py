@@ -19,7 +19,6 @@ import torch
 from .messages import printable, quoted
 
 _STEPS = 1_000_000  # opcodes of a pickle; a tensor takes some 40
-_AXES = 16
 AGAIN = "Download or copy it again."
 
 _STORAGES = {
@@ -232,7 +231,7 @@ def _called(function: Any, arguments: tuple[Any, ...]) -> Any:
     storage, offset, shape, strides = arguments[:4]
     dtype = _DTYPES[arguments[6].name] if name.endswith("v3") else storage.dtype
     numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or len(shape) > _AXES or not all(map(_is_short, numbers)) or min(numbers) < 0:
+    if len(shape) != len(strides) or not all(map(_is_short, numbers)) or min(numbers) < 0:
         raise ValueError(f"a tensor of shape {quoted(shape)} and strides {quoted(strides)}")
     return View(storage.key, dtype, offset, tuple(shape), tuple(strides))
 
