@@ -66,6 +66,9 @@ class Checkpoint:
     keypoint_encoder: dict[str, Tensor] | None
     kind: str = DYNAMICID
 
+    def __repr__(self) -> str:
+        return f"Checkpoint({', '.join(parts_of(self))})"
+
 
 def load_checkpoint(
     *paths: str | os.PathLike[str], file_format: str = FORMAT, decode: Decode = dict, kind: str | None = None

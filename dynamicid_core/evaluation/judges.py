@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
@@ -33,8 +33,8 @@ class JudgedFace:
     """
 
     box: Box
-    pose: tuple[float, float, float]
-    embedding: NDArray[np.floating]
+    pose: tuple[float, float, float] = field(repr=False)
+    embedding: NDArray[np.floating] = field(repr=False)
     expression: str
 
 
@@ -60,7 +60,7 @@ class JudgedImage:
     """An image as the judge sees it: faces, the image's embedding (d,), size (height, width)."""
 
     faces: Sequence[JudgedFace]
-    vector: NDArray[np.floating]
+    vector: NDArray[np.floating] = field(repr=False)
     size: tuple[int, int]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -44,9 +44,9 @@ class MotionRequest:
     source_expression: str
     source_prompt: str
     driving_strength: float
-    driving_image: Tensor | None = None
-    landmarks: Mapping[str, Any] | None = None
-    source_landmarks: Mapping[str, Any] | None = None
+    driving_image: Tensor | None = field(default=None, repr=False)
+    landmarks: Mapping[str, Any] | None = field(default=None, repr=False)
+    source_landmarks: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def moves_keypoints(self) -> bool:

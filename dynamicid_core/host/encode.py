@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import torch
@@ -40,9 +40,9 @@ class Reference:
     """One image of a person, encoded."""
 
     face: Face
-    tokens: Tensor
+    tokens: Tensor = field(repr=False)
     """(T, D)"""
-    thumbnail: Tensor
+    thumbnail: Tensor = field(repr=False)
     """(THUMBNAIL, THUMBNAIL, 3) uint8: the face"""
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,8 +36,8 @@ class Layout:
     """
 
     scene: tuple[Placement, ...]
-    masks: Tensor
-    backdrop: Tensor | None = None
+    masks: Tensor = field(repr=False)
+    backdrop: Tensor | None = field(default=None, repr=False)
     warnings: Sequence[str] = ()
 
 

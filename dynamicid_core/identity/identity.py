@@ -193,8 +193,10 @@ def _check_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
             raise ValueError(
                 f"{name} has shape {tuple(tensors[name].shape)}, expected {shape}. Save the identity again."
             )
-        if not tensors[name].is_floating_point() and name != "face.size":
-            raise ValueError(f"{name} is {tensors[name].dtype}, expected floats. Save the identity again.")
+        dtype = tensors[name].dtype
+        if not dtype.is_floating_point and (name != "face.size" or dtype.is_complex or dtype is torch.bool):
+            kind = "whole numbers" if name == "face.size" else "floats"
+            raise ValueError(f"{name} is {dtype}, expected {kind}. Save the identity again.")
     if (image := tensors.get("thumbnail")) is not None and not (
         image.dtype == torch.uint8 and image.ndim == 3 and image.shape[2] == 3 and min(image.shape) > 0
         and max(image.shape) <= _THUMBNAIL

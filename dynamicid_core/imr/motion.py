@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class FacialMotion:
     """
 
     prompt: str
-    landmarks: Points | None
+    landmarks: Points | None = field(repr=False)
 
 
 def face_prompt(expression: str, pitch: float, yaw: float) -> str:

@@ -10,7 +10,7 @@ each of its four linear maps:
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -35,7 +35,7 @@ class Adapter:
         encoding: how that face encoder is shown a person.
     """
 
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(repr=False)
     encoder_fingerprint: str
     fingerprint: str
     tokens: int | None = None

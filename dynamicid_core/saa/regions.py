@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -29,7 +29,7 @@ class Region:
     """
 
     box: Box | None = None
-    mask: Tensor | None = None
+    mask: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.box is not None and self.mask is not None:
