@@ -71,7 +71,10 @@ class ApplyAdvanced(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         scale = "How strongly the first steps press people into their regions. 0: not at all."
-        steps = "The number of first steps with this pressure. A second pass that refines a picture has none."
+        steps = (
+            "How long this pressure lasts, in steps of the release's 50: 3 ends it at the noise level of 3/50 of "
+            "sampling, in however many steps and parts a run gets there. A run that starts below that level has none."
+        )
         threshold = "Parts of the picture less face-like than this follow the prompt alone. 0: only the least do."
         return io.Schema(
             node_id="DynamicIDApplyAdvanced",

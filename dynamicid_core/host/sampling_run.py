@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,9 +22,8 @@ RUN = "dynamicid_run"
 STEP = "dynamicid_step"
 RECORDER = "dynamicid_recorder"
 
-# A run that is given an image, and starts below the noise level at this part of the schedule, refines it: the layout
-# stands already. Without an image the level tells nothing, for some schedules of few steps start as low.
-_FRESH_START = 0.1
+# The release samples in this many steps, in equal parts of the schedule: layout_steps are of these.
+_RELEASE_STEPS = 50
 # Samplers convert sigmas back and forth; adjacent steps differ by far more than this.
 _SIGMA_TOLERANCE = 1e-3
 
@@ -34,7 +34,8 @@ class AttentionSettings:
 
     Attributes:
         layout_scale: L of the layout phase, 0 or more.
-        layout_steps: number of steps in the layout phase.
+        layout_steps: length of the layout phase in steps of the release's 50: it ends at the noise level at
+            layout_steps / 50 of the model's schedule, in however many steps and parts a run gets there.
         gate_threshold: gate values below it count as 0; 0..1.
         gate: False draws people at every query alike (plain decoupled attention); regions still exclude.
     """
@@ -91,14 +92,14 @@ class Run(Memory):
     Attributes:
         applied: what the model carries.
         spans: each person's (sigma_start, sigma_end); active from the first down to the second.
-        layout_sigma: the layout phase lasts while sigma is above it; None: no layout phase in this run.
+        layout_sigma: the layout phase lasts while sigma is above it; infinite: no layout phase in this run.
         guidance: what tells the rows of each call.
         called_blocks: keys of the blocks that were called so far.
     """
 
     applied: AppliedScene
     spans: tuple[tuple[float, float], ...]
-    layout_sigma: float | None = None
+    layout_sigma: float = math.inf
     guidance: Guidance = field(default_factory=Guidance)
     called_blocks: set[BlockKey] = field(default_factory=set)
 
@@ -138,18 +139,17 @@ def run_wrapper(applied: AppliedScene) -> Callable[..., Any]:
         extra_args: dict[str, Any],
         callback: Any,
         noise: Tensor,
-        latent_image: Tensor | None = None,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
         options = extra_args["model_options"]["transformer_options"]
         tell_copies_apart(guider)
         sample_sigmas = options.get("sample_sigmas", sigmas)
-        run = _begin_run(applied, guider.inner_model.model_sampling, sample_sigmas, latent_image)
+        run = _begin_run(applied, guider.inner_model.model_sampling, sample_sigmas)
         run.guidance = Guidance(guider.conds, noise.shape[0])
         model_options = {**extra_args["model_options"], "transformer_options": {**options, RUN: run}}
         extra_args = {**extra_args, "model_options": model_options}
-        return executor(guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs)
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
     return sample
 
@@ -180,27 +180,24 @@ def _begin_run(
     applied: AppliedScene,
     model_sampling: Any,
     sample_sigmas: Tensor | None = None,
-    latent_image: Tensor | None = None,
 ) -> Run:
     """Read what a whole sampling run needs to know (the only place that reads the schedule back from the GPU).
 
     Args:
         model_sampling: the host's schedule; `percent_to_sigma(0..1)`.
         sample_sigmas: (steps + 1,) noise levels of this run, falling; None where no sampler runs.
-        latent_image: what the run starts from beside noise; all zeros, as an empty latent's, or None: no image.
     """
 
     def sigma_at(part: float) -> float:
         return float(model_sampling.percent_to_sigma(part))
 
-    settings, layout_sigma = applied.settings, None
+    settings, layout_sigma = applied.settings, math.inf
     if sample_sigmas is not None and settings.gate and settings.layout_scale != 0:
-        sigmas = sample_sigmas.tolist()
-        # With few steps at least the last one must be free of the layout phase.
-        steps = min(settings.layout_steps, len(sigmas) - 2)
-        refines = latent_image is not None and sigmas[0] < sigma_at(_FRESH_START) and bool(latent_image.any())
-        if steps >= 1 and not refines:
-            layout_sigma = sigmas[steps]
+        # A run may be one part of a whole: where the phase ends follows from the noise level, not from its own steps.
+        layout_sigma = sigma_at(min(settings.layout_steps / _RELEASE_STEPS, 1.0))
+        last_step = sample_sigmas[-2:].tolist()
+        if last_step[-1:] == [0.0]:  # the step that finishes the image is free of it
+            layout_sigma = max(layout_sigma, last_step[0])
     return Run(
         applied,
         tuple((sigma_at(person.start_at), sigma_at(person.end_at)) for person in applied.scene),
@@ -221,6 +218,6 @@ def _begin_step(
     sigmas: Tensor | None = options.get("sigmas")
     sigma = NO_SIGMA if sigmas is None else float(sigmas.flatten()[0])
     active = tuple(i for i, (start, end) in enumerate(run.spans) if sigmas is None or start >= sigma >= end)
-    in_layout = run.layout_sigma is not None and sigma > run.layout_sigma * (1 + _SIGMA_TOLERANCE)
+    in_layout = sigma > run.layout_sigma * (1 + _SIGMA_TOLERANCE)
     rows = run.guidance.rows(x.shape[0], context, options) if active and x is not None else None
     return Step(sigma, active, in_layout and sigmas is not None, run, rows)

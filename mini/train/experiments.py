@@ -99,9 +99,14 @@ class Experiments:
         return self._benchmark({2: "two people", 3: "three people"}[count], count, samples, variants)
 
     def _few_steps(self) -> Json:
-        """Return two people in half as many steps, by the number of layout steps."""
+        """Return two people in half as many steps, by how many of them are in the layout phase."""
         benchmark = self._several(2)
-        variants = [_variant(f"{n} layout steps", apply={"layout_steps": n}) for n in range(4)]
+        variants = [
+            _variant(
+                f"{n} of {FEW_STEPS} steps in the layout phase", apply={"layout_steps": _layout_steps(n, FEW_STEPS)}
+            )
+            for n in range(4)
+        ]
         changes = {"name": f"two people in {FEW_STEPS} steps", "overrides": {"sampler": {"steps": FEW_STEPS}}}
         return {**benchmark, **changes, "variants": variants}
 
@@ -215,8 +220,13 @@ def graph_of(people: int) -> Json:
     return nodes
 
 
+def _layout_steps(steps: int, of: int) -> int:
+    """Return layout_steps, of the release's 50, that reach so many of a run's equal steps."""
+    return steps * 50 // of
+
+
 # One step of ten, as near as whole steps come to the release's three of fifty.
-WITH_LAYOUT: Json = {"name": "with the layout phase", "overrides": {"apply": {"layout_steps": 1}}}
+WITH_LAYOUT: Json = {"name": "with the layout phase", "overrides": {"apply": {"layout_steps": _layout_steps(1, STEPS)}}}
 NOBODY: Json = {"name": "without identity", "ablate": ["identity"]}
 
 

@@ -19,6 +19,7 @@ OWN_ROW = "reference_own_row"
 """In extra_options: for each row of a grown batch, the row that attends to the text of the side it was made of."""
 
 THRESHOLD, LAYOUT_SCALE, LAYOUT_STEPS = 0.3, 4.0, 3
+RELEASE_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ def layers(model: Any, state: dict[str, Tensor]) -> list[Layer]:
 def apply(model: Any, state: dict[str, Tensor], people: Sequence[Person], negatives: Sequence[Tensor]) -> Any:
     """A clone of the model that draws the people, by plain functions around whatever is at each key; no LoRA."""
     clone = model.clone()
+    layout_end = clone.get_model_object("model_sampling").percent_to_sigma(LAYOUT_STEPS / RELEASE_STEPS)
     for layer in layers(model, state):
         present = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
         key = (*layer.block, 0) if (*layer.block, 0) in present else layer.block
-        patch = _patch(layer, people, negatives, present.get(key, present.get(key[:2], text_attention)))
+        patch = _patch(layer, people, negatives, layout_end, present.get(key, present.get(key[:2], text_attention)))
         clone.set_model_attn2_replace(patch, *key)
     return clone
 
@@ -86,10 +88,12 @@ def low_rank_changes(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return changes
 
 
-def _patch(layer: Layer, people: Sequence[Person], negatives: Sequence[Tensor], base: Patch) -> Patch:
+def _patch(
+    layer: Layer, people: Sequence[Person], negatives: Sequence[Tensor], layout_end: float, base: Patch
+) -> Patch:
     def attend(q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
         height, width = extra_options["activations_shape"][-2:]
-        in_layout = _in_layout(extra_options)
+        in_layout = _in_layout(extra_options, layout_end)
         texts = [layer.module.to_k(text)[0] for text in negatives]
         rows = []
         for row, own in enumerate(extra_options.get(OWN_ROW) or range(len(q))):
@@ -102,11 +106,11 @@ def _patch(layer: Layer, people: Sequence[Person], negatives: Sequence[Tensor], 
     return attend
 
 
-def _in_layout(extra_options: dict[str, Any]) -> bool:
-    """During the first three steps; in a run of so few steps, in all but the last."""
-    schedule = extra_options["sample_sigmas"]
-    last = min(LAYOUT_STEPS, len(schedule) - 2)
-    return bool(extra_options["sigmas"][0] > schedule[last] * 1.001)
+def _in_layout(extra_options: dict[str, Any], end: float) -> bool:
+    """Above the noise level of the release's fourth step, but never in a step that ends without noise."""
+    *_, before, last = extra_options["sample_sigmas"]
+    sigma = extra_options["sigmas"][0]
+    return bool(sigma > end * 1.001 and not (last == 0 and sigma <= before * 1.001))
 
 
 def _added(

@@ -267,36 +267,6 @@ def _steps(model: Any, **settings: Any) -> list[Any]:
     return [options[STEP] for options in calls.options]
 
 
-@pytest.mark.parametrize(
-    ("sampler", "steps", "layout_calls"),
-    [
-        ("euler", 6, 3),
-        ("heun", 6, 5),  # two calls a step; the second of step 3 already stands at the noise of step 4
-        ("uni_pc", 6, 3),
-        ("dpmpp_2m_sde", 6, 3),
-        ("euler", 2, 1),  # fewer steps than the layout phase has: all but the last
-        ("euler", 1, 0),
-    ],
-)
-def test_layout_phase(model: Any, dynamicid: Any, sampler: str, steps: int, layout_calls: int) -> None:
-    flags = _in_layout(simple(model, dynamicid, person(1)), sampler=sampler, steps=steps)
-    assert sum(flags) == layout_calls and flags == sorted(flags, reverse=True)
-
-
-def test_a_second_pass_has_no_layout_phase_and_a_schedule_that_starts_low_has(model: Any, dynamicid: Any) -> None:
-    patched = simple(model, dynamicid, person(1))
-    stands = torch.full((1, 4, 16, 16), 0.5)
-    assert sum(_in_layout(patched, latent=stands, steps=6, denoise=0.5)) == 0
-    assert sum(_in_layout(patched, latent=stands, steps=6)) == 3, "drawn anew, whatever it was given"
-    starts_low = {"sampler": "ddim", "scheduler": "ddim_uniform", "steps": 5}  # at the noise of a fifth of the way
-    assert sum(_in_layout(patched, **starts_low)) == 3
-    assert sum(_in_layout(patched, latent=stands, **starts_low)) == 0
-
-
-def _in_layout(model: Any, **settings: Any) -> list[bool]:
-    return [step.in_layout for step in _steps(model, **settings)]
-
-
 def test_start_and_end_of_each_person(model: Any, dynamicid: Any) -> None:
     early = Placement(person(1), Region(), end_at=0.5)
     late = Placement(person(2), Region(), start_at=0.5)
