@@ -4,7 +4,7 @@ from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..dynamicid_core.host.encode import COMBINATIONS, CROPS, Choice, NoFaceError, encode
+from ..dynamicid_core.host.encode import COMBINATIONS, CROPS, WHOLE, Choice, NoFaceError, encode
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity.analyzer import FaceAnalyzer
 from ..dynamicid_core.identity.faces import ORDERS
@@ -44,8 +44,8 @@ class EncodeIdentity(io.ComfyNode):
                 choice(
                     "crop",
                     CROPS,
-                    "What CLIP sees: the whole picture, as the method does, or the face with a margin, for pictures "
-                    "in which the face is small.",
+                    "What CLIP sees: the whole picture, as the method does, or the face with a margin. auto: the whole "
+                    "picture where it shows one face that is large enough, else the face.",
                 ),
                 choice(
                     "combine",
@@ -77,9 +77,9 @@ class EncodeIdentity(io.ComfyNode):
         dynamicid: DynamicID,
         face: str,
         index: int,
-        crop: str,
         combine: str,
         no_face: str,
+        crop: str = WHOLE,  # what graphs mean that leave it out
         clip_vision: ClipVisionModel | None = None,
         face_analysis: object | None = None,
     ) -> io.NodeOutput:

@@ -100,7 +100,7 @@ def _analyze(
 ) -> FaceRecord:
     image = read_image(root / source.path, settings.max_pixels)
     size = (image.shape[0], image.shape[1])
-    faces = in_order(analyzer.detect(image), "largest", size)
+    faces = in_order(analyzer.detect(image, in_tiles=False), "largest", size)
     if not faces:
         raise RejectedError("no face")
     detection, side = faces[0], faces[0].box.longer_side

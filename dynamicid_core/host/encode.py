@@ -10,6 +10,7 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
+from ..box import Box
 from ..identity.analyzer import FaceAnalyzer
 from ..identity.faces import Detection, Face, in_order
 from ..identity.identity import Identity
@@ -21,9 +22,11 @@ from .lru_cache import LRUCache
 from .models import DynamicID
 
 COMBINATIONS = ("average", "normalised average", "best only")
-CROPS = ("whole picture", "face")
+AUTO, WHOLE, FACE = CROPS = ("auto", "whole picture", "face")
 MARGIN = 0.6  # of the face's longer side, around it in a crop
+MIN_FACE = 0.25  # of the side of what CLIP sees of a whole picture, below which auto shows it the face alone
 THUMBNAIL, THUMBNAIL_MARGIN = 128, 0.3  # pixels a side; as MARGIN
+MIN_SEEN = 0.9  # of a face's box, that CLIP's centered square must hold
 MIN_SIMILARITY = 0.25  # to the other references, below which one is another person's
 
 
@@ -44,6 +47,8 @@ class Reference:
     """(T, D)"""
     thumbnail: Tensor = field(repr=False)
     """(THUMBNAIL, THUMBNAIL, 3) uint8: the face"""
+    note: str
+    """What the user should know of the image's faces; "" where it shows one, large enough."""
 
     @property
     def embedding(self) -> Tensor:
@@ -72,7 +77,7 @@ def encode(
     images: Tensor,
     dynamicid: DynamicID,
     choice: Choice = Choice(),
-    crop: str = CROPS[0],
+    crop: str = WHOLE,
     combine: str = COMBINATIONS[0],
     clip_vision: ClipVisionModel | None = None,
     analyzer: FaceAnalyzer | None = None,
@@ -80,7 +85,9 @@ def encode(
     """Encode the person in one or several images as an identity.
 
     Args:
-        images: (n, H, W, 1, 3 or 4) in [0, 1].
+        images: (n, H, W, 3) in [0, 1].
+        crop: what CLIP sees, one of CROPS. AUTO: the whole image where it shows one face that is large enough, else
+            the face.
         clip_vision, analyzer: used instead of DynamicID's own.
 
     Raises:
@@ -94,8 +101,11 @@ def encode(
     for number, image in enumerate(arrays):
         try:
             references[number] = _reference(image, dynamicid, choice, crop, model, analyzer)
+            note = references[number].note
         except NoFaceError as error:
-            notes.append(f"picture {number + 1} of {len(arrays)}: {error}" if len(arrays) > 1 else str(error))
+            note = str(error)
+        if note:
+            notes.append(f"picture {number + 1} of {len(arrays)}: {note}" if len(arrays) > 1 else note)
     if not references:
         raise NoFaceError("; ".join(notes))
     for number in _outliers(references):
@@ -120,7 +130,7 @@ def encode(
 def face_of(images: Tensor, analyzer: FaceAnalyzer) -> Face:
     """Return the largest face of the first of images (n, H, W, C). Raises NoFaceError when there is none."""
     image = as_pixels(images)[0]
-    return analyzer.describe(image, _selected(image, Choice(), analyzer))
+    return analyzer.describe(image, _selected(image, Choice(), analyzer)[0])
 
 
 def _reference(
@@ -129,10 +139,11 @@ def _reference(
     """Encode one image; what the same models made of the same pixels is remembered while the host runs."""
 
     def encoded() -> Reference:
-        detection = _selected(image, choice, analyzer)
+        detection, others = _selected(image, choice, analyzer)
         face = analyzer.describe(image, detection)
         assert face.embedding is not None
-        clip_view = crop_image(image, crop_box(detection.box, MARGIN)) if crop == "face" else image
+        shows_face, note = _clip_view(image, detection, others, crop)
+        clip_view = crop_image(image, crop_box(detection.box, MARGIN)) if shows_face else image
         states = vision.states(model, torch.from_numpy(clip_view).float().div(255)[None])
         tokens = dynamicid.face_encoder(face.embedding[None], states)[0]
         thumbnail = torch.from_numpy(crop_image(image, crop_box(detection.box, THUMBNAIL_MARGIN))).float()
@@ -140,7 +151,7 @@ def _reference(
             thumbnail.movedim(-1, 0)[None],  # (H, W, 3) -> (1, 3, H, W)
             (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True, align_corners=False,
         )  # fmt: skip
-        return Reference(face, tokens, thumbnail[0].movedim(0, -1).round().clamp(0, 255).byte())
+        return Reference(face, tokens, thumbnail[0].movedim(0, -1).round().clamp(0, 255).byte(), note)
 
     content = sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     key = (content, dynamicid.adapter.encoder_fingerprint, choice, crop)
@@ -153,7 +164,8 @@ def _negative(dynamicid: DynamicID, model: ClipVisionModel) -> Tensor:
     return encoder(torch.zeros(1, encoder.network.embedding_dim), vision.negative_states(model))[0]
 
 
-def _selected(image: Image, choice: Choice, analyzer: FaceAnalyzer) -> Detection:
+def _selected(image: Image, choice: Choice, analyzer: FaceAnalyzer) -> tuple[Detection, int]:
+    """Return the face that is meant, and how many others there are. Raises NoFaceError where there is none."""
     detections = in_order(analyzer.detect(image), choice.order, (image.shape[0], image.shape[1]))
     if not detections:
         raise NoFaceError("no face was found. Take a picture in which the face is larger and seen from the front.")
@@ -161,7 +173,38 @@ def _selected(image: Image, choice: Choice, analyzer: FaceAnalyzer) -> Detection
         raise NoFaceError(
             f"face number {choice.index} was requested, but there are {len(detections)} (counted from 0)."
         )
-    return detections[choice.index]
+    return detections[choice.index], len(detections) - 1
+
+
+def _clip_view(image: Image, detection: Detection, others: int, crop: str) -> tuple[bool, str]:
+    """Return whether CLIP sees the face instead of the whole image, and what the user should know; "" for nothing.
+
+    Args:
+        others: how many other faces the image shows.
+    """
+    if crop not in CROPS:
+        raise ValueError(f"CLIP can be shown {', '.join(CROPS)}, got {crop!r}.")
+    size = _size_in_clip(image, detection.box)
+    shows_face = crop == FACE or (crop == AUTO and (others > 0 or size < MIN_FACE))
+    if others:
+        seen = "CLIP sees the face that is framed in the output faces, not the others"
+        if not shows_face:
+            seen = "CLIP sees the whole picture, so this person becomes partly the others: set crop to auto or face"
+        return shows_face, f"{others + 1} faces are in this picture; {seen}."
+    if crop == AUTO and shows_face:
+        return (
+            True,
+            f"the face is small or at the edge of this picture ({size:.0%} of what CLIP sees): CLIP sees it alone.",
+        )
+    return shows_face, ""
+
+
+def _size_in_clip(image: Image, box: Box) -> float:
+    """Return a face's longer side as a part of the centered square that CLIP sees; 0 where that cuts the face off."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    square = Box.from_xywh((width - side) / 2, (height - side) / 2, side, side)
+    return box.longer_side / side if box.overlap(square) > MIN_SEEN * box.area else 0.0
 
 
 def _outliers(references: Mapping[int, Reference]) -> list[int]:

@@ -81,16 +81,19 @@ class FaceAnalyzer:
             )
         self.analysis, self._embeds_rgb = analysis, embeds_rgb
 
-    def detect(self, image: Image) -> list[Detection]:
+    def detect(self, image: Image, in_tiles: bool = True) -> list[Detection]:
         """Return all faces of an image, the highest score first; [] when there is none.
 
         The image is tried at several sizes on the canvas that the detector sees; a long or large one that shows no
         face so, in overlapping tiles, too. The shared detector's settings are never changed.
+
+        Args:
+            in_tiles: off leaves the tiles out, where a face that is small in its image is of no use.
         """
         for side in _SIDES:
             if detections := self._detect_at(image, side):
                 return detections
-        tiles = _tiles(image.shape[0], image.shape[1])
+        tiles = _tiles(image.shape[0], image.shape[1]) if in_tiles else []
         for side in _TILE_SIDES if len(tiles) > 1 else ():
             detections = [
                 detection.moved(tile.x0, tile.y0)

@@ -191,7 +191,7 @@ def test_a_large_picture_is_found_as_a_small_one_in_bounded_memory(miniature: Mi
 
 
 def test_a_face_crop_looks_closer(miniature: Miniature) -> None:
-    whole, near = (encode(image(drawn(3)), miniature.dynamicid, crop=crop).identity for crop in encoding.CROPS)
+    whole, near = (encode(image(drawn(3)), miniature.dynamicid, crop=crop).identity for crop in encoding.CROPS[1:])
     assert not torch.equal(whole.tokens, near.tokens) and torch.equal(whole.negative_tokens, near.negative_tokens)
 
 
