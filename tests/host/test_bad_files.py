@@ -236,7 +236,7 @@ IDENTITIES: dict[str, tuple[Callable[[Path, str], object], str, tuple[str, ...]]
     "another model": (tensors(weight=torch.zeros(2)), LOAD, ("tokens", "missing")),
     "broken header": (raw(b"\x20" + bytes(7) + b"{" * 32), LOAD, ("safetensors", "again")),
     "empty": (raw(b""), LOAD, ("safetensors", "again")),
-    "a web page": (raw(b"<!DOCTYPE html><html>404"), LOAD, ("safetensors", "again")),
+    "a web page": (raw(b"<!DOCTYPE html><html>404"), LOAD, ("safetensors", "neither", "web page")),
 }
 """Case -> how the file is written, which node must refuse it, what the error must say."""
 

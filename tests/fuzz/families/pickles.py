@@ -141,12 +141,12 @@ def contents(rng: Random, mark: str) -> tuple[str, Op]:
                 )
             }
         ),
-        "shared dicts": lambda: _nested(rng.choice((3, 30, 3000)), rng.choice((2, 30, 300))),
+        "shared dicts": lambda: nested(rng.choice((3, 30, 3000)), rng.choice((2, 30, 300))),
         "a dict that holds itself": lambda: b"}q\x00" + text("a") + b"h\x00s",
         "deep lists": lambda: b"]" * many + b"a" * (many - 1),
         "deep tuples": lambda: b")" + b"\x85" * many,
         "many names": lambda: b"}(" + b"".join(text(f"SAA_module.{i}.x") + b"N" for i in range(many)) + b"u",
-        "many layers": lambda: _layers(
+        "many layers": lambda: layers(
             many, rng.choice(("SAA_module.", "imr.disentangleNet.", "proj_module.perceiver_resampler.layers."))
         ),
         "a far memo": lambda: b"}r" + struct.pack("<I", rng.choice((2**20, 2**31, 2**32 - 1))),
@@ -181,7 +181,7 @@ _KEYS = (
 )
 
 
-def _nested(depth: int, width: int) -> Op:
+def nested(depth: int, width: int) -> Op:
     """Return a dict of `width` keys, each of which holds one and the same dict, and so on."""
     pickled = b"}q\x00" + text("x") + small(Random(1)) + b"s"
     for _ in range(depth):
@@ -189,10 +189,11 @@ def _nested(depth: int, width: int) -> Op:
     return pickled
 
 
-def _layers(many: int, prefix: str) -> Op:
-    one = tensor((2, 2), (2, 1), 8)
-    pairs = (text(f"{prefix}{i}.to_q_lora.down.weight") + b"h\x07" for i in range(many))
-    return one + b"q\x070}(" + b"".join(pairs) + b"u"
+def layers(many: int, prefix: str) -> Op:
+    """Return a dict of layers that all have one tensor."""
+    names = (text(f"{prefix}{i}.to_q_lora.down.weight") for i in range(many))
+    first = next(names) + tensor((2, 2), (2, 1), 8) + b"q\x07"
+    return b"}(" + first + b"".join(name + b"h\x07" for name in names) + b"u"
 
 
 def files(rng: Random, mark: str) -> tuple[str, bytes]:
