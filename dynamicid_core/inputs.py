@@ -118,7 +118,6 @@ def kind_of(value: Any) -> str:
     """Return what a value is, for an error: a short one itself, the shape of a tensor, the class of anything else."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
-    # Python refuses to write whole numbers of over 4300 digits
-    if value is None or isinstance(value, (str, float)) or (isinstance(value, int) and value.bit_length() < 64):
+    if value is None or isinstance(value, (str, int, float)):
         return quoted(value)
     return f"a value of type {quoted(type(value).__name__)[1:-1]}"

@@ -28,7 +28,10 @@ def printable(text: str, limit: int | None = LIMIT) -> str:
 
 def quoted(value: object) -> str:
     """Return a value as Python writes it, such as `'alice'`, printable and at most LIMIT characters long."""
-    return printable(_QUOTED.repr(value))
+    try:
+        return printable(_QUOTED.repr(value))
+    except ValueError:  # Python writes no whole number of over 4300 digits
+        return f"a {type(value).__name__} of very large numbers"
 
 
 def shown(path: Path) -> str:

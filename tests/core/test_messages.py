@@ -37,3 +37,8 @@ def test_values_of_any_kind_are_cut() -> None:
     assert quoted({"x": 1}) == "{'x': 1}"
     assert len(quoted(list(range(10**6)))) <= LIMIT
     assert len(quoted(10**4000)) <= LIMIT
+
+
+def test_whole_numbers_that_python_does_not_write_are_named() -> None:
+    for value in (10**5000, [10**5000], {"x": -(10**5000)}):
+        assert quoted(value) == f"a {type(value).__name__} of very large numbers"

@@ -3,6 +3,7 @@
 from ..judge import Family
 from .identities import IDENTITIES
 from .names import NAMES
+from .values import BOXES, IMAGES, MASKS, NUMBERS
 from .weights import WEIGHTS
 
-FAMILIES: list[Family] = [WEIGHTS, IDENTITIES, NAMES]
+FAMILIES: list[Family] = [WEIGHTS, IDENTITIES, NAMES, IMAGES, MASKS, BOXES, NUMBERS]
