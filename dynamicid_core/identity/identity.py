@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..box import Box
 from ..files import write_atomically
-from ..messages import LIMIT, about, printable, quoted
+from ..messages import LIMIT, about, printable, quoted, shown
 from ..state_dict import listed
 from ..tensor_file import open_tensors
 from .encoding import RELEASE, Encoding
@@ -133,7 +133,10 @@ def mix(a: Identity, b: Identity, amount: float) -> Identity:
 
 
 def save_identity(identity: Identity, path: Path) -> None:
-    """Write an identity file; an existing file is replaced only once the new one is complete."""
+    """Write an identity file; an existing file is replaced only once the new one is complete.
+
+    Raises OSError where it can't be written.
+    """
     tensors = {"tokens": identity.tokens, "negative_tokens": identity.negative_tokens}
     if identity.face is not None:
         tensors |= _face_tensors(identity.face)
@@ -148,7 +151,14 @@ def save_identity(identity: Identity, path: Path) -> None:
     }
     if encoding := identity.encoding.to_text():
         metadata["encoding"] = encoding
-    write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise OSError(
+            f"{shown(path)}: could not be written ({error.strerror or error}). Check the folder, its rights, and the "
+            "room on the disk."
+        ) from error
 
 
 def load_identity(path: Path) -> Identity:

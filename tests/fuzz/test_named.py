@@ -73,7 +73,10 @@ def bound(path: Path) -> None:
 
 
 def content(made: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(made) and None
+    def write(path: Path) -> None:
+        path.write_bytes(made)
+
+    return write
 
 
 SURROGATE = mapping({text("SAA_module.\ud800"): tensor((2, 4), (4, 1), 8)})

@@ -26,7 +26,9 @@ SECRET = 0.123456
 def person() -> Identity:
     numbers = torch.full((4, 16), SECRET)
     face = Face(
-        *(torch.full(shape, SECRET) for shape in ((512,), (106, 2), (68, 3))),
+        torch.full((512,), SECRET),
+        torch.full((106, 2), SECRET),
+        torch.full((68, 3), SECRET),
         pose=(SECRET, SECRET, SECRET),
         box=Box(1.0, 2.0, 3.0, 4.0),
         size=(480, 640),

@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -19,7 +19,7 @@ def entry(dtype: Any, shape: Any, begin: Any, end: Any) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-def zeros(shapes: dict[str, tuple[str, tuple[int, ...]]], metadata: Any = None) -> bytes:
+def zeros(shapes: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Any = None) -> bytes:
     """Return a sound file of zeros: name -> dtype and shape."""
     size = {"F64": 8, "I64": 8, "C64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
     header: Header = {} if metadata is None else {"__metadata__": metadata}
