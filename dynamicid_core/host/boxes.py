@@ -38,15 +38,17 @@ def descriptions(boxes: Any) -> tuple[str, ...]:
     Args:
         boxes: as `regions_from_boxes` takes them.
     """
-    elements = [_metadata(box) for box in _listed(boxes)]
-    return tuple(str(element.get("desc") or "").strip() for element in elements)
+    texts = [_metadata(box).get("desc") for box in _listed(boxes)]
+    return tuple(text.strip() if isinstance(text, str) else "" for text in texts)
 
 
 def _metadata(box: Any) -> Mapping[str, Any]:
     """Return where the text of a box stands: its metadata, or the element itself."""
     if not isinstance(box, dict):
         raise ValueError(f"{_EXPECTED}, got {kind_of(box)} in the list.")
-    metadata = box.get("metadata") or box
+    metadata = box.get("metadata")
+    if metadata is None or (isinstance(metadata, (dict, str)) and not metadata):
+        return box
     if not isinstance(metadata, dict):
         raise ValueError(f"{_EXPECTED}, with metadata that is a mapping, got {kind_of(metadata)}. Leave it out.")
     return metadata
