@@ -12,7 +12,7 @@ from ..dynamicid_core.host.sampling_run import AttentionSettings
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.scene import Placement, adjusted, arrange
 from .door import checked
-from .notify import warn
+from .notify import tell, warn
 from .sockets import (
     PEOPLE_ALIASES,
     DynamicIDSocket,
@@ -62,7 +62,10 @@ class Apply(io.ComfyNode):
         scene = _present(cls, people, weight)
         if not scene or weight == 0:
             return io.NodeOutput(model)
-        settings = AttentionSettings(layout_steps=dynamicid.layout_steps)
+        settings = AttentionSettings(layout_steps=dynamicid.layout_steps, gate=dynamicid.gate)
+        if not dynamicid.gate:
+            kind = dynamicid.adapter.encoding.kind
+            tell(cls, f"{kind} was trained without the gate, so it is off: people are drawn all over their region.")
         lora_strength = dynamicid.lora_in_groups if len(scene) > 1 else 1.0
         return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, settings, lora_strength))
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
@@ -11,8 +12,11 @@ from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.folders import NONE
 from ..dynamicid_core.host.miniature import load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
+from ..dynamicid_core.host.report import loaded_report
 from ..dynamicid_core.host.vision import load_vision
 from ..dynamicid_core.identity.analyzer import PROVIDERS, load_analyzer
+from ..dynamicid_core.identity.encoding import ENCODINGS
+from .notify import tell
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket, choice
 
 AUTO = "auto"
@@ -28,18 +32,23 @@ class LoadDynamicID(io.ComfyNode):
         pack = "buffalo_l from models/insightface/models, for Encode Identity. Loaded when it is first used."
         provider = "What onnxruntime analyzes faces with. auto: the fastest that it offers."
         vision = "CLIP ViT-H from models/clip_vision, for Encode Identity. Loaded when it is first used."
+        kind = (
+            "Which family the adapter is of, which decides how photographs are encoded. auto: told by the file, FaceID "
+            "Plus v2 from Plus by plusv2 in its name."
+        )
         return io.Schema(
             node_id="DynamicIDLoader",
             display_name="Load DynamicID",
             category="DynamicID/load",
-            description="Loads DynamicID's weights from models/dynamicid. Connect it to Apply DynamicID.",
+            description="Loads DynamicID's or IP-Adapter FaceID's weights. Connect it to Apply DynamicID.",
             search_aliases=PEOPLE_ALIASES,
             inputs=[
                 io.Combo.Input(
                     "saa",
                     options=files,
                     tooltip="The adapter from models/dynamicid: the release's SAA.bin, or one safetensors file "
-                    "made by `python -m dynamicid_core.checkpoint convert`.",
+                    "made by `python -m dynamicid_core.checkpoint convert`. Or IP-Adapter's FaceID, FaceID Plus or "
+                    "Plus v2, for SD1.5 or SDXL, from there or from models/ipadapter.",
                 ),
                 choice(
                     "imr",
@@ -50,13 +59,15 @@ class LoadDynamicID(io.ComfyNode):
                 choice("clip_vision", [NONE, *visions], vision),
                 choice("face_pack", [NONE, *folders.face_packs()], pack),
                 choice("provider", [AUTO, *PROVIDERS], provider),
+                choice("kind", [AUTO, *ENCODINGS], kind),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[DynamicIDSocket.Output(display_name="dynamicid", tooltip="The weights, for the other nodes.")],
         )
 
     @classmethod
     def fingerprint_inputs(
-        cls, saa: str, imr: str = NONE, clip_vision: str = NONE, face_pack: str = NONE, provider: str = AUTO
+        cls, saa: str, imr: str = NONE, clip_vision: str = NONE, face_pack: str = NONE, **_: Any
     ) -> Versions:
         """Return what changes when a file is replaced under the same name."""
         paths = [folders.adapter_path(name) for name in (saa, imr) if name != NONE]
@@ -68,16 +79,25 @@ class LoadDynamicID(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, saa: str, imr: str = NONE, clip_vision: str = NONE, face_pack: str = NONE, provider: str = AUTO
+        cls,
+        saa: str,
+        imr: str = NONE,
+        clip_vision: str = NONE,
+        face_pack: str = NONE,
+        provider: str = AUTO,
+        kind: str = AUTO,
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            load_dynamicid(
-                folders.adapter_path(saa),
-                None if imr == NONE else folders.adapter_path(imr),
-                None if clip_vision == NONE else partial(load_vision, folders.vision_path(clip_vision)),
-                None if face_pack == NONE else partial(load_analyzer, folders.face_pack_path(face_pack), provider),
-            )
+        vision = None if clip_vision == NONE else folders.vision_path(clip_vision)
+        pack = None if face_pack == NONE else folders.face_pack_path(face_pack)
+        dynamicid = load_dynamicid(
+            folders.adapter_path(saa),
+            None if imr == NONE else folders.adapter_path(imr),
+            vision and partial(load_vision, vision),
+            pack and partial(load_analyzer, pack, provider),
+            None if kind == AUTO else kind,
         )
+        tell(cls, loaded_report(dynamicid, vision, pack, provider))
+        return io.NodeOutput(dynamicid)
 
 
 class LoadDynamicIDMini(io.ComfyNode):

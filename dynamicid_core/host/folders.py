@@ -1,4 +1,7 @@
-"""Where the pack's files lie: `models/dynamicid` and its `identities`, through the host's folder_paths."""
+"""Where the pack's files lie: `models/dynamicid` and its `identities`, through the host's folder_paths.
+
+IP-Adapter FaceID's files are found where other packs keep them, too: in `models/ipadapter`.
+"""
 
 import os
 import re
@@ -13,6 +16,7 @@ from ..tensor_file import kind_of
 
 FOLDER = "dynamicid"
 INSIGHTFACE = "insightface"
+IPADAPTER = "ipadapter"
 IDENTITIES = "identities"
 NONE = "None"
 
@@ -30,6 +34,9 @@ def register() -> None:
         folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, set(_SUFFIXES))
+    theirs = os.path.join(folder_paths.models_dir, IPADAPTER)
+    if IPADAPTER not in folder_paths.folder_names_and_paths and os.path.isdir(theirs):
+        folder_paths.folder_names_and_paths[IPADAPTER] = ([theirs], set(_SUFFIXES))
 
 
 def face_packs() -> dict[str, Path]:
@@ -53,12 +60,19 @@ def vision_path(name: str) -> Path:
 
 
 def adapter_files() -> list[str]:
-    """Return the names of all weight files in models/dynamicid, identities left out."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).parts[0] != IDENTITIES]
+    """Return the names of all weight files in models/dynamicid, identities left out, then FaceID's as ipadapter/..."""
+    ours = [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).parts[0] != IDENTITIES]
+    theirs = folder_paths.get_filename_list(IPADAPTER) if IPADAPTER in folder_paths.folder_names_and_paths else []
+    return ours + [f"{IPADAPTER}/{name}" for name in theirs if "faceid" in name.lower().replace("-", "")]
 
 
 def adapter_path(name: str) -> Path:
     """Return the full path of a file named as in `adapter_files`. Raises FileNotFoundError when there is none."""
+    folder, _, own_name = name.partition("/")
+    if folder == IPADAPTER and IPADAPTER in folder_paths.folder_names_and_paths:
+        path = folder_paths.get_full_path(IPADAPTER, own_name)
+        if path is not None:
+            return Path(path)
     return _full_path(name, f"models/{FOLDER}", "Put the file there, then press R to refresh the list.")
 
 

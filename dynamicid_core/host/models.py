@@ -42,6 +42,11 @@ class DynamicID:
     layout_steps: int = AttentionSettings().layout_steps
     lora_in_groups: float = 1.0
 
+    @property
+    def gate(self) -> bool:
+        """Whether the weights were trained with the gate, as Apply DynamicID then draws, which has no widget for it."""
+        return self.adapter.encoding.kind == DYNAMICID
+
     @cached_property
     def vision(self) -> ClipVisionModel:
         """Load the CLIP vision model once. Raises ValueError when none was chosen."""

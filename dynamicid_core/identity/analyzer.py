@@ -16,6 +16,7 @@ from ..box import Box
 from ..image_inputs import Image
 from ..imr.landmarks import FRAME
 from .faces import Detection, Face, without_duplicates
+from .installation import install_command
 
 logger = logging.getLogger("DynamicID")
 
@@ -191,6 +192,11 @@ def find_packs(folders: Sequence[Path]) -> dict[str, Path]:
     return packs
 
 
+def missing_files(pack: Path) -> list[str]:
+    """Return the models that a face pack lacks, by the names of their files."""
+    return [file for file in _TASKS.values() if not (pack / file).is_file()]
+
+
 def select_providers(provider: str) -> list[str]:
     """Return onnxruntime's providers for "auto" (its own preference) or one of PROVIDERS, the CPU always last."""
     import onnxruntime
@@ -216,15 +222,13 @@ def load_analyzer(pack: Path, provider: str = "auto", embeds_rgb: bool = True) -
         ModuleNotFoundError: insightface or onnxruntime is not installed.
         ValueError: the folder lacks a model, or one can't be loaded.
     """
-    missing = [file for file in _TASKS.values() if not (pack / file).is_file()]
-    if missing:
+    if missing := missing_files(pack):
         raise ValueError(f"The face pack {pack.name} lacks {', '.join(missing)}. Unpack buffalo_l again, all of it.")
     try:
         from insightface.app import FaceAnalysis
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error.name} is not installed, which finds faces: python -m pip install insightface onnxruntime, "
-            "with the Python that runs ComfyUI."
+            f"{error.name} is not installed, which finds faces. In the Python that runs ComfyUI: {install_command()}"
         ) from error
 
     providers = select_providers(provider)

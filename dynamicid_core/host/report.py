@@ -1,0 +1,88 @@
+"""What Load DynamicID has loaded, in a few lines: what it is, what it fits, what is missing and where that goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..identity.analyzer import missing_files, select_providers
+from ..identity.encoder import FaceEncoder
+from ..identity.encoding import DYNAMICID
+from ..identity.installation import install_command, is_installed
+from ..saa.adapter import Adapter
+from ..tensor_file import open_tensors
+from .models import DynamicID
+
+_BASES = {(16, 768): "SD1.5", (70, 2048): "SDXL"}  # by number of cross-attentions and channels of the text
+
+
+def loaded_report(dynamicid: DynamicID, vision: Path | None, face_pack: Path | None, provider: str) -> str:
+    """Return the report, a line for each part.
+
+    Args:
+        vision, face_pack: what was chosen; only looked at, nothing is loaded.
+    """
+    parts = (
+        _adapter(dynamicid.adapter),
+        _vision(dynamicid, vision),
+        _faces(face_pack, provider),
+        _motion(dynamicid),
+    )
+    return "\n".join(parts)
+
+
+def base_of(adapter: Adapter) -> str:
+    """Return the base model that an adapter was made for."""
+    count = len(adapter.dims) // 2
+    return _BASES.get((count, adapter.text_dim), f"a UNet of {count} cross-attentions, text of {adapter.text_dim}")
+
+
+def _adapter(adapter: Adapter) -> str:
+    tokens = "unknown" if adapter.tokens is None else adapter.tokens
+    return (
+        f"{adapter.encoding.kind} for {base_of(adapter)}: {tokens} tokens of {adapter.token_dim}, rank {adapter.rank}"
+    )
+
+
+def _vision(dynamicid: DynamicID, path: Path | None) -> str:
+    weights = dynamicid.checkpoint.face_encoder
+    if weights is None:
+        return "Face encoder: missing in the adapter's file, so photographs can't be encoded."
+    expected = FaceEncoder.shaped_like(weights).clip_dim
+    if expected is None:
+        return "CLIP vision: not needed, this kind reads the face's embedding alone."
+    if path is None:
+        return "CLIP vision: missing. Put CLIP ViT-H into models/clip_vision and choose it as clip_vision."
+    try:
+        with open_tensors(path) as file:
+            norms = [
+                tensor for name, tensor in file.tensors.items() if name.endswith(("layer_norm1.weight", "ln_1.weight"))
+            ]
+    except (ValueError, OSError) as error:
+        return f"CLIP vision: {error}"
+    found = norms[0].shape[0] if norms else "unknown"
+    if found != expected:
+        return (
+            f"CLIP vision: {path.name} does not fit, its states are of {found}, {expected} are read. Choose CLIP ViT-H."
+        )
+    return f"CLIP vision: {path.name}"
+
+
+def _faces(pack: Path | None, provider: str) -> str:
+    if not is_installed():
+        return (
+            f"Faces: insightface or onnxruntime is not installed. In the Python that runs ComfyUI: {install_command()}"
+        )
+    if pack is None:
+        return "Face pack: missing. Unpack buffalo_l into models/insightface/models and choose it as face_pack."
+    if missing := missing_files(pack):
+        return f"Face pack: {pack.name} lacks {', '.join(missing)}. Unpack buffalo_l again, all of it."
+    return f"Face pack: {pack.name}, on {select_providers(provider)[0].removesuffix('ExecutionProvider')}"
+
+
+def _motion(dynamicid: DynamicID) -> str:
+    both = dynamicid.checkpoint.imr is not None and dynamicid.checkpoint.keypoint_encoder is not None
+    if both:
+        return "IMR: loaded, expressions and poses can be changed."
+    if dynamicid.adapter.encoding.kind != DYNAMICID:
+        return "IMR: none was trained for this kind, expressions and poses can't be changed."
+    return "IMR: missing. Put the release's IMR and its keypoint encoder into models/dynamicid and choose it as imr."
