@@ -45,7 +45,8 @@ class EncodeIdentity(io.ComfyNode):
                     "crop",
                     CROPS,
                     "What CLIP sees: the whole picture, as the method does, or the face with a margin. auto: the whole "
-                    "picture where it shows one face that is large enough, else the face.",
+                    "picture where it shows one face that is large enough, else the face. Not for FaceID, whose CLIP "
+                    "sees the face turned upright, or nothing.",
                 ),
                 choice(
                     "combine",
@@ -64,7 +65,11 @@ class EncodeIdentity(io.ComfyNode):
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="The person; nothing where they are skipped."),
-                io.Image.Output(display_name="faces", tooltip="The photographs; the face that was used has a frame."),
+                io.Image.Output(
+                    display_name="faces",
+                    tooltip="The photographs; the face that was used has a frame. For FaceID Plus, what CLIP saw is "
+                    "in the corner.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -93,4 +98,4 @@ class EncodeIdentity(io.ComfyNode):
             return io.NodeOutput(None, image)
         for note in encoded.notes:
             warn(cls, note)
-        return io.NodeOutput(encoded.identity, faces_preview(image, encoded.faces))
+        return io.NodeOutput(encoded.identity, faces_preview(image, encoded.faces, encoded.aligned))

@@ -90,11 +90,18 @@ def _paste(sheet: Tensor, thumbnail: Tensor, mask: Tensor) -> None:
     sheet[top : top + room, left : left + room] = face[0].movedim(0, -1)
 
 
-def faces_preview(images: Tensor, faces: Sequence[Face | None]) -> Tensor:
-    """Draw a frame about the face that was used of each image (n, H, W, 3) in [0, 1]: (n, H, W, 3)."""
+def faces_preview(images: Tensor, faces: Sequence[Face | None], insets: Sequence[Pixels | None]) -> Tensor:
+    """Draw a frame about the face that was used of each image (n, H, W, 3) in [0, 1]: (n, H, W, 3).
+
+    Args:
+        insets: square images that are shown in a corner, a third of the image's shorter side.
+    """
     sheets = []
-    for image, face in zip(images, faces, strict=True):
+    for image, face, inset in zip(images, faces, insets, strict=True):
         sheet = _to_pillow(image)
+        if inset is not None:
+            side = max(1, min(sheet.size) // 3)
+            sheet.paste(Image.fromarray(inset).resize((side, side)), (sheet.width - side, sheet.height - side))
         if face is not None and face.box is not None:
             ImageDraw.Draw(sheet).rectangle(face.box, outline=color(2), width=max(1, min(sheet.size) // 100))
         sheets.append(sheet)

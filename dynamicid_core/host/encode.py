@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
 import torch
 from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
 from ..box import Box
-from ..identity.analyzer import FaceAnalyzer
+from ..identity.analyzer import FaceAnalyzer, aligned_face
 from ..identity.faces import Detection, Face, in_order
 from ..identity.identity import Identity
 from ..image_inputs import Image, as_pixels, crop_box
@@ -25,6 +26,7 @@ COMBINATIONS = ("average", "normalised average", "best only")
 AUTO, WHOLE, FACE = CROPS = ("auto", "whole picture", "face")
 MARGIN = 0.6  # of the face's longer side, around it in a crop
 MIN_FACE = 0.25  # of the side of what CLIP sees of a whole picture, below which auto shows it the face alone
+ALIGNED = 224  # pixels a side of the upright face that FaceID's CLIP sees
 THUMBNAIL, THUMBNAIL_MARGIN = 128, 0.3  # pixels a side; as MARGIN
 MIN_SEEN = 0.9  # of a face's box, that CLIP's centered square must hold
 MIN_SIMILARITY = 0.25  # to the other references, below which one is another person's
@@ -49,6 +51,8 @@ class Reference:
     """(THUMBNAIL, THUMBNAIL, 3) uint8: the face"""
     note: str
     """What the user should know of the image's faces; "" where it shows one, large enough."""
+    aligned: Image | None = field(repr=False)
+    """(ALIGNED, ALIGNED, 3): the upright face that CLIP saw; None where it saw a part of the image as it is."""
 
     @property
     def embedding(self) -> Tensor:
@@ -59,11 +63,17 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """An identity, warnings about images that were left out, and the face used of each image (or None)."""
+    """An identity, warnings about images that were left out, and what was used of each image (or None).
+
+    Attributes:
+        faces: the face.
+        aligned: what CLIP saw, where that is the upright face.
+    """
 
     identity: Identity
     notes: list[str]
     faces: list[Face | None]
+    aligned: list[Image | None]
 
 
 class NoFaceError(ValueError):
@@ -87,17 +97,21 @@ def encode(
     Args:
         images: (n, H, W, 3) in [0, 1].
         crop: what CLIP sees, one of CROPS. AUTO: the whole image where it shows one face that is large enough, else
-            the face.
+            the face. FaceID's encoders see the upright face alone, or nothing.
         clip_vision, analyzer: used instead of DynamicID's own.
 
     Raises:
         NoFaceError: none of the images shows a face (or not so many).
         ValueError: images that are none, or a model that does not fit.
     """
-    model, analyzer = clip_vision or dynamicid.vision, analyzer or dynamicid.faces
+    encoding, analyzer = dynamicid.adapter.encoding, analyzer or dynamicid.faces
+    model = None if encoding.crop == "none" else clip_vision or dynamicid.vision
     arrays = as_pixels(images)
     references: dict[int, Reference] = {}
     notes: list[str] = []
+    if encoding.crop != "image" and crop != AUTO:
+        sees = "the face, turned upright" if model else "nothing"
+        notes.append(f"crop does not act on {encoding.kind}, whose CLIP sees {sees}.")
     for number, image in enumerate(arrays):
         try:
             references[number] = _reference(image, dynamicid, choice, crop, model, analyzer)
@@ -117,14 +131,20 @@ def encode(
     fingerprint = dynamicid.adapter.encoder_fingerprint
     identity = Identity(
         _combined(kept, best, combine),
-        _negative_tokens.get((fingerprint,), [model, dynamicid], lambda: _negative(dynamicid, model)),
+        _negative_tokens.get((fingerprint,), _there(model, dynamicid), lambda: _negative(dynamicid, model)),
         fingerprint,
         face_prompt=source_motion(best.face).prompt,
         face=best.face,
         thumbnail=best.thumbnail,
+        encoding=encoding,
     )
-    faces = [references[number].face if number in references else None for number in range(len(arrays))]
-    return Encoded(identity, notes, faces)
+    used = [references.get(number) for number in range(len(arrays))]
+    return Encoded(
+        identity,
+        notes,
+        [reference and reference.face for reference in used],
+        [reference.aligned if reference else None for reference in used],
+    )
 
 
 def face_of(images: Tensor, analyzer: FaceAnalyzer) -> Face:
@@ -134,34 +154,45 @@ def face_of(images: Tensor, analyzer: FaceAnalyzer) -> Face:
 
 
 def _reference(
-    image: Image, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel, analyzer: FaceAnalyzer
+    image: Image, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel | None, analyzer: FaceAnalyzer
 ) -> Reference:
     """Encode one image; what the same models made of the same pixels is remembered while the host runs."""
+    encoding = dynamicid.adapter.encoding
 
     def encoded() -> Reference:
         detection, others = _selected(image, choice, analyzer)
         face = analyzer.describe(image, detection)
         assert face.embedding is not None
-        shows_face, note = _clip_view(image, detection, others, crop)
-        clip_view = crop_image(image, crop_box(detection.box, MARGIN)) if shows_face else image
-        states = vision.states(model, torch.from_numpy(clip_view).float().div(255)[None])
-        tokens = dynamicid.face_encoder(face.embedding[None], states)[0]
+        if encoding.crop == "image":
+            shows_face, note = _clip_view(image, detection, others, crop)
+            clip_view = crop_image(image, crop_box(detection.box, MARGIN)) if shows_face else image
+        else:
+            note = f"{others + 1} faces are in this picture; the one that is framed is used." if others else ""
+            clip_view = aligned_face(image, detection.keypoints, ALIGNED)
+        states = model and vision.states(model, torch.from_numpy(clip_view).float().div(255)[None])
+        tokens = dynamicid.face_encoder(face.embedding[None], states, encoding.shortcut)[0]
         thumbnail = torch.from_numpy(crop_image(image, crop_box(detection.box, THUMBNAIL_MARGIN))).float()
         thumbnail = torch.nn.functional.interpolate(
             thumbnail.movedim(-1, 0)[None],  # (H, W, 3) -> (1, 3, H, W)
             (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True, align_corners=False,
         )  # fmt: skip
-        return Reference(face, tokens, thumbnail[0].movedim(0, -1).round().clamp(0, 255).byte(), note)
+        aligned = clip_view if encoding.crop == "aligned" else None
+        return Reference(face, tokens, thumbnail[0].movedim(0, -1).round().clamp(0, 255).byte(), note, aligned)
 
     content = sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    key = (content, dynamicid.adapter.encoder_fingerprint, choice, crop)
-    return _references.get(key, [model, analyzer.analysis], encoded)
+    key = (content, dynamicid.adapter.encoder_fingerprint, encoding, choice, crop)
+    return _references.get(key, _there(model, analyzer.analysis), encoded)
 
 
-def _negative(dynamicid: DynamicID, model: ClipVisionModel) -> Tensor:
+def _there(*models: Any) -> list[Any]:
+    return [model for model in models if model is not None]
+
+
+def _negative(dynamicid: DynamicID, model: ClipVisionModel | None) -> Tensor:
     """Return the negative tokens (T, D): no face, and pixels that are zero after preprocessing."""
-    encoder = dynamicid.face_encoder
-    return encoder(torch.zeros(1, encoder.network.embedding_dim), vision.negative_states(model))[0]
+    encoder, shortcut = dynamicid.face_encoder, dynamicid.adapter.encoding.shortcut
+    states = model and vision.negative_states(model)
+    return encoder(torch.zeros(1, encoder.network.embedding_dim), states, shortcut)[0]
 
 
 def _selected(image: Image, choice: Choice, analyzer: FaceAnalyzer) -> tuple[Detection, int]:

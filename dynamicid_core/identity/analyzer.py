@@ -158,6 +158,13 @@ class FaceAnalyzer:
         return np.array(self.analysis.models[task].get(bgr, face), np.float32)
 
 
+def aligned_face(image: Image, keypoints: NDArray[np.float32], size: int) -> Image:
+    """Return the face turned upright as ArcFace's crops are, by its five keypoints (5, 2): (size, size, 3)."""
+    from insightface.utils.face_align import norm_crop
+
+    return np.asarray(norm_crop(image, keypoints, size), np.uint8)
+
+
 def _insight_face(detection: Detection) -> Any:
     from insightface.app.common import Face as InsightFace
 

@@ -30,7 +30,8 @@ def miniature() -> Miniature:
     return load_miniature()
 
 
-def _sampled(model, miniature: Miniature, prompt: str = PROMPT, steps: int = 8) -> Tensor:
+def sampled(model, miniature: Miniature, prompt: str = PROMPT, steps: int = 8) -> Tensor:
+    """Sample one latent (1, 4, 16, 16) from a model and the miniature's text encoder."""
     clip, latent = miniature.clip, torch.zeros(1, 4, 16, 16)
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
     noise = comfy.sample.prepare_noise(latent, 7)
@@ -63,12 +64,12 @@ def test_its_dynamicid_has_all_parts_and_draws_other_people_by_other_tokens(mini
     adapter, checkpoint = dynamicid.adapter, dynamicid.checkpoint
     assert adapter.tokens == 4 and adapter.token_dim == 128
     assert checkpoint.imr is not None and checkpoint.keypoint_encoder is not None
-    drawn = [_sampled(miniature.model, miniature)]
+    drawn = [sampled(miniature.model, miniature)]
     for seed in (1, 2):
         torch.manual_seed(seed)
         person = Identity(torch.randn(4, 128), torch.randn(4, 128), adapter.encoder_fingerprint)
         patched = apply_scene(miniature.model, adapter, (Placement(person, Region()),), AttentionSettings())
-        drawn.append(_sampled(patched, miniature))
+        drawn.append(sampled(patched, miniature))
     assert all((one - other).abs().mean() > 0.05 for i, one in enumerate(drawn) for other in drawn[:i])
 
 
