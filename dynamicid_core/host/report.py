@@ -59,10 +59,10 @@ def _vision(dynamicid: DynamicID, path: Path | None) -> str:
             ]
     except (ValueError, OSError) as error:
         return f"CLIP vision: {error}"
-    found = norms[0].shape[0] if norms else "unknown"
-    if found != expected:
+    dim = norms[0].shape[0] if norms else "unknown"
+    if dim != expected:
         return (
-            f"CLIP vision: {path.name} does not fit, its states are of {found}, {expected} are read. Choose CLIP ViT-H."
+            f"CLIP vision: {path.name} does not fit, its states are of {dim}, {expected} are read. Choose CLIP ViT-H."
         )
     return f"CLIP vision: {path.name}"
 
