@@ -112,6 +112,18 @@ WEIGHTS: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
         lambda path: save_file({"lora_unet_x.lora_down.weight": torch.zeros(2, 2)}, path),
         ("SAA_module", "lora_unet_x.lora_down.weight", "LoRA"),
     ),
+    # the host's log can't encode it: raw, it ended all work
+    "a surrogate in a key": (
+        "u.bin",
+        lambda path: torch.save({"SAA_module.\ud800\n": torch.zeros(1)}, path),
+        (r"SAA_module.\ud800\n", "expected a name that prints"),
+    ),
+    "a bytearray of 3 GB": (
+        "b.bin",
+        lambda path: path.write_bytes(b"\x80\x02cbuiltins\nbytearray\n(\x8a\x04\0^\xd0\xb2tR."),
+        ("not made by torch.save",),
+    ),
+    "a named pipe": ("f.bin", lambda path: os.mkfifo(path), ("named pipe", "expected a file")),
     "only a face encoder": (
         "p.safetensors",
         written(lambda state: [state.pop(name) for name in list(state) if name.startswith("SAA_module")]),
@@ -234,6 +246,16 @@ IDENTITIES: dict[str, tuple[Callable[[Path, str], object], str, tuple[str, ...]]
     "with shares that don't divide its tokens": (identity(metadata={"shares": "0.1,0.2,0.7"}), LOAD, ("4 tokens", "3")),
     "without negative tokens": (tensors(tokens=TOKENS), LOAD, ("negative_tokens", "missing")),
     "another model": (tensors(weight=torch.zeros(2)), LOAD, ("tokens", "missing")),
+    "of a million tokens": (
+        tensors(tokens=torch.zeros(10**6, 4), negative_tokens=torch.zeros(10**6, 4)),
+        LOAD,
+        ("at most 4,096 tokens", "(1000000, 4)"),
+    ),
+    "whose face has NaN": (
+        tensors(tokens=TOKENS, negative_tokens=TOKENS.clone(), **{"face.embedding": torch.full((512,), torch.nan)}),
+        LOAD,
+        ("face.embedding holds NaN", "finite"),
+    ),
     "broken header": (raw(b"\x20" + bytes(7) + b"{" * 32), LOAD, ("safetensors", "again")),
     "empty": (raw(b""), LOAD, ("safetensors", "again")),
     "a web page": (raw(b"<!DOCTYPE html><html>404"), LOAD, ("safetensors", "neither", "web page")),

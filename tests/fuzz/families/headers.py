@@ -72,6 +72,10 @@ def headers(rng: Random, name: str = "SAA_module.0.to_q_lora.down.weight") -> tu
         "odd metadata": lambda: dumped({"__metadata__": {"format": "dynamicid" + odd_text(rng)}, name: sound}),
         "an odd name": lambda: dumped({odd_text(rng): sound}),
         "an odd name of a part": lambda: dumped({"SAA_module." + odd_text(rng): sound}),
+        "an odd kind": lambda: zeros(
+            {"image_proj.norm.weight": ("F32", (2,)), "ip_adapter.1.to_k_ip.weight": ("F32", (2, 2))},
+            {"kind": odd_text(rng)},
+        ),
         "many names": lambda: zeros({f"{name}.{i}": ("F32", (1,)) for i in range(many)}),
         "many layers": lambda: zeros(
             {f"imr.disentangleNet.{i}.0.to_q.weight": ("F32", (1, 1)) for i in range(min(many, 9_000))}

@@ -30,6 +30,13 @@ _DTYPES = {
 }  # fmt: skip
 
 
+_ENCODINGS = (
+    *('{"kind": "FaceID"}', '{"kind": []}', '{"kind": {"kind": 1}}', "[]", "3", '"FaceID"', "null", "{", "[" * 190),
+    '{"kind": "FaceID Plus v2", "channels": "BGR", "crop": "aligned", "shortcut": NaN}',
+    '{"kind": "FaceID Plus v2", "channels": "BGR", "crop": "aligned", "shortcut": 1e999}',
+)
+
+
 def sound(rng: Random) -> dict[str, Tensor]:
     """Return the tensors of an identity that has a face."""
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
@@ -72,7 +79,7 @@ def _changed(rng: Random, tensors: dict[str, Tensor], metadata: dict[str, Any]) 
     name = rng.choice(list(tensors))
     tensor = tensors[name]
     number = rng.choice((float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 1e300, 0.0, -1.0))
-    key = rng.choice(("format", "encoder", "name", "name", "face_prompt", "shares"))
+    key = rng.choice(("format", "encoder", "name", "name", "face_prompt", "shares", "encoding"))
     shape = rng.choice(
         ((), (0,), (1,), (511,), (513,), (512, 1), (4, 16, 1), (3, 0), (2**20, 1), (1, 2**20), (128, 128, 4))
     )
@@ -99,6 +106,7 @@ def _changed(rng: Random, tensors: dict[str, Tensor], metadata: dict[str, Any]) 
             shares=rng.choice(("nan,nan", "inf", "-1", "1e999,1", "0,0,0,0", "1," * 10**5, "", "½", "1_0", "\ud800"))
         ),
     }
+    kinds["encoding"] = lambda: metadata.update(encoding=rng.choice(_ENCODINGS))
     words = rng.choice(list(kinds))
     kinds[words]()
     return f"{words} of {key if 'metadata' in words else name}"
