@@ -92,6 +92,9 @@ class EditFacialMotion(io.ComfyNode):
         motion, face = MotionRequest(**request), identity.face
         if motion.moves_keypoints and (face is None or face.points68 is None):
             warn(cls, "this identity remembers no 3-D points: the words alone tell the pose. Encode it again.")
-        source, targets = motion.source(face), motion.targets(face, dynamicid)
+        driver, others = motion.driving_face(dynamicid)
+        if others:
+            warn(cls, f"{others + 1} faces are in driving_image: the largest drives.")
+        source, targets = motion.source(face), motion.targets(face, driver)
         edited = [edit_motion(identity, dynamicid, clip, source, target, strength) for target in targets]
         return io.NodeOutput(edited, motion_preview(source, targets))

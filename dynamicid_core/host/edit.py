@@ -60,9 +60,8 @@ class MotionRequest:
             expression = mediapipe.expression_from(self.source_landmarks)
         return source_motion(face, expression, self.source_prompt.strip())
 
-    def targets(self, face: Face | None, dynamicid: DynamicID) -> list[FacialMotion]:
-        """Return the motions wanted of a face. Raises ValueError when the driving image or landmarks show no face."""
-        driver = self._driving_face(dynamicid)
+    def targets(self, face: Face | None, driver: Face | None) -> list[FacialMotion]:
+        """Return the motions wanted of a face; the driver is that of `driving_face`."""
         expressions = EXPRESSIONS if self.expression == ALL else (self.expression,)
         prompts = [line.strip() for line in self.prompt.splitlines() if line.strip()]
         requested = [("", prompt) for prompt in prompts] or [(expression, "") for expression in expressions]
@@ -71,11 +70,15 @@ class MotionRequest:
             for expression, prompt in requested
         ]
 
-    def _driving_face(self, dynamicid: DynamicID) -> Face | None:
+    def driving_face(self, dynamicid: DynamicID) -> tuple[Face | None, int]:
+        """Return the face that drives, if any, and how many others its picture shows.
+
+        Raises ValueError when the driving image or landmarks show no face.
+        """
         if self.landmarks is not None:
-            return mediapipe.face_from(self.landmarks)
+            return mediapipe.face_from(self.landmarks), 0
         if self.driving_image is None:
-            return None
+            return None, 0
         try:
             return face_of(self.driving_image, dynamicid.faces)
         except ValueError as error:

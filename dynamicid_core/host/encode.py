@@ -147,10 +147,14 @@ def encode(
     )
 
 
-def face_of(images: Tensor, analyzer: FaceAnalyzer) -> Face:
-    """Return the largest face of the first of images (n, H, W, C). Raises NoFaceError when there is none."""
-    image = as_pixels(images)[0]
-    return analyzer.describe(image, _selected(image, Choice(), analyzer)[0])
+def face_of(images: Tensor, analyzer: FaceAnalyzer) -> tuple[Face, int]:
+    """Return the largest face of the first of images (n, H, W, 3), and how many others it shows.
+
+    Raises NoFaceError when there is none.
+    """
+    image = as_pixels(images[:1])[0]
+    detection, others = _selected(image, Choice(), analyzer)
+    return analyzer.describe(image, detection), others
 
 
 def _reference(

@@ -136,3 +136,10 @@ def test_a_person_of_a_group_is_drawn_as_themselves(miniature: Miniature) -> Non
     whole, auto = (likeness(miniature, crop, 12) for crop in (WHOLE, AUTO))
     print(f"likeness to oneself and to the other: {whole} of the whole picture, {auto} with auto")
     assert auto[0] > whole[0] + 0.1 and auto[1] < whole[1]
+
+
+def test_several_faces_of_a_driving_picture_are_told_of(bench: Bench) -> None:
+    assert any(
+        "2 faces are in driving_image" in note for note in bench.run("DynamicIDEditMotion", driving_image=group()).notes
+    )
+    assert not any("faces" in note for note in bench.run("DynamicIDEditMotion", driving_image=portrait()).notes)
