@@ -64,7 +64,7 @@ class BaseNetworks:
     def pooled_dim(self) -> int:
         """Channels of pooled text: the last encoder's, projected where it projects."""
         config = self.text_encoders[-1].config
-        return int(config.projection_dim if len(self.text_encoders) > 1 else config.hidden_size)
+        return int((config.projection_dim if len(self.text_encoders) > 1 else config.hidden_size) or 0)
 
     @property
     def _clip_size(self) -> int:
@@ -166,7 +166,7 @@ def load_base_model(folder: Path, device: torch.device | str = "cpu") -> BaseNet
     if kind not in _AUTOENCODERS:
         raise ValueError(f"{folder / 'vae'}: expected one of {', '.join(_AUTOENCODERS)}, got {kind}.")
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
-    text_encoders = [CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)]
+    text_encoders: list[Any] = [CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)]
     if second:
         text_encoders.append(CLIPTextModelWithProjection.from_pretrained(folder / second[0], dtype=torch.float32))
     if (unet.config["addition_embed_type"] == "text_time") != bool(second):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.saa.attention import (
     activation_gate,
     attention,
@@ -45,7 +46,7 @@ def test_equals_the_release(name: str) -> None:
     keys = tokens @ TENSORS["saa.to_k_ip.weight"].T
     values = tokens @ TENSORS["saa.to_v_ip.weight"].T * case["id_scale"]
 
-    regions = [Region(box=(x0, y0, x1, y1)) for y0, x0, y1, x1 in case["boxes_y0x0y1x1"]]
+    regions = [Region(box=Box(x0, y0, x1, y1)) for y0, x0, y1, x1 in case["boxes_y0x0y1x1"]]
     log_share, inside = region_terms(rasterize(regions, case["height"], case["width"]))
     if log_share is not None:
         log_share = log_share.repeat_interleave(tokens.shape[1] // len(regions), dim=1)
@@ -74,7 +75,7 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_overlapping_regions_are_shared_and_finite() -> None:
-    masks = rasterize([Region(box=(0, 0, 0.75, 1)), Region(box=(0.25, 0, 1, 1))], 4, 8)
+    masks = rasterize([Region(box=Box(0, 0, 0.75, 1)), Region(box=Box(0.25, 0, 1, 1))], 4, 8)
     log_share, inside = region_terms(masks)
     assert log_share is not None
     share = log_share.exp().reshape(4, 8, 2)
@@ -103,7 +104,7 @@ def test_regions_that_change_no_share_need_no_mask(masks: torch.Tensor) -> None:
 
 def test_alone_inside_a_box_draws_only_that_person() -> None:
     """Hard exclusion: what the other person's tokens hold makes no difference inside the first one's region."""
-    masks = rasterize([Region(box=(0, 0, 0.5, 1)), Region(box=(0.5, 0, 1, 1))], 4, 4)
+    masks = rasterize([Region(box=Box(0, 0, 0.5, 1)), Region(box=Box(0.5, 0, 1, 1))], 4, 4)
     log_share, _ = region_terms(masks)
     q, keys, values = _random(1, 16, 8), _random(1, 2, 8, seed=1), _random(1, 2, 8, seed=2)
     out = attention(q, split_heads(keys, 2), split_heads(values, 2), log_share).reshape(4, 4, 8)

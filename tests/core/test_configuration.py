@@ -29,7 +29,7 @@ def test_options_are_read_and_paths_are_relative_to_the_file(tmp_path: Path) -> 
     assert config == Whole(data=tmp_path / "set", steps=3, part=Part(scale=2.5))
     assert read_config(write(tmp_path, {"data": "/set", "steps": 3}), Whole).data == Path("/set")
     with pytest.raises(ValidationError, match="frozen"):
-        config.steps = 4
+        config.steps = 4  # type: ignore[misc]
 
 
 def test_each_wrong_option_has_a_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.identity.faces import Face
 from dynamicid_pack.dynamicid_core.identity.identity import FORMAT, Identity, load_identity, mix, save_identity
 from dynamicid_pack.dynamicid_core.saa.regions import Region
@@ -18,7 +19,7 @@ def _person(seed: int = 0, tokens: int = 4, width: int = 8, **more) -> Identity:
 
 
 def test_a_file_gives_back_all_that_was_saved(tmp_path: Path) -> None:
-    pose, box, size = (1.5, -20.0, 0.25), (10.0, 20.0, 110.0, 140.0), (480, 640)
+    pose, box, size = (1.5, -20.0, 0.25), Box(10.0, 20.0, 110.0, 140.0), (480, 640)
     face = Face(torch.randn(512), torch.rand(106, 2), torch.rand(68, 3), pose, box, size)
     saved = _person(encoder="ab" * 32, name="Ana", face_prompt="in a happy expression", face=face)
     path = tmp_path / "folder" / "ana.safetensors"
@@ -26,8 +27,10 @@ def test_a_file_gives_back_all_that_was_saved(tmp_path: Path) -> None:
     loaded = load_identity(path)
     assert torch.equal(loaded.tokens, saved.tokens) and torch.equal(loaded.negative_tokens, saved.negative_tokens)
     assert (loaded.encoder, loaded.name, loaded.face_prompt) == (saved.encoder, "Ana", "in a happy expression")
-    assert loaded.face is not None and torch.equal(loaded.face.embedding, face.embedding)
-    assert torch.equal(loaded.face.landmarks, face.landmarks) and torch.equal(loaded.face.points68, face.points68)
+    assert loaded.face is not None
+    assert all(
+        torch.equal(getattr(loaded.face, name), getattr(face, name)) for name in ("embedding", "landmarks", "points68")
+    )
     assert (loaded.face.pose, loaded.face.box, loaded.face.size) == (pose, box, size)
     assert list(path.parent.iterdir()) == [path], "a temporary file was left behind"
 
@@ -118,7 +121,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_people_without_a_place_get_the_column_of_their_position() -> None:
     a, b, c = (_person(seed) for seed in range(3))
-    placed = Placement(b, Region(box=(0, 0, 0.1, 0.1)))
+    placed = Placement(b, Region(box=Box(0, 0, 0.1, 0.1)))
     scene = arrange([a, (placed,), c])
     assert [p.identity for p in scene] == [a, b, c]
     assert [p.region.box for p in scene] == [(0, 0, 1 / 3, 1), (0, 0, 0.1, 0.1), (2 / 3, 0, 1, 1)]
@@ -130,7 +133,7 @@ def test_adjusting_multiplies_weights_cuts_spans_and_drops_the_absent() -> None:
     scene = (
         Placement(a, Region(), weight=0.5, start_at=0.0, end_at=0.6),
         Placement(b, Region(mask=torch.zeros(4, 4))),
-        Placement(c, Region(box=(0.2, 0.2, 0.2, 0.9))),
+        Placement(c, Region(box=Box(0.2, 0.2, 0.2, 0.9))),
         Placement(d, Region(), start_at=0.0, end_at=0.3),
     )
     (left,) = adjusted(scene, 2.0, 0.4, 1.0)

@@ -56,6 +56,7 @@ def test_all_106_are_there_and_left_is_not_right():
 
 def test_the_landmarks_the_depth_and_the_pose_come_through(head: Head):
     face = mediapipe.face_from(payload(head))
+    assert face.landmarks is not None and face.points68 is not None
     result = face.landmarks.numpy() / [512 / SIZE[1], 512 / SIZE[0]]
     width = np.ptp(head.landmarks()[:, 0])
     # eyes' centres and brows' corners are means of points that lie apart on a real mesh
@@ -71,6 +72,7 @@ def test_it_drives_another_face(head: Head):
     other = Head(draw_person(8), Motion(), (256.0, 240.0), 80.0)
     face = mediapipe.face_from(payload(other, (0.0, 0.0, 0.0)))
     result = target_motion(face, "surprise", driver=driver)
+    assert face.landmarks is not None and result.landmarks is not None
     goal = Head(draw_person(8), Motion("surprise", POSE[1], POSE[0], POSE[2]), (256.0, 240.0), 80.0)
     true = goal.landmarks() * [512 / SIZE[1], 512 / SIZE[0]]
     off, before = (

@@ -44,10 +44,10 @@ def test_a_mask_with_one_pixel_keeps_a_cell_on_every_grid(shape, grid) -> None:
 def test_a_full_mask_is_no_mask(grid) -> None:
     whole = Region().rasterize(*grid)
     assert torch.equal(Region(mask=torch.ones(40, 30)).rasterize(*grid), whole)
-    assert torch.equal(Region(box=(0, 0, 1, 1)).rasterize(*grid), whole)
+    assert torch.equal(Region(box=Box(0, 0, 1, 1)).rasterize(*grid), whole)
 
 
-@pytest.mark.parametrize("region", [Region(mask=torch.zeros(9, 9)), Region(box=(0.5, 0, 0.5, 1))])
+@pytest.mark.parametrize("region", [Region(mask=torch.zeros(9, 9)), Region(box=Box(0.5, 0, 0.5, 1))])
 def test_empty_regions(region) -> None:
     assert region.is_empty
     assert torch.equal(region.rasterize(8, 8), torch.zeros(8, 8))
@@ -63,7 +63,7 @@ def test_a_moving_region_stays_where_it_ends() -> None:
     assert [moving.at(frame).is_empty for frame in range(3)] == [False, True, False]
     assert torch.equal(moving.rasterize(4, 4), masks[0])
     assert Region(mask=torch.zeros(3, 4, 4)).is_empty
-    for still in (Region(), Region(box=(0, 0, 0.5, 1)), Region(mask=masks[0]), Region(mask=masks[:1])):
+    for still in (Region(), Region(box=Box(0, 0, 0.5, 1)), Region(mask=masks[0]), Region(mask=masks[:1])):
         assert still.frames == 1 and still.at(5) is still
 
 
@@ -78,7 +78,7 @@ def test_more_columns_than_cells_still_give_everybody_one() -> None:
 
 
 def test_growing_stops_at_the_edge() -> None:
-    assert grown(Region(box=(0.4, 0.0, 0.6, 0.5)), 0.5).box == pytest.approx((0.3, 0.0, 0.7, 0.75))
+    assert grown(Region(box=Box(0.4, 0.0, 0.6, 0.5)), 0.5).box == pytest.approx((0.3, 0.0, 0.7, 0.75))
     mask = Region(mask=torch.ones(2, 2))
     assert grown(mask, 0.5) is mask
 

@@ -24,7 +24,7 @@ class Built:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("data")
     source, out = folder / "source", folder / "set"
-    good = {}
+    good: dict[str, Picture] = {}
     for number, name in enumerate(("anna", "bert b.", "cléo")):
         good |= {f"{name}/{file}": truth for file, truth in draw_person(source / name, number, 5).items()}
     bad = {f"anna/{file}": reason for file, reason in draw_defects(source / "anna").items()}

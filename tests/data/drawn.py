@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -68,7 +69,8 @@ def draw_defects(folder: Path) -> dict[str, str]:
         "bomb.png": (bomb(), "too many pixels"),
     }
     for name, (image, _) in pictures.items():
-        Image.fromarray(image).save(folder / name, **({"quality": 80} if name.endswith(".jpg") else {}))
+        options: dict[str, Any] = {"quality": 80} if name.endswith(".jpg") else {}
+        Image.fromarray(image).save(folder / name, **options)
     for name, (data, _) in files.items():
         (folder / name).write_bytes(data)
     return {name: reason for name, (_, reason) in (pictures | files).items()}
@@ -90,7 +92,7 @@ def changed(**options: object) -> BuildSettings:
     return BuildSettings.model_validate(SETTINGS.model_dump() | options)
 
 
-def job(source: Path, settings: BuildSettings = SETTINGS, **files: Path) -> BuildJob:
+def job(source: Path, settings: BuildSettings = SETTINGS, **files: Any) -> BuildJob:
     return BuildJob(settings=settings, source=source, face_pack=FACE_PACK, provider="CPU", **files)
 
 

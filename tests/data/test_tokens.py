@@ -90,12 +90,12 @@ def test_a_set_holds_each_pictures_tokens(tmp_path: Path) -> None:
     build(with_tokens, tmp_path / "set", local_executor(with_tokens))
     maker = TokenMaker(tmp_path / "adapter.safetensors", tmp_path / "clip")
     with tarfile.open(tmp_path / "set" / "shard-000000.tar") as tar:
-        files = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-    keys = sorted({name.split(".")[0] for name in files})
-    crops = [np.array(Image.open(io.BytesIO(files[f"{key}.png"]))) for key in keys]
-    faces = np.stack([np.load(io.BytesIO(files[f"{key}.embedding.npy"])) for key in keys])
+        members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    keys = sorted({name.split(".")[0] for name in members})
+    crops = [np.array(Image.open(io.BytesIO(members[f"{key}.png"]))) for key in keys]
+    faces = np.stack([np.load(io.BytesIO(members[f"{key}.embedding.npy"])) for key in keys])
     for key, tokens in zip(keys, maker(crops, faces), strict=True):
-        stored = np.load(io.BytesIO(files[f"{key}.tokens.npy"]))
+        stored = np.load(io.BytesIO(members[f"{key}.tokens.npy"]))
         assert stored.dtype == np.float16 and np.array_equal(stored, tokens)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.evaluation.config import (
     Benchmark,
     EvaluationConfig,
@@ -58,7 +59,7 @@ def test_it_is_read_with_paths_from_its_folder_and_written_again(folder: Path) -
     (benchmark,) = config.benchmarks
     assert config.gallery == (folder / "ann.png",)
     assert config.judge == JudgeConfig(kind="models", options={"face_pack": str(folder / "pack"), "provider": "CPU"})
-    person = TargetPerson(reference=folder / "ann.png", yaw=20.0, pitch=0.0, region=(0.0, 0.0, 0.5, 1.0))
+    person = TargetPerson(reference=folder / "ann.png", yaw=20.0, pitch=0.0, region=Box(0.0, 0.0, 0.5, 1.0))
     assert person.pose == (0.0, 20.0)
     assert benchmark.samples == (SampleSpec(name="park", prompt="a person", seeds=(1, 2), people=(person,)),)
     assert benchmark.variants == (Variant(name="full"), Variant(name="plain", ablate=("gate",)))

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def _clip(folder: Path) -> Any:
     vision = shape | {"image_size": 32, "patch_size": 16}
     torch.manual_seed(0)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
-    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    sizes: dict[str, Any] = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
     CLIPProcessor(CLIPImageProcessor(**sizes), tokenizer).save_pretrained(folder)
     model.save_pretrained(folder)
     return model
@@ -164,7 +163,7 @@ def test_a_package_that_is_missing_is_named_with_the_extra(
 
 
 @pytest.fixture
-def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module outside the pack that must not run."""
     (tmp_path / "strange.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -130,9 +130,12 @@ def whole(run: Drawn, judge: Judge, tmp_path_factory: pytest.TempPathFactory) ->
 def _means(folder: Path, table: str, row: str) -> dict[str, float]:
     found = read_results(folder)[table][row]
     assert {(name, e.n, e.missing) for name, e in found.items()} == {(name, 3, 0) for name in found}
-    assert all(e.low is not None and e.mean is not None and e.high is not None for e in found.values())
-    assert all(e.low - 1e-9 <= e.mean <= e.high + 1e-9 for e in found.values())
-    return {name: e.mean for name, e in found.items()}
+    means = {}
+    for name, e in found.items():
+        assert e.low is not None and e.mean is not None and e.high is not None
+        assert e.low - 1e-9 <= e.mean <= e.high + 1e-9
+        means[name] = e.mean
+    return means
 
 
 def test_one_person_is_measured_as_they_were_drawn(whole: Path) -> None:
@@ -250,9 +253,8 @@ def test_kept_pictures_are_measured_again_with_the_same_numbers(
     assert (whole / "tables.md").read_text().strip() == printed.strip()
     assert Image.open(whole / "two.png").size == (3 * 256, 2 * 144)
     kept = load_snapshot(whole)
-    assert {path.parent for table in kept.benchmarks for s in table.samples for path in [s.people[0].reference]} == {
-        whole.resolve() / "references"
-    }
+    references = {sample.people[0].reference for table in kept.benchmarks for sample in table.samples}
+    assert {path and path.parent for path in references} == {whole.resolve() / "references"}
 
 
 def test_results_and_the_table_have_mean_interval_and_counts(whole: Path) -> None:

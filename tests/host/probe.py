@@ -48,6 +48,7 @@ def sample(
         model, steps=steps, device=model.load_device, sampler=sampler, scheduler=scheduler, denoise=denoise
     ).sigmas
     if guider is None:
+        assert positive is not None and negative is not None
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(conditioning(positive), conditioning(negative))
         guider.set_cfg(cfg)

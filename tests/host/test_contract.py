@@ -10,6 +10,7 @@ from typing import Any
 import comfy.lora
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.host.activation import activation_maps
 from dynamicid_pack.dynamicid_core.host.apply import KEY
 from dynamicid_pack.dynamicid_core.host.identity_attention import IdentityAttention
@@ -165,7 +166,7 @@ def test_fifty_executions_leave_upstream_objects_alone_and_no_memory_behind(mode
 
     counts = []
     for execution in range(50):
-        again = simple(model, dynamicid, person(1), Placement(person(2), Region(box=(0.5, 0, 1, 1))))
+        again = simple(model, dynamicid, person(1), Placement(person(2), Region(box=Box(0.5, 0, 1, 1))))
         downstream = cached.clone()
         if execution % 10 == 9:
             picture(again, steps=1)
@@ -206,7 +207,7 @@ def test_moving_a_box_or_a_weight_merges_no_weight_again(
 
     picture(model, steps=1)
     assert merges() == BLOCKS[base] * 8
-    assert merges(box=(0, 0, 0.5, 1)) == 0
+    assert merges(box=Box(0, 0, 0.5, 1)) == 0
     assert merges(weight=0.5) == 0
     assert merges(layout_scale=0.0, gate=False) == 0
     assert merges(weight=0.0) == 0
@@ -323,7 +324,7 @@ def test_applied_twice_is_refused(model: Any, dynamicid: Any, weight: float) -> 
 def test_nobody_wired_is_an_error_and_nobody_left_passes_the_model(model: Any, dynamicid: Any) -> None:
     with pytest.raises(ValueError, match="at least one person"):
         Apply.execute(model, dynamicid, {}, 1.0)
-    gone = Placement(person(1), Region(box=(0.5, 0, 0.5, 1)))
+    gone = Placement(person(1), Region(box=Box(0.5, 0, 0.5, 1)))
     assert apply(model, dynamicid, (gone,)) is model
 
 

@@ -14,6 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from dynamicid_pack.benchmarks.counting import FLOPS, VIEWS, Tally, computing, counted_calls, counted_flops
 from dynamicid_pack.benchmarks.steps import step_on_meta
 from dynamicid_pack.benchmarks.subjects import full_size_model, random_adapter, with_people
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.host import identity_attention
 from dynamicid_pack.dynamicid_core.host.models import DynamicID, load_dynamicid
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
@@ -142,7 +143,7 @@ def test_moving_a_box_or_a_weight_merges_nothing_again(
 
     left, right = columns(2)
     here = [Placement(person(1), left), Placement(person(2), right)]
-    moved = [Placement(person(1), Region(box=(0.1, 0.2, 0.4, 0.9))), here[1]]
+    moved = [Placement(person(1), Region(box=Box(0.1, 0.2, 0.4, 0.9))), here[1]]
     weaker = [Placement(person(1), left, weight=0.5), here[1]]
     everything = LAYERS * LINEARS
     assert merges(apply(tiny_model, dynamicid, here)) == everything
@@ -216,7 +217,8 @@ def uses_of(weights: Sequence[torch.Tensor]) -> Iterator[Counter[str]]:
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
-            if any(torch._C._is_alias_of(tensor, weight) for tensor in tensors for weight in weights):
+            alias = torch._C._is_alias_of  # type: ignore[attr-defined]
+            if any(alias(tensor, weight) for tensor in tensors for weight in weights):
                 seen[str(func.overloadpacket)] += 1
             return func(*args, **(kwargs or {}))
 

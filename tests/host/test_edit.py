@@ -56,14 +56,14 @@ def person() -> Identity:
 
 def _features(miniature: Miniature, dynamicid: DynamicID, motion) -> tuple[Tensor, Tensor]:
     picture = torch.from_numpy(keypoint_image(motion.landmarks)).float() / 255 * 2 - 1
-    keypoints = KeypointEncoder.from_weights(dynamicid.checkpoint.keypoint_encoder)(picture[None, None])
+    keypoints = KeypointEncoder.from_weights(dynamicid.checkpoint.keypoint_encoder or {})(picture[None, None])
     clip = miniature.clip
     return keypoints, clip.encode_from_tokens(clip.tokenize(motion.prompt), return_pooled=True)[1]
 
 
 def test_it_is_imr_on_both_motions(miniature: Miniature, dynamicid: DynamicID, person: Identity) -> None:
     source, target = source_motion(person.face), target_motion(person.face, "surprise", yaw=25.0)
-    imr = IdentityMotionReconfigurator.from_weights(dynamicid.checkpoint.imr)
+    imr = IdentityMotionReconfigurator.from_weights(dynamicid.checkpoint.imr or {})
     expected = imr(person.tokens[None], *(_features(miniature, dynamicid, motion) for motion in (source, target)))[0]
     found = edit_motion(person, dynamicid, miniature.clip, source, target)
     assert torch.allclose(found.tokens, expected, atol=1e-5)

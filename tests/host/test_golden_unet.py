@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint, save_checkpoint
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
 from dynamicid_pack.dynamicid_core.host.sampling_run import STEP
@@ -50,7 +51,7 @@ def test_equals_the_release(name: str, model: Any, dynamicid: Any) -> None:
     case = CASES[name]
     tokens = TENSORS[f"{name}.id_tokens"].unflatten(1, (case["ids"], TOKENS))
     scene = tuple(
-        Placement(Identity(tokens[1, person], tokens[0, person]), Region(box=(x0, y0, x1, y1)))
+        Placement(Identity(tokens[1, person], tokens[0, person]), Region(box=Box(x0, y0, x1, y1)))
         for person, (y0, x0, y1, x1) in enumerate(case["boxes_y0x0y1x1"])
     )
     (patched,) = ApplyAdvanced.execute(
@@ -74,7 +75,7 @@ def test_equals_the_release(name: str, model: Any, dynamicid: Any) -> None:
         return latent[rows], torch.full_like(timesteps, case["timestep"]), text[rows]
 
     watched, calls = probe.watched(patched, golden_inputs)
-    probe.sample(watched, text[1:], text[:1], size=tuple(latent.shape[-2:]), steps=2)
+    probe.sample(watched, text[1:], text[:1], size=(latent.shape[-2], latent.shape[-1]), steps=2)
 
     first = calls.options[0]
     assert first[STEP].in_layout == bool(case["layout_scale"])

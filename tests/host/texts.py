@@ -176,7 +176,7 @@ def input_texts(inputs: JsonDict, before: str = "") -> Iterator[tuple[str, str]]
 def _import_pack() -> Any:
     """Import the pack as the tests do, on the CPU. Their folder replaces this script's on the path."""
     sys.path[0] = str(ROOT / "tests")
-    import conftest  # noqa: F401  (which imports it)
+    import conftest  # type: ignore[import-not-found]  # noqa: F401
 
     import comfy.cli_args  # isort: skip
 

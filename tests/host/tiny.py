@@ -49,7 +49,7 @@ def adapter_file(path: Path, seed: int = 32, *, rank: int = 4, base: str = "SD1.
     return path
 
 
-def identity_tensors(seed: int, *, tokens: int = TOKENS, width: int = WIDTH) -> dict[str, torch.Tensor]:
+def identity_tensors(seed: int, *, tokens: int = TOKENS, width: int = WIDTH) -> dict[str, Any]:
     """`tokens` and `negative_tokens` (tokens, width) of an identity file, standard normal; the seed is the person."""
     generator = torch.Generator().manual_seed(seed)
     nobody = torch.Generator().manual_seed(0)  # negative tokens are the encoder's, the same for everybody

@@ -36,8 +36,8 @@ def small(context):
     stage.config = stage.config.model_copy(update={"steps": 2, "warmup_steps": 1})
     stage.canvases = stage.people = 2
     stage.held_out.size = 8
-    stage.samples = MethodType(lambda self, network: None, stage)
-    stage.measures = MethodType(lambda self, network: {}, stage)
+    stage.samples = MethodType(lambda self, network: None, stage)  # type: ignore[method-assign]
+    stage.measures = MethodType(lambda self, network: {}, stage)  # type: ignore[method-assign]
     return stage
 
 
@@ -47,6 +47,7 @@ def seasoned():
     pack = FacePack().eval()
     for layer in pack.modules():
         if isinstance(layer, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            assert layer.running_var is not None and layer.running_mean is not None
             for tensor in (layer.weight, layer.running_var):
                 torch.nn.init.uniform_(tensor, 0.5, 2.0)
             for tensor in (layer.bias, layer.running_mean):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_the_texts_end_tells_small_things_too(context: TrainContext, kind: str, 
     world, network = World(seed=5, omit_prob=0.0), encoders.load_text(context)
     specs = [world.sample(i).spec for i in range(24)]
     captions = [
-        to_caption(CaptionSpec((replace(spec.people[0], **{kind: choice}),), spec.place))
+        to_caption(CaptionSpec((replace(spec.people[0], **dict[str, Any]({kind: choice})),), spec.place))
         for spec in specs
         for choice in choices
     ]

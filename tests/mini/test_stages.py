@@ -297,7 +297,7 @@ def test_people_are_looked_for_in_their_own_columns():
 
 def test_a_face_is_as_its_caption_specifies():
     kinds = {"colour": np.array([0, 2]), "garment": np.array([1, 3]), "expression": np.array([1, 2])}
-    verdict = judge.Verdict(kinds, np.zeros((2, 1)), np.array([[0.0, 21.0, 0.0]] * 2, np.float32), np.zeros((2, 4)))
+    verdict = judge.Verdict(kinds, *(np.array(x, np.float32) for x in ([[0]] * 2, [[0, 21, 0]] * 2, [[0] * 4] * 2)))
     look = PersonSpec("red", "t-shirt", unet.NAMES[1], view="the face is slightly turned to the right", posed=True)
     assert all(unet.as_specified(look, verdict, 0).values())
     assert unet.as_specified(look, verdict, 1) == {

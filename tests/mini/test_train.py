@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from importlib import import_module
 from inspect import signature
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_a_training_goes_on_from_stored_weights_where_no_checkpoint_is_left(cont
     history = read_losses(context.folder / "line" / "losses.csv", 5)
     assert training.step == 10 and [step for step, _ in history] == [5, 10]
     for network in (training.stage.trained, training.ema.module):
-        assert torch.equal(network[0].weight, before.ema.module[0].weight)
+        assert torch.equal(network.get_parameter("0.weight"), before.ema.module.get_parameter("0.weight"))
     training.run()
     assert training.step == 40
 
@@ -187,9 +188,9 @@ def test_the_command_refuses_a_folder_inside_the_checkout(capsys):
 
 
 def test_each_command_has_the_arguments_of_its_function():
-    (subparsers,) = (action for action in commands.parser()._actions if action.choices)
-    assert subparsers.choices.keys() == commands.COMMANDS.keys()
-    for name, parser in subparsers.choices.items():
+    (parsers,) = (dict[str, Any](action.choices) for action in commands.parser()._actions if action.choices)
+    assert parsers.keys() == commands.COMMANDS.keys()
+    for name, parser in parsers.items():
         module, function, _ = commands.COMMANDS[name]
         called = getattr(import_module(f"dynamicid_pack.mini.{module}"), function)
         assert {action.dest for action in parser._actions} - {"help"} == signature(called).parameters.keys(), name

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,8 @@ def test_a_person_has_at_least_eight_visible_factors_and_people_differ():
 def test_every_factor_changes_the_picture(name):
     person = replace(draw_person(4), glasses="round", hair="short", beard="none")
     options = CHOICES.get(name, (-1.0, 1.0))
-    pictures = [render(portrait(replace(person, **{name: option}))).image for option in options]
+    changes: list[dict[str, Any]] = [{name: option} for option in options]
+    pictures = [render(portrait(replace(person, **change))).image for change in changes]
     for i, one in enumerate(pictures):
         for other in pictures[:i]:
             assert (np.abs(one.astype(int) - other).max(-1) > 24).sum() >= 12
@@ -186,9 +188,9 @@ def test_insightface_finds_the_pose_in_the_68_points():
             points = Head(draw_person(seed), motion, (64, 64), 26).points68()
             _, turn, _ = transform.P2sRt(transform.estimate_affine_matrix_3d23d(mean, points))
             errors.append(np.subtract(transform.matrix2angle(turn), motion.pose))
-    errors = np.abs(errors)
+    degrees = np.abs(errors)
     # Faces differ from the mean shape in more than pose, and it is itself some one degree off symmetry.
-    assert (np.median(errors, axis=0) < 2.5).all() and errors.max() < 10
+    assert (np.median(degrees, axis=0) < 2.5).all() and degrees.max() < 10
 
 
 # --- captions ---

@@ -12,7 +12,9 @@ import pytest
 import torch
 import webdataset
 from accelerate.state import AcceleratorState, GradientState
-from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from dynamicid_pack.dynamicid_core.training import denoise
 from dynamicid_pack.mini.world.world import World
 from PIL import Image

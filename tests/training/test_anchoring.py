@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -26,7 +28,7 @@ from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 from .conftest import new_process
 
 Recipes = Callable[..., Path]
-GATE = SimpleNamespace(gate=True, gate_threshold=0.3)
+GATE: Any = SimpleNamespace(gate=True, gate_threshold=0.3)
 
 
 @pytest.fixture
@@ -118,8 +120,10 @@ def test_faces_weigh_more_where_asked(recipe: Recipes) -> None:
 
 def test_the_loss_falls_on_one_batch_and_all_that_is_trained_moves(recipe: Recipes) -> None:
     training = training_of(recipe(learning_rate=3e-3, identity_dropout=0.0, text_dropout=0.0, joint_dropout=0.0))
-    batch = training.stage.batch(0, range(4))
-    training.stage.batch = lambda *_: batch  # type: ignore[method-assign]
+    stage = training.stage
+    assert isinstance(stage, Anchoring)
+    batch = stage.batch(0, range(4))
+    stage.batch = lambda *_: batch  # type: ignore[method-assign]
     before = weights(training)
     losses = [training.one_step()["loss"] for _ in range(40)]
     assert losses[-1] < 0.9 * losses[0]
@@ -194,7 +198,7 @@ def test_what_is_written_is_the_packs_own_file(recipe: Recipes) -> None:
 
 def test_pictures_left_as_they_are_are_drawn_in_their_size(recipe: Recipes) -> None:
     training = training_of(recipe(size=0))
-    assert training.stage.samples(training.stage.trained).shape == (2 * 128, 4 * 128, 3)
+    assert np.asarray(training.stage.samples(training.stage.trained)).shape == (2 * 128, 4 * 128, 3)
 
 
 # --- what is told ---

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from dynamicid_pack.dynamicid_core.training import stages
 from dynamicid_pack.dynamicid_core.training.base_model import BaseNetworks, load_base_model
 from dynamicid_pack.dynamicid_core.training.latents import Latents

@@ -81,7 +81,7 @@ def test_the_loss_is_tokens_and_lambda_times_what_the_unet_makes_of_them(editing
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-6)
     assert found["consistency"] > 0
     perfect = stage.batch(0, [0])
-    stage.trained["imr"].entangle = lambda identity, target: perfect.target.tokens.clone()  # type: ignore[operator]
+    stage.trained["imr"].entangle = lambda identity, target: perfect.target.tokens.clone()  # type: ignore[assignment]
     assert float(stage.module(perfect)["loss"]) == 0
 
 
@@ -95,7 +95,7 @@ def test_the_unet_is_asked_of_the_first_targets_of_each_person_alone(editing: Ca
         """With the tokens of one target missed."""
         found = true.clone()
         found[wrong] += 1
-        stage.trained["imr"].entangle = lambda identity, target: found  # type: ignore[operator]
+        stage.trained["imr"].entangle = lambda identity, target: found  # type: ignore[assignment]
         return float(stage.module(batch)["consistency"])
 
     assert [consistency(wrong) > 0 for wrong in range(6)] == [True, True, False, True, True, False]
