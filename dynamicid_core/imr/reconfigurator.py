@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import Conv2d, LayerNorm, Linear
 
 from ..identity.perceiver import PerceiverLayer
 from ..state_dict import Weights, WeightsNetwork, check_shape, depth, size, stacked
@@ -36,20 +37,20 @@ class IdentityMotionReconfigurator(WeightsNetwork):
         self.token_dim = token_dim
         self.motion_dim = motion_dim
         self.latents = latents
-        self.norm_in = nn.LayerNorm(token_dim)
-        self.proj_in = nn.Linear(token_dim, dim)
+        self.norm_in = LayerNorm(token_dim)
+        self.proj_in = Linear(token_dim, dim)
         self.disentangleNet = nn.ModuleList(PerceiverLayer(dim, dim_head, self_attention=True) for _ in range(depth))
         self.entangleNet = nn.ModuleList(PerceiverLayer(dim, dim_head, self_attention=True) for _ in range(depth))
         self.feature_fusion = nn.Sequential(
-            nn.LayerNorm(motion_dim),
-            nn.Linear(motion_dim, dim),
+            LayerNorm(motion_dim),
+            Linear(motion_dim, dim),
             nn.GELU(),
-            nn.LayerNorm(dim),
-            nn.Linear(dim, latents * dim),
+            LayerNorm(dim),
+            Linear(dim, latents * dim),
             nn.GELU(),
         )
-        self.norm_out = nn.LayerNorm(dim)
-        self.proj_out = nn.Linear(dim, token_dim)
+        self.norm_out = LayerNorm(dim)
+        self.proj_out = Linear(dim, token_dim)
 
     @classmethod
     def shaped_like(cls, weights: Weights, dim_head: int = 1) -> "IdentityMotionReconfigurator":
@@ -166,7 +167,7 @@ class ConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.residual = residual
-        self.conv_block = nn.Sequential(nn.Conv2d(before, after, kernel, stride, padding), nn.BatchNorm2d(after))
+        self.conv_block = nn.Sequential(Conv2d(before, after, kernel, stride, padding), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, after, H / stride, W / stride) for (B, before, H, W)."""

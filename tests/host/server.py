@@ -49,14 +49,14 @@ class Server:
     The folder holds what a user's ComfyUI folder holds (`models/…`, `custom_nodes/…`, `output`) and `server.log`.
     """
 
-    def __init__(self, folder: Path, arguments: Iterable[str] = ("--cpu",)) -> None:
+    def __init__(self, folder: Path, arguments: Iterable[str] = ("--cpu",), pack: Path = PACK) -> None:
         self.folder = folder
         self.arguments = list(arguments)
         self._client = Client("")
         self._process = contextlib.ExitStack()
         for part in ("custom_nodes", "user", "input", "output", "models/dynamicid/identities"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        link(PACK, folder / "custom_nodes" / "dynamicid")
+        link(pack, folder / "custom_nodes" / "dynamicid")
 
     @property
     def url(self) -> str:

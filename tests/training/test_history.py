@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.training.history import LossTable, read_losses
@@ -14,11 +15,16 @@ from dynamicid_pack.dynamicid_core.training.trainer import Trainer, new_accelera
 from dynamicid_pack.mini.train import stage as stages
 from dynamicid_pack.mini.train.stage import StageConfig, TrainContext
 from dynamicid_pack.tests.support import ROOT
+from numpy.typing import NDArray
 from torch import nn
 
 
 class Killed(BaseException):
     """Stands in for the end of a process: nothing catches it."""
+
+
+def quiet(_: str) -> None:
+    """Take what a training tells."""
 
 
 class Line(stages.Stage):
@@ -34,9 +40,8 @@ class Line(stages.Stage):
         x = torch.randn(16, 2, generator=rng)
         return {"loss": (network(x)[:, 0] - x @ torch.tensor([2.0, -1.0])).square().mean()}
 
-    def samples(self, trained: nn.Module) -> object:
-        level = int(128 + 100 * float(next(trained.parameters()).detach().mean()))
-        return torch.full((4, 4, 3), level, dtype=torch.uint8).numpy()
+    def samples(self, trained: nn.Module) -> NDArray[np.uint8]:
+        return np.full((4, 4, 3), int(128 + 100 * float(next(trained.parameters()).mean())), np.uint8)
 
 
 def _write(path: Path, *steps: int) -> Path:
@@ -85,11 +90,11 @@ import os, signal; os.kill(os.getpid(), signal.{"SIGTERM" if os.name == "nt" els
 def test_stored_weights_keep_the_losses_of_every_step(tmp_path: Path) -> None:
     """Killed after the first weights, before the first checkpoint: the rows stay, not their means alone."""
     context = TrainContext(tmp_path)
-    Trainer(Line(context), log=str).run(until=4)
+    Trainer(Line(context), log=quiet).run(until=4)
     path = tmp_path / "line" / "losses.csv"
     whole = path.read_bytes()
     shutil.rmtree(tmp_path / "line" / "checkpoint-00000004")
-    assert Trainer(Line(context), log=str).step == 4
+    assert Trainer(Line(context), log=quiet).step == 4
     assert path.read_bytes() == whole
 
 
@@ -98,18 +103,18 @@ def test_samples_are_there_after_a_kill_beside_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     whole, killed = TrainContext(tmp_path / "whole"), TrainContext(tmp_path / "killed")
-    Trainer(Line(whole), log=str).run()
+    Trainer(Line(whole), log=quiet).run()
 
     def kill(_: object) -> None:
         raise Killed
 
-    Trainer(Line(killed), log=str).run(until=2)
-    training = Trainer(Line(killed), log=str)
+    Trainer(Line(killed), log=quiet).run(until=2)
+    training = Trainer(Line(killed), log=quiet)
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, part, kill)
         with pytest.raises(Killed):
             training.run()
-    Trainer(Line(killed), log=str).run()
+    Trainer(Line(killed), log=quiet).run()
 
     def left(context: TrainContext) -> dict[str, bytes]:
         files = (context.folder / "line").glob("*.*")
@@ -122,7 +127,7 @@ def test_what_was_logged_beyond_the_checkpoint_is_not_shown_twice(tmp_path: Path
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
     def training() -> Trainer:
-        return Trainer(Line(TrainContext(tmp_path)), new_accelerator(Line.config, tmp_path / "logs"), log=str)
+        return Trainer(Line(TrainContext(tmp_path)), new_accelerator(Line.config, tmp_path / "logs"), log=quiet)
 
     first = training()
     first.run(until=2)
