@@ -128,10 +128,10 @@ class IdentityAttention(SharedAttention):
         def prepare() -> tuple[Tensor | None, LayoutTerms]:
             log_shares, layouts = zip(*(of_frame[frame] for frame in frames), strict=True)
             scale, shift = (torch.stack(parts) for parts in zip(*layouts, strict=True))  # (b, n)
-            if all(log_share is None for log_share in log_shares):
+            some = next((log_share for log_share in log_shares if log_share is not None), None)
+            if some is None:
                 return None, LayoutTerms(scale, shift)
-            equal = torch.zeros(height * width, sum(self._token_counts(step)), dtype=q.dtype, device=q.device)
-            stacked = torch.stack([equal if log_share is None else log_share for log_share in log_shares])
+            stacked = torch.stack([torch.zeros_like(some) if one is None else one for one in log_shares])
             return stacked.unsqueeze(1), LayoutTerms(scale, shift)
 
         return step.once(("terms", frames, *key), prepare)

@@ -9,6 +9,9 @@ import comfy.samplers
 import comfy_extras.nodes_context_windows as windows
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
+from dynamicid_pack.benchmarks.counting import computing, counted_calls
+from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.host import rows
 from dynamicid_pack.dynamicid_core.host.layout import CANVAS
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
@@ -33,7 +36,8 @@ from .stage import (  # noqa: F401 (fixtures)
 
 FRAMES = 4
 FLOAT_NOISE = 1e-5
-LEFT, RIGHT = Region(box=(0.0, 0.0, 0.4, 1.0)), Region(box=(0.6, 0.25, 1.0, 1.0))
+GRIDS = 3  # of the small model's cross-attentions
+RIGHT = Region(box=Box(0.6, 0.25, 1.0, 1.0))
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +102,7 @@ def walking(frame: int) -> dict[str, Any]:
     return scene(Region(mask=WALK[frame]), RIGHT)
 
 
-MOVING = {"people": scene(Region(mask=WALK), RIGHT)}
+MOVING: dict[str, Any] = {"people": scene(Region(mask=WALK), RIGHT)}
 
 
 @pytest.mark.parametrize("settings", [{}, {"gate": False}, {"layout_steps": 0}], ids=["all", "no gate", "no layout"])
@@ -184,10 +188,12 @@ def test_who_comes_later_is_absent_until_then(stage: Stage, settings: dict[str, 
         people = scene(None if own.is_empty else own, *others)
         return people if people["person_0"] else None
 
-    for others in ((RIGHT,), ()):
+    def assert_absent_until_then(*others: Region) -> None:
         result = sample(stage, stage.ours(people=scene(Region(mask=coming), *others), **settings))
-        expected = one_by_one(stage, lambda frame, others=others: there(frame, *others), **settings)
-        assert_same(result, expected, FLOAT_NOISE)
+        assert_same(result, one_by_one(stage, lambda frame: there(frame, *others), **settings), FLOAT_NOISE)
+
+    assert_absent_until_then(RIGHT)
+    assert_absent_until_then()
 
 
 def test_one_mask_is_no_batch(stage: Stage) -> None:
@@ -196,6 +202,29 @@ def test_one_mask_is_no_batch(stage: Stage) -> None:
     assert torch.equal(sample(stage, stage.ours(people=scene(Region(mask=WALK[2:3]), RIGHT))), still)
     repeated = WALK[2].expand(FRAMES, 8, 12)
     assert_same(sample(stage, stage.ours(people=scene(Region(mask=repeated), RIGHT))), still, FLOAT_NOISE)
+
+
+def test_moving_costs_a_layer_nothing(stage: Stage) -> None:
+    """What differs by row is laid out once per grid and call: share, and the layout phase's two terms."""
+
+    def layers(people: dict[str, Any]) -> list[int]:
+        model, tallies = stage.model.clone(), []
+
+        def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
+            with counted_calls(model.model.diffusion_model) as tally:
+                out = executor(*args, **kwargs)
+            tallies.append(tally)
+            return out
+
+        # Before ours, so that our wrapper comes to lie inside this one.
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "count", count)
+        sample(stage, stage.ours(model, people=people))
+        return sorted(computing(layer.counts) for layer in tallies[-1].layers.values())
+
+    still, moving = layers(walking(0)), layers(MOVING["people"])
+    more = [after - before for before, after in zip(still, moving, strict=True)]
+    assert len(more) == len(stage.keys)
+    assert sum(more) == 3 * GRIDS
 
 
 # What the nodes say

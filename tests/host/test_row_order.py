@@ -24,7 +24,8 @@ LIKE_THE_PLAIN_MODEL = 2e-6
 """How far batches of tiles are from one tile at a time without any people."""
 
 PROMPTS = [text("left"), text("right")]
-KEYS = ["cond_or_uncond_couple", "cond_or_uncond_hook_couple", None]
+KEY = "cond_or_uncond_couple"
+KEYS = [KEY, "cond_or_uncond_hook_couple", None]
 
 
 @pytest.fixture(autouse=True)
@@ -157,11 +158,11 @@ def test_couple_that_writes_zero_for_all_but_the_negative(stage: Stage) -> None:
     class Literal(fakes.AttentionCouple):
         def attn2_patch(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> tuple[Tensor, ...]:
             patched = super().attn2_patch(q, k, v, extra_options)
-            extra_options[self.tell] = [int(number == 1) for number in extra_options[self.tell]]
+            extra_options[KEY] = [int(number == 1) for number in extra_options[KEY]]
             return patched
 
     def run(model: Any) -> Tensor:
-        patched, couple = model.clone(), Literal(PROMPTS, KEYS[0])
+        patched, couple = model.clone(), Literal(PROMPTS, KEY)
         patched.set_model_attn2_patch(couple.attn2_patch)
         patched.set_model_attn2_output_patch(couple.attn2_output_patch)
         texts = [conditioning(name) for name in "pmn"]
