@@ -19,6 +19,7 @@ from .checkpoint import (
 )
 from .identity.encoder import FaceEncoder
 from .imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from .messages import shown
 from .saa.adapter import Adapter
 from .state_dict import fingerprint
 
@@ -71,16 +72,16 @@ def _convert(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output
     # with OUT forgotten, the last input would be taken for it
     if output.suffix != ".safetensors":
-        raise ValueError(f"{output}: expected the file to write, last, with a name that ends in .safetensors.")
+        raise ValueError(f"{shown(output)}: expected the file to write, last, with a name that ends in .safetensors.")
     if output.exists() and not arguments.overwrite:
-        raise ValueError(f"{output}: there is such a file already. Give another name, or --overwrite.")
+        raise ValueError(f"{shown(output)}: there is such a file already. Give another name, or --overwrite.")
     # it is still read from while the new one is written
     if output.exists() and any(path.exists() and path.samefile(output) for path in arguments.inputs):
-        raise ValueError(f"{output}: expected a file other than those that are read. Give another name.")
+        raise ValueError(f"{shown(output)}: expected a file other than those that are read. Give another name.")
     checkpoint = load_checkpoint(*arguments.inputs)
     save_checkpoint(checkpoint, output)
     print(table(checkpoint))
-    print(f"written to {output}")
+    print(f"written to {shown(output)}")
 
 
 def _sizes(part: str, weights: Mapping[str, Tensor], adapter: Adapter | None) -> tuple[str, str, str, str]:

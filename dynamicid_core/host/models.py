@@ -14,6 +14,7 @@ from ..identity.analyzer import FaceAnalyzer
 from ..identity.encoder import FaceEncoder
 from ..identity.encoding import DYNAMICID
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from ..messages import printable
 from ..saa.adapter import Adapter
 from .managed import Managed
 from .sampling_run import AttentionSettings
@@ -108,7 +109,7 @@ def load_dynamicid(
     checkpoint = load_checkpoint(*files, kind=kind)
     if checkpoint.adapter is None:
         raise ValueError(
-            f"{saa.name} holds no SAA weights (SAA_module.*). Choose the release's SAA.bin or a converted "
+            f"{printable(saa.name)} holds no SAA weights (SAA_module.*). Choose the release's SAA.bin or a converted "
             "safetensors file as saa; IMR's file belongs in imr."
         )
     rgb = checkpoint.adapter.encoding.embeds_rgb

@@ -1,3 +1,3 @@
-"""The host in this process, on the CPU and in a folder of its own: tests/host/conftest.py prepares it."""
+"""The host in this process, on the CPU and in a folder of its own, and its server: tests/host/conftest.py has them."""
 
-from ..host import conftest  # noqa: F401
+from ..host.conftest import make_server, miniature_server, server  # noqa: F401 (fixtures)
