@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,7 +78,7 @@ def in_order(detections: Sequence[Detection], order: str, size: tuple[int, int])
     if order not in ORDERS:
         raise ValueError(f"Faces can be ordered by {', '.join(ORDERS)}, got {order!r}.")
     middle = (size[1] / 2, size[0] / 2)
-    keys = {
+    keys: dict[str, Callable[[Box], float]] = {
         "largest": lambda box: -box.area,
         "left to right": lambda box: box.center[0],
         "centre": lambda box: math.dist(box.center, middle),

@@ -83,7 +83,7 @@ class Frame:
     def __init__(self, points68: Points, pose: tuple[float, float, float]):
         self.turn = rotation(pose)
         self.scale = float(np.linalg.norm(points68[16] - points68[0])) / 2
-        self.pivot = points68.mean(0) + self.turn @ _PIVOT * self.scale
+        self.pivot: Points = points68.mean(0) + self.turn @ _PIVOT * self.scale
 
     def inward(self, points: Points) -> Points:
         """Return points (n, 3) of the image in the head's space."""

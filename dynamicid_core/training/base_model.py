@@ -111,7 +111,7 @@ class BaseNetworks:
     @torch.no_grad()
     def images(self, latents: Tensor) -> Tensor:
         """Return the images (n, 3, 8h, 8w) in [0, 1] of latents (n, 4, h, w)."""
-        decoded = self.vae.decode(latents / self.vae.config["scaling_factor"]).sample  # type: ignore[operator, index]
+        decoded: Tensor = self.vae.decode(latents / self.vae.config["scaling_factor"]).sample  # type: ignore[operator, index]
         return ((decoded + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
