@@ -66,7 +66,7 @@ def read_zipped(file: io.BufferedReader, size: int) -> Content:
         )
     folder = pickles[0].partition("/")[0]
     places = {name: _place(file, record, size) for name, record in records.items()}
-    if _record(file, places.get(f"{folder}/byteorder"), 16) == b"big":
+    if _record(file, places.get(f"{folder}/byteorder"), 16) not in (b"", b"little"):
         raise ValueError("the file was written by a big-endian machine, expected little-endian. Convert it there.")
     content = Interpreter().load(io.BytesIO(_record(file, places[pickles[0]], PICKLE)))
     prefix = f"{folder}/data/"

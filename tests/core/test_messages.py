@@ -37,6 +37,7 @@ def test_values_of_any_kind_are_cut() -> None:
     assert quoted({"x": 1}) == "{'x': 1}"
     assert len(quoted(list(range(10**6)))) <= LIMIT
     assert len(quoted(10**4000)) <= LIMIT
+    assert quoted(10**5000) == "a int of very large numbers"
 
 
 def test_whole_numbers_that_python_does_not_write_are_named() -> None:

@@ -167,6 +167,11 @@ WEIGHTS: dict[str, tuple[Callable[[Path], None], str]] = {
         content(zipped(whole(mapping({text(NAME): b"N" * 10**6})), {"0": bytes(10**8)}, zipfile.ZIP_DEFLATED)),
         "compressed",
     ),
+    "another order of bytes": (
+        content(bin_of(mapping({text(NAME): tensor((2, 4), (4, 1), 8)})).replace(b"little", b"bigger")),
+        "big-endian",
+    ),
+    "a million steps": (content(bin_of(b")" * 1_000_001)), "takes more than 1,000,000 steps"),
     "a header of 100 MB": (
         sparse(packed(b'{"a":', length=100_000_000), 100_000_100),
         "header has 100,000,000 bytes, expected at most",
