@@ -151,7 +151,7 @@ def test_windows_of_animatediff(stage: Stage, apart: bool) -> None:
         result = torch.empty_like(arguments["input"])
         for window in ([0, 1, 2], [3]):
             index = torch.tensor([chunk * FRAMES + frame for chunk in range(chunks) for frame in window])
-            given = {n: x[index] if torch.is_tensor(x) else x for n, x in arguments["c"].items()}
+            given: dict[str, Any] = {n: x[index] if torch.is_tensor(x) else x for n, x in arguments["c"].items()}
             params = {"sub_idxs": window, "full_length": FRAMES}
             given["transformer_options"] = {**given["transformer_options"], "ad_params": params}
             result[index] = apply_model(arguments["input"][index], arguments["timestep"][index], **given)
