@@ -16,6 +16,7 @@ PICKLE = 8 * 2**20  # bytes; a tensor takes some 150
 _ENTRIES = 100_000  # of dicts that are looked through for tensors, those that are shared as often as they are met
 _DIRECTORY = 4 * 2**20  # bytes of a zip archive's list of records
 _DEPTH = 3
+_OF_ZIPFILE = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError, EOFError, struct.error)
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what a file from before zip begins with
 
 
@@ -42,15 +43,7 @@ def read_zipped(file: io.BufferedReader, size: int) -> Content:
     try:
         with zipfile.ZipFile(_Bounded(file)) as archive:
             records = {record.filename: record for record in archive.infolist()}
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        ValueError,
-        OverflowError,
-        OSError,
-        EOFError,
-        struct.error,
-    ) as error:
+    except _OF_ZIPFILE as error:
         raise damaged(error) from error
     if any(name.split("/")[-1] == "constants.pkl" for name in records):
         raise ValueError("this is a TorchScript program, expected tensors only. It was not loaded.")
