@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..quantize import ROW_SCALE, dequantize, quantize
+from ..quantize import ROW_SCALE, quantize
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2
@@ -159,47 +159,6 @@ def _in_bytes(data: bytes) -> bytes:
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return model.SerializeToString()
-
-
-def _adopt(network: nn.Module, file: Path, prefix: str = "") -> None:
-    """Take a network's weights back from an ONNX file, in which convolutions hold what was normalised after them."""
-    import onnx
-    from onnx import numpy_helper
-
-    graph = onnx.load(file).graph
-    held = {weight.name: torch.from_numpy(numpy_helper.to_array(weight).copy()) for weight in graph.initializer}
-    scales = {f"{name.removesuffix('.scale')}{ROW_SCALE}": t for name, t in held.items() if name.endswith(".scale")}
-    kept = {name.removesuffix(".bytes"): tensor for name, tensor in held.items() if not name.endswith(".scale")}
-    weights = dequantize(kept | scales)
-
-    named = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if not name.startswith("onnx::")}
-    network.load_state_dict(named, strict=False)
-    used = dict.fromkeys(tuple(node.input[1:3]) for node in graph.node if node.op_type == "Conv")
-    folded = iter([names for names in used if names[0].startswith("onnx::")])
-    for layer in network.modules():
-        if isinstance(layer, nn.Sequential) and len(layer) == 3 and isinstance(layer[1], nn.BatchNorm2d):
-            kernel, bias = next(folded)
-            layer[0].load_state_dict({"weight": weights[kernel]})
-            norm, count = layer[1], len(weights[bias])
-            for tensor, value in (
-                (norm.weight, torch.ones(count)), (norm.bias, weights[bias]), (norm.running_mean, torch.zeros(count)),
-                (norm.running_var, torch.full((count,), 1 - norm.eps)),
-            ):  # fmt: skip
-                assert isinstance(tensor, Tensor)
-                tensor.data.copy_(value)
-
-
-def read_pack(folder: Path) -> FacePack:
-    """Load the networks of a pack that `write_pack` wrote, ready to be used, or written again.
-
-    Training can't go on from them: what their convolutions were normalised by is not in the files.
-    """
-    pack = FacePack().eval()
-    _adopt(pack.detector, folder / "det_10g.onnx")
-    _adopt(pack.recognition, folder / "w600k_r50.onnx")
-    for file in ("2d106det", "1k3d68"):
-        _adopt(pack.landmarks, folder / f"{file}.onnx", "landmarks.")
-    return pack
 
 
 def write_pack(pack: FacePack, folder: Path) -> None:

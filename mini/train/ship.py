@@ -1,6 +1,7 @@
 """`python -m mini ship`: the trained networks as the pack ships them, and what each gets right, as a model card."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,16 +18,17 @@ from . import autoencoder, comfyui, encoders, figures, judge
 from .autoencoder import AutoencoderStage
 from .core import write_atomically
 from .core_training import history
-from .face_networks import FacePack, read_pack, write_pack
+from .face_networks import FacePack, write_pack
 from .face_pack import FacePackStage
 from .judge import JudgeStage
-from .stage import NOTED, RECORD, TrainContext, read_record
+from .stage import NOTED, RECORD, WEIGHTS, TrainContext, read_record
 from .text import TextStage
 from .unet import UNetStage
 
 FORMAT = "dynamicid-mini-1"
 NETWORKS = ("autoencoder", "vision", "text", "unet", "judge")
 PACK, DYNAMICID = "face-pack", "dynamicid"
+ONNX = "shipped"  # the restored face pack's folder in its stage's
 WHAT = {
     "autoencoder": "pictures to latents and back (TAESD's architecture)",
     "judge": "names every factor, the expression, the pose, the person: judges the others",
@@ -46,7 +48,11 @@ def ship(context: TrainContext, folder: Path) -> None:
     for name in NETWORKS:
         save_file(quantize(context.stored(name)), folder / f"{name}.safetensors", {"format": FORMAT})
     write_atomically(folder / "vision.json", json.dumps(VISION, indent=2) + "\n")
-    write_pack(context.load(PACK, FacePack()), folder / PACK)
+    restored_pack = context.folder / PACK / ONNX
+    if restored_pack.is_dir() and not (context.folder / PACK / WEIGHTS).exists():
+        shutil.copytree(restored_pack, folder / PACK, dirs_exist_ok=True)
+    else:
+        write_pack(context.load(PACK, FacePack()), folder / PACK)
     for name in WHAT:
         _copy(context.folder / name / RECORD, _record(folder, name))
 
@@ -104,14 +110,14 @@ def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
 def restore(shipped: Path, checkpoints: Path) -> None:
     """Store what shipped as the stages' results, which others are trained from.
 
-    They go on from there themselves, but for the face pack, which trains from nothing.
+    They go on from there themselves, but for the face pack: it is kept as it ships until it is trained from nothing.
     """
     for name in NETWORKS:
         (checkpoints / name).mkdir(parents=True, exist_ok=True)
-        save_file(as_shipped(shipped, name), checkpoints / name / "weights.safetensors")
+        save_file(as_shipped(shipped, name), checkpoints / name / WEIGHTS)
         _copy(_record(shipped, name), checkpoints / name / RECORD)
-    (checkpoints / PACK).mkdir(parents=True, exist_ok=True)
-    save_file(read_pack(shipped / PACK).state_dict(), checkpoints / PACK / "weights.safetensors")
+    shutil.copytree(shipped / PACK, checkpoints / PACK / ONNX, dirs_exist_ok=True)
+    (checkpoints / PACK / WEIGHTS).unlink(missing_ok=True)
 
 
 def restored(context: TrainContext, folder: Path, scratch: Path) -> TrainContext:
@@ -167,7 +173,8 @@ def card(context: TrainContext, folder: Path, measured: dict[str, dict[str, floa
     for name, what in WHAT.items():
         files = [folder / f"{name}.safetensors"] if name in NETWORKS else sorted((folder / name).iterdir())
         size = sum(file.stat().st_size for file in files)
-        count = sum(tensor.numel() for tensor in context.stored(name).values())
+        weights = FacePack().state_dict() if name == PACK else context.stored(name)
+        count = sum(tensor.numel() for tensor in weights.values())
         record = read_record(_record(folder, name))
         if record is None:
             raise ValueError(f"expected {_record(folder, name)}: ship writes it")

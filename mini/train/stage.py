@@ -21,7 +21,7 @@ from . import figures
 from .core import atomic_path, write_atomically
 from .core_training import Network, OptimizationConfig, history, seeded_generator, trainer
 
-RECORD = "record.json"  # beside a stage's stored weights
+WEIGHTS, RECORD = "weights.safetensors", "record.json"  # of a stage, in its folder
 NOTED = 25  # steps whose mean losses a record notes together
 
 
@@ -44,7 +44,7 @@ class TrainContext:
 
     def stored(self, stage: str) -> dict[str, Tensor]:
         """Return a finished stage's weights by name. Raises ValueError when that stage has not been trained."""
-        path = self.folder / stage / "weights.safetensors"
+        path = self.folder / stage / WEIGHTS
         if not path.exists():
             raise ValueError(f"expected {path} from the stage {stage!r}: train it first (--stage {stage})")
         return load_file(path)
@@ -135,7 +135,7 @@ class Stage(trainer.Stage[Network]):
 
     def write(self, trained: Network, step: int, seconds: float) -> Path:
         """Write the weights, their record, and the loss curves."""
-        path = self.folder / "weights.safetensors"
+        path = self.folder / WEIGHTS
         noted = history.read_losses(self.folder / history.LOSSES, NOTED)
         with atomic_path(path) as part:
             save_file(self.weights(trained), part)

@@ -88,6 +88,9 @@ def test_what_shipped_can_be_trained_from(tmp_path):
     found = TrainContext(tmp_path / "checkpoints").stored("unet")
     assert found.keys() == state.keys()
     assert torch.allclose(found["layer.weight"], state["layer.weight"], atol=0.05)
+    ship.ship(TrainContext(tmp_path / "checkpoints"), tmp_path / "again")
+    for file in (tmp_path / ship.PACK).iterdir():
+        assert (tmp_path / "again" / ship.PACK / file.name).read_bytes() == file.read_bytes()
 
 
 def test_a_trained_dynamicid_is_kept_with_curves_and_samples_of_its_trainings(tmp_path):
