@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: tiers.group_of(item) not in tiers.SHARED)
+        items.sort(key=lambda item: tiers.group_of(item) not in tiers.SHARED + tiers.TOGETHER)
 
 
 @pytest.hookimpl(wrapper=True)

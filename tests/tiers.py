@@ -21,6 +21,9 @@ TIERS = {  # lightest first
 SHARED = ("server", "browser", "full_size")
 """The tiers whose tests share what takes long to start, so that each runs on one worker."""
 
+TOGETHER = ("data", "training")
+"""Folders whose tests share what takes long to make or to import, so that each runs on one worker."""
+
 FULL = "full"
 """The mark of what only --full runs, besides the tier full_size."""
 
@@ -93,6 +96,6 @@ def broken_promise(item: pytest.Item, seconds: float) -> str | None:
 
 
 def group_of(item: pytest.Item) -> str:
-    """Return what runs on one worker: the tests that share a server, else those of one file."""
-    tier = tier_of(item)
-    return tier if tier in SHARED else str(item.path)
+    """Return what runs on one worker: the tests that share a server or a folder's fixtures, else those of one file."""
+    tier, folder = tier_of(item), item.path.parent.name
+    return tier if tier in SHARED else folder if folder in TOGETHER else str(item.path)
