@@ -1,6 +1,7 @@
 """Apply DynamicID, simple and advanced: the people of a scene into a model."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -67,7 +68,8 @@ class Apply(io.ComfyNode):
             kind = dynamicid.adapter.encoding.kind
             tell(cls, f"{kind} was trained without the gate, so it is off: people are drawn all over their region.")
         lora_strength = dynamicid.lora_in_groups if len(scene) > 1 else 1.0
-        return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, settings, lora_strength))
+        patched = apply_scene(model, dynamicid.adapter, scene, settings, lora_strength, partial(warn, cls))
+        return io.NodeOutput(patched)
 
 
 class ApplyAdvanced(io.ComfyNode):
@@ -129,7 +131,8 @@ class ApplyAdvanced(io.ComfyNode):
         scene = _present(cls, people, weight, start_at, end_at)
         if not scene:
             return io.NodeOutput(model)
-        return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, AttentionSettings(**settings), lora_strength))
+        method = AttentionSettings(**settings)
+        return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, method, lora_strength, partial(warn, cls)))
 
 
 def _present(

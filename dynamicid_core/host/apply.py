@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -31,12 +31,14 @@ def apply_scene(
     scene: Sequence[Placement],
     settings: AttentionSettings,
     lora_strength: float = 1.0,
+    warn: Callable[[str], None] = logger.warning,
 ) -> ModelPatcher:
     """Patch a clone of an SD1.5 or SDXL model so that it draws the people of a scene; the given model is not changed.
 
     Args:
         scene: people who are present (see `scene.adjusted`); with nobody, only the LoRA is applied.
         lora_strength: factor on the adapter's LoRA, which is merged into the weights; 0 leaves them alone.
+        warn: told while sampling what the user should know of this node.
 
     Raises:
         ValueError: not a model that the adapter fits, DynamicID is applied to it already, or an identity was made by
@@ -56,7 +58,7 @@ def apply_scene(
 
     patched = model.clone()
     keys = tuple(block.key for block in blocks)
-    applied = AppliedScene(drawn, settings, keys, model.get_model_object("model_sampling"))
+    applied = AppliedScene(drawn, settings, keys, model.get_model_object("model_sampling"), warn)
     patched.set_attachments(KEY, applied)
     if lora_strength:
         _merge_lora(patched, adapter, blocks, lora_strength)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from ..saa.scene import Placement
 from .blocks import BlockKey
-from .coexistence import NO_SIGMA, warn_if_replaced
+from .coexistence import NO_SIGMA, logger, warn_if_replaced
+from .compiled import without_compile
 from .rows import Guidance, Rows, tell_copies_apart
 
 Value = TypeVar("Value")
@@ -55,12 +57,14 @@ class AppliedScene:
         settings: how they are drawn.
         keys: of the patched transformer blocks, in the adapter's order.
         model_sampling: the host's schedule when DynamicID was applied.
+        warn: tells the user of a run what the node can't tell when it is executed.
     """
 
     scene: tuple[Placement, ...]
     settings: AttentionSettings
     keys: tuple[BlockKey, ...]
     model_sampling: Any
+    warn: Callable[[str], None] = logger.warning
 
     @cached_property
     def frames(self) -> int:
@@ -149,7 +153,11 @@ def run_wrapper(applied: AppliedScene) -> Callable[..., Any]:
         run.guidance = Guidance(guider.conds, noise.shape[0])
         model_options = {**extra_args["model_options"], "transformer_options": {**options, RUN: run}}
         extra_args = {**extra_args, "model_options": model_options}
-        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+        eagerly = without_compile(model_options, guider.inner_model.diffusion_model, applied.warn)
+        if eagerly is None:
+            run.once("warning", lambda: None)  # nothing was replaced where people are missing
+        with eagerly or nullcontext():
+            return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
     return sample
 

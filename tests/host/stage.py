@@ -21,6 +21,12 @@ from . import probe, reference, shapes, tiny
 
 CONFIGS = {"SD1.5": shapes.TINY | {"model_channels": 32}, "SDXL": shapes.TINY_SDXL}
 """Base model -> its small UNet. SD1.5's is half as wide as the tiny model: these tests sample five hundred times."""
+CONFIGS["one level"] = CONFIGS["SD1.5"] | {
+    "num_res_blocks": [1],
+    "channel_mult": [1],
+    "transformer_depth": [1],
+    "transformer_depth_output": [1, 1],
+}
 
 TEXT_TOKENS = 7
 BOXES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.25, 1.0, 1.0))
