@@ -1,6 +1,7 @@
 """The second half of a run: a judge judges the kept images, and every measure gets a value for each."""
 
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,13 @@ Row = dict[str, Values]
 def measure(config: EvaluationConfig, folder: RunFolder, judge: Judge) -> dict[str, dict[str, Row]]:
     """Return all values of a run's images: benchmark -> variant -> image -> measure.
 
-    Raises ValueError when an image has not been generated, or a reference shows no face.
+    Raises ValueError when an image has not been generated, a reference shows no face, or two variants have the same
+    images.
     """
     cached = CachedJudge(judge, config.gallery)
     check_references(config, cached)
+    for benchmark in config.benchmarks:
+        check_variants(benchmark, folder)
     return {
         benchmark.name: {
             variant.name: _row(benchmark, variant, folder, cached, config.margin) for variant in benchmark.variants
@@ -40,6 +44,24 @@ def check_references(config: EvaluationConfig, judge: CachedJudge) -> None:
     for path in (*(person.reference for person in config.people), *config.gallery):
         if path is not None:
             judge.person(path)
+
+
+def check_variants(benchmark: Benchmark, folder: RunFolder) -> None:
+    """Raise ValueError when two variants' graphs differ and all their images are equal: one measures nothing."""
+    known: dict[bytes, tuple[Variant, list[str]]] = {}
+    for variant in benchmark.variants:
+        pixels, graphs = sha256(), []
+        for sample in benchmark.samples:
+            for path in _images(benchmark, variant, sample, folder):
+                pixels.update(read_image(path).tobytes())
+            graphs += [folder.digest(Job.of(benchmark, variant, sample, seed)) for seed in sample.seeds]
+        other, others_graphs = known.setdefault(pixels.digest(), (variant, graphs))
+        if graphs != others_graphs:
+            raise ValueError(
+                f"{benchmark.name}: {variant.name!r} and {other.name!r} have the same images, so what they override "
+                "has no effect. A layout phase, for one, has none in a run that starts below its noise level: raise "
+                "layout_steps, or take a scheduler that starts higher."
+            )
 
 
 def _row(benchmark: Benchmark, variant: Variant, folder: RunFolder, judge: CachedJudge, margin: float) -> Row:

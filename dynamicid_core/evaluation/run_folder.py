@@ -83,6 +83,11 @@ class RunFolder:
         record = Record(**json.loads(path.read_text("utf-8")))
         return record if all(path.with_name(name).is_file() for name in record.pictures) else None
 
+    def digest(self, job: Job) -> str:
+        """Return the digest of all that a job's images follow from; "" when there are none."""
+        record = self.record(job)
+        return "" if record is None else record.digest
+
     def images(self, job: Job) -> list[Path]:
         """Return a job's kept images, in the order in which the server saved them; [] when there are none."""
         record = self.record(job)

@@ -103,7 +103,7 @@ class Experiments:
         benchmark = self._several(2)
         variants = [
             _variant(
-                f"{n} of {FEW_STEPS} steps in the layout phase", apply={"layout_steps": _layout_steps(n, FEW_STEPS)}
+                f"{n} of {FEW_STEPS} steps in the layout phase", apply={"layout_steps": layout_steps_of(n, FEW_STEPS)}
             )
             for n in range(4)
         ]
@@ -220,13 +220,16 @@ def graph_of(people: int) -> Json:
     return nodes
 
 
-def _layout_steps(steps: int, of: int) -> int:
+def layout_steps_of(steps: int, of: int) -> int:
     """Return layout_steps, of the release's 50, that reach so many of a run's equal steps."""
     return steps * 50 // of
 
 
 # One step of ten, as near as whole steps come to the release's three of fifty.
-WITH_LAYOUT: Json = {"name": "with the layout phase", "overrides": {"apply": {"layout_steps": _layout_steps(1, STEPS)}}}
+WITH_LAYOUT: Json = {
+    "name": "with the layout phase",
+    "overrides": {"apply": {"layout_steps": layout_steps_of(1, STEPS)}},
+}
 NOBODY: Json = {"name": "without identity", "ablate": ["identity"]}
 
 

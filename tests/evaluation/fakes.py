@@ -91,7 +91,8 @@ def graph(people: int) -> dict[str, Any]:
 class DrawingHost:
     """Draws the people whose references a graph loads, as it asks; strangers where there is no Apply node.
 
-    Without regions people stand in each other's places, without IMR they are neutral. `seed` chooses the place.
+    Without regions people stand in each other's places, without IMR they are neutral. `seed` chooses the place, the
+    first pixel shows the weight.
 
     Args:
         known: reference pictures and who they show.
@@ -120,6 +121,9 @@ class DrawingHost:
         people, expressions = self._asked(graph)
         places = ("in a room", "in a park", "at the beach", "at night")
         picture = draw(people, [(name, 0, 0) for name in expressions], seed, places[seed % 4])
+        for node in graph.values():
+            if node["class_type"].startswith("DynamicIDApply"):
+                picture.image[0, 0] = round(100 * node["inputs"]["weight"])
         data = io.BytesIO()
         Image.fromarray(picture.image).save(data, "PNG")
         name = f"{len(self._saved)}.png"

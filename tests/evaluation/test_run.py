@@ -355,6 +355,26 @@ def test_what_cannot_be_measured_is_told(
     assert "holds no run" in capsys.readouterr().err
 
 
+def test_a_variant_whose_override_has_no_effect_is_told(
+    run: Drawn, config: EvaluationConfig, judge: Judge, tmp_path: Path
+) -> None:
+    """As of a layout phase that never begins: the row would equal its neighbor and be read as a result."""
+    half = Variant(name="half", overrides={"Edit 0": {"strength": 0.5}})  # the host draws it like the whole
+    same, light = Variant(name="again"), Variant(name="light", overrides={"DynamicIDApply": {"weight": 0.1}})
+
+    def measured(*more: Variant) -> None:
+        benchmark = config.benchmarks[0]
+        benchmark = replace(benchmark, variants=(*benchmark.variants, *more))
+        kept, _ = run(tmp_path / "run", replace(config, benchmarks=(benchmark,)))
+        measure(kept, RunFolder(tmp_path / "run"), judge)
+
+    measured(same, light)
+    with pytest.raises(ValueError, match="one: 'half' and 'full' have the same images"):
+        measured(same, light, half)
+    with pytest.raises(ValueError, match="'light, half' and 'light' have the same images"):
+        measured(light, replace(half, name="light, half", overrides={**half.overrides, **light.overrides}))
+
+
 def test_a_graph_that_saves_nothing_is_told(
     run: Drawn, known: Known, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import SplitSigmas
 from dynamicid_pack.dynamicid_core.host.sampling_run import STEP
+from dynamicid_pack.mini.train import experiments
 from torch import Tensor
 
 from nodes import common_ksampler
@@ -70,6 +71,21 @@ def test_samplers_that_call_more_than_once_a_step(stage: Stage, sampler: str, in
 def test_layout_steps_are_of_fifty(stage: Stage, layout_steps: int, in_layout: int) -> None:
     flags = layout_flags(stage.ours(layout_steps=layout_steps), scheduler="normal", steps=10, cfg=1.0)
     assert flags == [True] * in_layout + [False] * (10 - in_layout)
+
+
+@pytest.mark.parametrize(
+    ("layout_steps", "steps", "in_layout"),
+    [
+        (experiments.WITH_LAYOUT["overrides"]["apply"]["layout_steps"], experiments.STEPS, 1),
+        *((experiments.layout_steps_of(n, experiments.FEW_STEPS), experiments.FEW_STEPS, n) for n in range(4)),
+    ],
+)
+def test_the_miniatures_tables_have_the_phase_that_they_name(
+    stage: Stage, layout_steps: int, steps: int, in_layout: int
+) -> None:
+    sampler = experiments.graph_of(1)["sampler"]["inputs"]
+    given = {"sampler": sampler["sampler_name"], "scheduler": sampler["scheduler"], "cfg": 1.0}
+    assert sum(layout_flags(stage.ours(layout_steps=layout_steps), steps=steps, **given)) == in_layout
 
 
 @pytest.mark.parametrize("scheduler", ["karras", "normal", "simple", "exponential", "ddim_uniform"])
