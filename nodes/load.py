@@ -92,8 +92,8 @@ class LoadDynamicID(io.ComfyNode):
         dynamicid = load_dynamicid(
             folders.adapter_path(saa),
             None if imr == NONE else folders.adapter_path(imr),
-            vision and partial(load_vision, vision),
-            pack and partial(load_analyzer, pack, provider),
+            partial(load_vision, vision) if vision else None,
+            partial(load_analyzer, pack, provider) if pack else None,
             None if kind == AUTO else kind,
         )
         tell(cls, loaded_report(dynamicid, vision, pack, provider))

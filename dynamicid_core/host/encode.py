@@ -145,7 +145,7 @@ def encode(
     return Encoded(
         identity,
         notes,
-        [reference and reference.face for reference in used],
+        [reference.face if reference else None for reference in used],
         [reference.aligned if reference else None for reference in used],
     )
 

@@ -77,6 +77,7 @@ def test_the_encoder_is_shown_what_its_kind_was_trained_on(kind: str, ours: Mini
         assert not torch.equal(faces[..., -40:, -40:, :], image[..., -40:, -40:, :]), "what CLIP saw"
         whole, _ = encoded(ours, image, crop="whole picture")
         assert not torch.allclose(identity.tokens, whole.tokens, atol=1e-2)
+        assert whole.face is not None and whole.face.embedding is not None
         assert torch.allclose(identity.face.embedding, whole.face.embedding, atol=1e-6)
 
 

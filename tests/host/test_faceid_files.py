@@ -21,7 +21,8 @@ from .stage import warnings_taken  # noqa: F401 (a fixture)
 
 
 def person(kind: str) -> Identity:
-    return Identity(**tiny.identity_tensors(1), name="Ana", encoding=ENCODINGS[kind])
+    tensors = tiny.identity_tensors(1)
+    return Identity(tensors["tokens"], tensors["negative_tokens"], name="Ana", encoding=ENCODINGS[kind])
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors"])

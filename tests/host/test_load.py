@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import folder_paths
 import pytest
@@ -64,12 +65,14 @@ def test_half_a_face_pack_is_said(reported: Known, tmp_path: Path) -> None:
 
 def test_base_models_are_named_by_their_sizes() -> None:
     for (count, dim), name in {(16, 768): "SD1.5", (70, 2048): "SDXL", (16, 1024): "a UNet of 16"}.items():
-        assert report.base_of(SimpleNamespace(dims=(8,) * 2 * count, text_dim=dim)).startswith(name)
+        adapter: Any = SimpleNamespace(dims=(8,) * 2 * count, text_dim=dim)
+        assert report.base_of(adapter).startswith(name)
 
 
 def test_the_node_itself_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     faceid.file(tmp_path, "FaceID Plus v2")
-    for folder, place in ((folders.FOLDER, tmp_path / "none"), (folders.IPADAPTER, tmp_path)):
+    none = tmp_path / "none"
+    for folder, place in ((folders.FOLDER, none), (folders.INSIGHTFACE, none), (folders.IPADAPTER, tmp_path)):
         monkeypatch.setitem(folder_paths.folder_names_and_paths, folder, ([str(place)], {".bin"}))
     (tmp_path / "ip-adapter_sd15.bin").touch()
     (name,) = (name for name in folders.adapter_files() if name.startswith("ipadapter/"))
