@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..saa.attention import LayoutTerms, layout_terms, person_activation, region_terms, saa, split_heads
+from ..saa.attention import LayoutTerms, RegionTerms, layout_terms, person_activation, region_terms, saa, split_heads
 from ..saa.regions import rasterize
 from .blocks import BlockKey, block_name
 from .coexistence import SharedAttention
 from .rows import Rows, in_layer
 from .sampling_run import RECORDER, AppliedScene, Step, current_step
+
+_ALIGNMENT = 8  # elements
 
 
 class PersonTokens(NamedTuple):
@@ -55,7 +58,7 @@ class IdentityAttention(SharedAttention):
         if RECORDER in extra_options:
             maps = person_activation(q, k_id, mean_key, log_share, threshold, self._token_counts(step))  # (b, p, n)
             extra_options[RECORDER].record(self.key, step.active, maps.view(*maps.shape[:2], height, width))
-        return saa(out, q, k_id, v_id, mean_key, log_share, threshold, layout if step.in_layout else None)
+        return saa(out, q, k_id, v_id, mean_key, log_share, threshold, layout)
 
     def sigma(self, extra_options: dict[str, Any]) -> float:
         """Return the noise level of this call of the UNet."""
@@ -87,8 +90,11 @@ class IdentityAttention(SharedAttention):
     def _present(self, step: Step, frame: int) -> tuple[int, ...]:
         return step.run.once(("present", step.active, frame), lambda: self.applied.present_in(frame, among=step.active))
 
-    def _people(self, q: Tensor, step: Step, rows: Rows, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return k_id, v_id (b, h, t, d) and mean_key (b, c) of the active people, in q's dtype, on its device."""
+    def _people(self, q: Tensor, step: Step, rows: Rows, heads: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return k_id, v_id (b, h, t, d) in q's dtype and mean_key (b, c) in float32, on q's device.
+
+        They are the active people's. With the gate off there is no mean_key.
+        """
         present = {frame: self._present(step, frame) for frame in set(rows.frames)}
         kinds = tuple((role, present[frame]) for role, frame in zip(*rows, strict=True))
 
@@ -96,50 +102,58 @@ class IdentityAttention(SharedAttention):
             """Return (c,): the gate listens to those alone who are there."""
             return torch.stack([self.tokens[i].key_sum[role] for i in there or step.active]).mean(dim=0)
 
-        def prepare() -> tuple[Tensor, Tensor, Tensor]:
+        def prepare() -> tuple[Tensor, Tensor, Tensor | None]:
             people = [self.tokens[i] for i in step.active]
             k_id = split_heads(torch.cat([person.keys for person in people], dim=1), heads)  # (2, h, t, d)
             v_id = split_heads(torch.cat([person.values for person in people], dim=1), heads)
             roles = list(rows.roles)
             drawn = torch.tensor([bool(there) for _, there in kinds])  # where nobody is, nobody's values are
-            by_row = k_id[roles], v_id[roles] * drawn[:, None, None, None], torch.stack([mean_key(*k) for k in kinds])
-            k_id, v_id, mean_keys = (part.contiguous().to(q, non_blocking=True) for part in by_row)
-            return k_id, v_id, mean_keys
+            by_row = k_id[roles], v_id[roles] * drawn[:, None, None, None]
+            k_id, v_id = (part.contiguous().to(q, non_blocking=True) for part in by_row)
+            if not self.applied.settings.gate:
+                return k_id, v_id, None
+            return k_id, v_id, torch.stack([mean_key(*kind) for kind in kinds]).to(q.device, non_blocking=True)
 
         return step.run.once((self.key, step.active, kinds, q.dtype, q.device), prepare)
 
     def _terms(
         self, q: Tensor, step: Step, frames: tuple[int, ...], height: int, width: int
-    ) -> tuple[Tensor | None, LayoutTerms]:
-        """Return log_share in q's dtype, and the layout phase's terms in float32, both on q's device.
+    ) -> tuple[Tensor | None, LayoutTerms | None]:
+        """Return log_share in q's dtype and, in the layout phase, its terms in float32, both on q's device.
 
-        Where all rows show one frame they are (n, t) and (n,), for all rows alike; else (b, 1, n, t) and (b, n). The
-        regions are rasterized once per run, grid and frame: layers of one size share them.
+        Where all rows show one frame they are (n, t) and (n, 1), for all rows alike; else (b, 1, n, t) and (b, n, 1).
+        The regions are rasterized once per run, grid and frame: layers of one size share them.
         """
-        key = (step.active, height, width, q.dtype, q.device)
+        at = (step.active, height, width)
+        on_q = (*at, q.dtype, q.device)
 
-        def once_of(frame: int) -> tuple[Tensor | None, LayoutTerms]:
-            return step.run.once(("terms", frame, *key), lambda: self._terms_at(q, step, frame, height, width))
+        def terms_of(frame: int) -> tuple[Tensor | None, LayoutTerms | None]:
+            share, inside = step.run.once(("regions", frame, *at), lambda: self._regions(step, frame, height, width))
+            log_share = layout = None
+            if share is not None:
+                log_share = step.run.once(("log share", frame, *on_q), lambda: _with_aligned_rows(share, q))
+            if step.in_layout:
+                scale = self.applied.settings.layout_scale
+                layout = step.run.once(("layout", frame, *on_q), lambda: layout_terms(inside.to(q.device), scale))
+            return log_share, layout
 
-        of_frame = {frame: once_of(frame) for frame in set(frames)}
+        of_frame = {frame: terms_of(frame) for frame in set(frames)}
         if len(of_frame) == 1:
             return of_frame[frames[0]]
 
-        def prepare() -> tuple[Tensor | None, LayoutTerms]:
+        def prepare() -> tuple[Tensor | None, LayoutTerms | None]:
             log_shares, layouts = zip(*(of_frame[frame] for frame in frames), strict=True)
-            scale, shift = (torch.stack(parts) for parts in zip(*layouts, strict=True))  # (b, n)
+            layout = LayoutTerms(*map(torch.stack, zip(*layouts, strict=True))) if step.in_layout else None  # (b, n, 1)
             some = next((log_share for log_share in log_shares if log_share is not None), None)
             if some is None:
-                return None, LayoutTerms(scale, shift)
+                return None, layout
             stacked = torch.stack([torch.zeros_like(some) if one is None else one for one in log_shares])
-            return stacked.unsqueeze(1), LayoutTerms(scale, shift)
+            return _with_aligned_rows(stacked.unsqueeze(1), q), layout
 
-        return step.once(("terms", frames, *key), prepare)
+        return step.once(("terms", frames, *on_q), prepare)
 
-    def _terms_at(
-        self, q: Tensor, step: Step, frame: int, height: int, width: int
-    ) -> tuple[Tensor | None, LayoutTerms]:
-        """Return log_share (n, t) and the layout phase's terms (n,) in one frame; see `_terms`."""
+    def _regions(self, step: Step, frame: int, height: int, width: int) -> RegionTerms:
+        """Return what the regions mean in one frame, but with log_share (n, t) by token; on the CPU, float32."""
         present, inside = self._present(step, frame), torch.zeros(height * width)
         log_share = None
         if present:
@@ -151,5 +165,14 @@ class IdentityAttention(SharedAttention):
                 log_share = there
         if log_share is not None:
             counts = torch.tensor(self._token_counts(step))
-            log_share = log_share.repeat_interleave(counts, dim=1).to(q, non_blocking=True)  # (n, p) -> (n, t)
-        return log_share, layout_terms(inside.to(q.device), self.applied.settings.layout_scale)
+            log_share = log_share.repeat_interleave(counts, dim=1)  # (n, p) -> (n, t)
+        return RegionTerms(log_share, inside)
+
+
+def _with_aligned_rows(mask: Tensor, q: Tensor) -> Tensor:
+    """Return an attention mask (..., n, t) in q's dtype, on its device, whose rows lie multiples of 8 elements apart.
+
+    On a GPU, memory-efficient attention copies any other mask into such rows in every call.
+    """
+    tokens = mask.shape[-1]
+    return F.pad(mask, (0, -tokens % _ALIGNMENT)).to(q, non_blocking=True)[..., :tokens]

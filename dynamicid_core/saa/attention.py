@@ -12,8 +12,10 @@ Axes: b rows of the batch, n queries (y * x cells of the layer's grid), h heads,
 t identity tokens of all people, p people.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -44,7 +46,7 @@ def saa(
     q: Tensor,
     k_id: Tensor,
     v_id: Tensor,
-    mean_key: Tensor,
+    mean_key: Tensor | None,
     log_share: Tensor | None,
     threshold: float | None,
     layout: LayoutTerms | None = None,
@@ -55,14 +57,15 @@ def saa(
         out: (b, n, c) text attention, the first term of equation 4; None: return what the people add, alone.
         q: (b, n, c) queries, heads flattened.
         k_id, v_id: (b, h, t, d) keys and values of the identity tokens, see `split_heads`.
-        mean_key: (b, c) mean over t of the keys that the gate listens to; any positive factor changes nothing.
+        mean_key: (b, c) mean over t of the keys that the gate listens to; any positive factor changes nothing. It and
+            a threshold go together.
         log_share: (n, t) log of the share of the person whose token it is, in q's dtype; (b, 1, n, t) where it differs
             by row; None adds nothing.
         threshold: gate values below it become 0; None: gate off, w = 1 (plain decoupled attention).
         layout: equation 3's terms during the layout phase, else None. The gate must be on.
     """
     gate = None
-    if threshold is not None:
+    if threshold is not None and mean_key is not None:
         gate = activation_gate(q, mean_key, threshold)  # (2)
         if layout is not None:
             gate = torch.addcmul(layout.shift, gate, layout.scale)  # (3), above 1 inside
@@ -70,22 +73,23 @@ def saa(
 
 
 def activation_gate(q: Tensor, mean_key: Tensor, threshold: float) -> Tensor:
-    """Return the gate w of equation 2: (b, n) float32 in [0, 1]; 0 in a row whose queries are all alike.
+    """Return the gate w of equation 2: (b, n, 1) float32 in [0, 1]; 0 in a row whose queries are all alike.
 
     Args: see `saa`; the paper's release cuts at threshold 0.3.
     """
-    # Q K^T J: the sum of S over heads and tokens is one dot product with the summed keys. Their mean is used, which
-    # keeps half precision from overflowing.
-    scores = torch.bmm(q, mean_key.unsqueeze(-1)).squeeze(-1).float()  # (b, n)
-    # Norm: from minimum to maximum over the queries of each row
-    if scores.requires_grad:  # in training: aminmax has no derivative, and that of 0/0 would be NaN
-        low, high = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
-        gate = (scores - low) / (high - low).clamp(min=1e-12)
-    else:
-        low, high = torch.aminmax(scores, dim=-1, keepdim=True)
-        gate = (scores - low) / (high - low)
-    # A row whose queries are all alike is 0/0, and NaN is never at or above the threshold.
-    return torch.where(gate >= threshold, gate, 0.0)
+    # Q K^T J: the sum of S over heads and tokens is one dot product with the summed keys. In float32: half precision
+    # overflows where queries and keys are large, and bfloat16 keeps 18 levels of scores that lie far from 0.
+    scores = torch.bmm(q.float(), mean_key.float().unsqueeze(-1))  # (b, n, 1)
+    # Norm: from minimum to maximum over the queries of each row; 0 / 1e-12 where all are alike
+    above = scores - scores.amin(1, keepdim=True)
+    gate = above / above.amax(1, keepdim=True).clamp(min=1e-12)
+    return F.threshold(gate, _float_below(threshold), 0.0)  # keeps what is above its argument
+
+
+@lru_cache
+def _float_below(number: float) -> float:
+    """Return the largest float32 below a number."""
+    return float(np.nextafter(np.float32(number), np.float32(-np.inf)))
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -106,11 +110,16 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def add_gated(out: Tensor | None, attended: Tensor, gate: Tensor | None) -> Tensor:
-    """Return `out + gate * attended`: (b, n, c). No `out` counts as 0, no `gate` (b, n) as 1."""
+    """Return `out + gate * attended`: (b, n, c) in attended's dtype. No `out` counts as 0, no `gate` (b, n, 1) as 1.
+
+    Where nothing is differentiated the result takes attended's place: the product is float32 without a cast.
+    """
     if gate is None:
         return attended if out is None else out + attended
-    column = gate.to(attended.dtype).unsqueeze(-1)  # (b, n, 1)
-    return attended * column if out is None else torch.addcmul(out, attended, column)
+    if torch.is_grad_enabled():
+        gate = gate.to(attended.dtype)
+        return attended * gate if out is None else torch.addcmul(out, attended, gate)
+    return attended.mul_(gate) if out is None else torch.addcmul(out, attended, gate, out=attended)
 
 
 def region_terms(masks: Tensor) -> RegionTerms:
@@ -140,11 +149,17 @@ def layout_terms(inside: Tensor, layout_scale: float) -> LayoutTerms:
         inside: (n,) in [0, 1] from `region_terms`.
         layout_scale: L, 0 or more; the paper's release uses 4.
     """
+    inside = inside.unsqueeze(-1)
     return LayoutTerms(inside + (1 - inside) / (1 + layout_scale), layout_scale * inside)
 
 
 def person_activation(
-    q: Tensor, k_id: Tensor, mean_key: Tensor, log_share: Tensor | None, threshold: float | None, counts: list[int]
+    q: Tensor,
+    k_id: Tensor,
+    mean_key: Tensor | None,
+    log_share: Tensor | None,
+    threshold: float | None,
+    counts: list[int],
 ) -> Tensor:
     """Return how strongly each person is drawn at each query, for display: (b, p, n) in [0, 1].
 
@@ -160,4 +175,4 @@ def person_activation(
         scores = scores + log_share.float()
     weights = scores.softmax(dim=-1).mean(dim=1)  # (b, n, t)
     parts = torch.stack([part.sum(dim=-1) for part in weights.split(counts, dim=-1)], dim=1)  # (b, p, n)
-    return parts if threshold is None else parts * activation_gate(q, mean_key, threshold).unsqueeze(1)
+    return parts if threshold is None or mean_key is None else parts * activation_gate(q, mean_key, threshold).mT

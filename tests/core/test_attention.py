@@ -67,7 +67,7 @@ def test_equals_the_release(name: str) -> None:
 
 def _gate(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     """The gate of queries of one channel, whose scores are then the queries themselves."""
-    return activation_gate(scores[..., None], torch.ones(len(scores), 1), threshold)
+    return activation_gate(scores[..., None], torch.ones(len(scores), 1), threshold)[..., 0]
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -140,21 +140,83 @@ def test_layout_gate_inside_outside_and_between() -> None:
 def test_gate_equals_that_of_the_sum_over_heads_and_tokens() -> None:
     q, keys = _random(2, 16, 12), _random(2, 8, 12, seed=1)
     per_head = torch.einsum("bnhd,bthd->bhnt", q.unflatten(-1, (3, 4)), keys.unflatten(-1, (3, 4)))
-    expected = _gate(per_head.sum(dim=(1, 3)), 0.0)
+    expected = _gate(per_head.sum(dim=(1, 3)), 0.0)[..., None]
     for factor in (1.0, 1 / 8, 7.0):  # any positive one
         assert relative_error(activation_gate(q, factor * keys.sum(dim=1), 0.0), expected) < 1e-5
 
 
-def test_half_precision_gate_does_not_overflow() -> None:
-    q, keys = 30 * _random(1, 64, 1280), 30 * _random(1, 1280, seed=1)
-    gate = activation_gate(q.bfloat16(), keys.bfloat16(), THRESHOLD)
-    assert torch.isfinite(gate).all()
+HALF = [torch.float16, torch.bfloat16]
+
+
+def _queries_about(key: torch.Tensor, length: float, cosine: float, spread: float) -> torch.Tensor:
+    """Queries (b, 1024, c) of this length; their cosines to the key lie about one value."""
+    b, c = key.shape
+    direction = key / key.norm(dim=-1, keepdim=True)
+    side = _random(b, 1024, c, seed=1)
+    side = side - (side @ direction[..., None]) * direction[:, None]
+    cosines = cosine + spread * _random(b, 1024, 1, seed=2)
+    rest = (1 - cosines**2).sqrt() * side / side.norm(dim=-1, keepdim=True)
+    return length * (cosines * direction[:, None] + rest)
+
+
+# |q|, |summed keys|, cosine: past 65,504, the largest fp16; the scores' common offset 20 times their spread; both
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize(
+    ("length", "key_length", "cosine", "spread"),
+    [(300, 400, 0.6, 0.05), (1000, 400, -0.6, 0.05), (20, 30, 0.6, 0.03), (20, 30, -0.6, 0.01), (900, 900, 0.6, 0.01)],
+)
+@pytest.mark.parametrize("channels", [320, 1280])
+def test_half_precision_keeps_the_gate(
+    dtype: torch.dtype, length: float, key_length: float, cosine: float, spread: float, channels: int
+) -> None:
+    """Against the gate of the same queries in float32; a query at the threshold itself may fall on either side."""
+    key = _random(2, channels)
+    key = (key_length * key / key.norm(dim=-1, keepdim=True)).to(dtype)
+    q = _queries_about(key.float(), length, cosine, spread).to(dtype)
+    gate, expected = activation_gate(q, key, THRESHOLD), activation_gate(q.double(), key.double(), 0.0)
+    assert gate.dtype == torch.float32 and (gate > 0).float().mean() > 0.5
+    near = (expected - THRESHOLD).abs() < 1e-4
+    assert torch.allclose(
+        torch.where(near, 0, gate), torch.where(near | (expected < THRESHOLD), 0, expected.float()), atol=1e-4
+    )
+    assert near.sum() < 10
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_half_precision_differs_from_float32_by_its_own_rounding_alone(dtype: torch.dtype) -> None:
+    """What comes out of the whole formula, where the host samples, in the layout phase and after it."""
+    key = 400 * _random(1, 64) / 8
+    q = _queries_about(key, 300, 0.6, 0.05).to(dtype)
+    k_id, v_id = (
+        split_heads((key / 400)[None].to(dtype), HEADS),
+        split_heads(_random(1, 1, 64, seed=3).to(dtype), HEADS),
+    )
+    out, layout = _random(1, 1024, 64, seed=4).to(dtype), layout_terms(torch.linspace(0, 1, 1024), 4.0)
+    for terms in (None, layout):
+        expected = saa(out.float(), q.float(), k_id.float(), v_id.float(), key, None, THRESHOLD, terms)
+        with torch.inference_mode():
+            drawn = saa(out.clone(), q, k_id, v_id, key, None, THRESHOLD, terms)
+            alone = saa(None, q, k_id, v_id, key, None, THRESHOLD, terms)
+        assert drawn.dtype == alone.dtype == dtype
+        assert relative_error(drawn.float(), expected) < torch.finfo(dtype).eps
+        assert relative_error(alone.float(), expected - out.float()) < 2 * torch.finfo(dtype).eps
+
+
+def test_without_gradients_the_result_is_the_same_to_the_bit() -> None:
+    q, keys, out = _random(2, 32, 16), _random(2, 4, 16, seed=1), _random(2, 32, 16, seed=2)
+    k_id = split_heads(keys, HEADS)
+    for given, threshold in ((out, THRESHOLD), (None, THRESHOLD), (out, None), (None, None)):
+        differentiable = saa(given, q, k_id, k_id, keys.mean(dim=1), None, threshold)
+        before = [x.clone() for x in (out, q, keys)]
+        with torch.inference_mode():
+            assert torch.equal(saa(given, q, k_id, k_id, keys.mean(dim=1), None, threshold), differentiable)
+        assert all(torch.equal(*pair) for pair in zip((out, q, keys), before, strict=True)), "an input was changed"
 
 
 def test_person_activation_adds_up_to_the_gate() -> None:
     q, keys = _random(2, 16, 8), _random(2, 6, 8, seed=1)
     for threshold in (THRESHOLD, None):
-        gate = torch.ones(2, 16) if threshold is None else activation_gate(q, keys.mean(dim=1), threshold)
+        gate = torch.ones(2, 16) if threshold is None else activation_gate(q, keys.mean(dim=1), threshold)[..., 0]
         maps = person_activation(q, split_heads(keys, 2), keys.mean(dim=1), None, threshold, [4, 2])
         assert maps.shape == (2, 2, 16)
         assert torch.allclose(maps.sum(dim=1), gate)
