@@ -166,7 +166,7 @@ def test_twenty_executions_leave_upstream_objects_alone_and_no_memory_behind(mod
 
     counts = []
     for execution in range(20):
-        again = simple(model, dynamicid, person(1), Placement(person(2), Region(box=Box(0.5, 0, 1, 1))))
+        again = simple(model, dynamicid, person(1), (Placement(person(2), Region(box=Box(0.5, 0, 1, 1))),))
         downstream = cached.clone()
         if execution % 4 == 3:
             picture(again, steps=1)
