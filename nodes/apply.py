@@ -14,6 +14,7 @@ from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.scene import Placement, adjusted, arrange
 from .door import checked
 from .notify import tell, warn
+from .page import warn_of_lost_people
 from .sockets import (
     PEOPLE_ALIASES,
     DynamicIDSocket,
@@ -54,7 +55,7 @@ class Apply(io.ComfyNode):
             search_aliases=PEOPLE_ALIASES,
             inputs=_shared_inputs(),
             outputs=[_model_output()],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -112,7 +113,7 @@ class ApplyAdvanced(io.ComfyNode):
                 ),
             ],
             outputs=[_model_output()],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -148,4 +149,5 @@ def _present(
         warn(node, "nobody is left to draw; the model passes through unchanged.")
     elif left_out:
         warn(node, f"{left_out} of {len(everybody)} people have no place or time and are left out.")
+    warn_of_lost_people(node)
     return present

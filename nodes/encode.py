@@ -96,6 +96,6 @@ class EncodeIdentity(io.ComfyNode):
                 raise ValueError(f"{error} Or set no_face to skip, and this person is left out.") from error
             warn(cls, f"this person is left out: {error}")
             return io.NodeOutput(None, image)
-        for note in encoded.notes:
-            warn(cls, note)
+        if encoded.notes:  # together, since the node shows only the last words
+            warn(cls, "; ".join(encoded.notes))
         return io.NodeOutput(encoded.identity, faces_preview(image, encoded.faces, encoded.aligned))

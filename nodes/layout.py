@@ -10,6 +10,7 @@ from ..dynamicid_core.identity.assignment import RULES
 from ..dynamicid_core.identity.identity import Identity
 from .door import checked
 from .notify import warn
+from .page import warn_of_lost_people
 from .place import placements_output
 from .sockets import REGION_ALIASES, DynamicIDSocket, IdentitySocket, PlacementsSocket, choice, number, people_input
 
@@ -86,7 +87,7 @@ class AutoLayout(io.ComfyNode):
                 io.Mask.Output(display_name="masks", tooltip="A mask for each person, for Conditioning (Set Mask)."),
                 io.Image.Output(display_name="preview", tooltip="The regions with the people's names."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -97,4 +98,6 @@ class AutoLayout(io.ComfyNode):
         laid_out = lay_out([*people.values()], layout, margin)
         for warning in laid_out.warnings:
             warn(cls, warning)
-        return placements_output(cls, laid_out.scene, laid_out.masks, laid_out.backdrop)
+        output = placements_output(cls, laid_out.scene, laid_out.masks, laid_out.backdrop)
+        warn_of_lost_people(cls)
+        return output

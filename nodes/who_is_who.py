@@ -10,6 +10,7 @@ from ..dynamicid_core.image_inputs import as_pixels
 from ..dynamicid_core.saa.scene import arrange, names_of
 from .apply import People
 from .door import checked
+from .page import warn_of_lost_people
 from .preview import comparison_preview
 from .sockets import DynamicIDSocket, people_input, person_or_placements
 
@@ -35,12 +36,13 @@ class WhoIsWho(io.ComfyNode):
                 io.Image.Output(display_name="annotated", tooltip="The pictures with each face's box and person."),
                 io.Float.Output(display_name="worst match", tooltip=worst),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
     @checked
     def execute(cls, image: Tensor, people: People, dynamicid: DynamicID) -> io.NodeOutput:
+        warn_of_lost_people(cls)
         scene, images = arrange([person for person in people.values() if person is not None]), as_pixels(image)
         comparisons = compare(scene, images, dynamicid.faces)
         reports = [comparison.report for comparison in comparisons]

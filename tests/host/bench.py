@@ -12,7 +12,7 @@ from dynamicid_pack.nodes.apply import Apply
 
 from . import probe, tiny
 from .executor import Executor, Ran, executor_of_a_module  # noqa: F401 (a fixture)
-from .graphs import Graph
+from .graphs import Graph, Node
 
 NODES = (
     "DynamicIDEncode", "DynamicIDEditMotion", "DynamicIDPlace", "DynamicIDLayout", "DynamicIDApply",
@@ -52,8 +52,13 @@ class Bench:
         self.executor, self.miniature = executor, miniature
         (self.patched,) = Apply.execute(miniature.model, miniature.dynamicid, {"person_0": person()}, 1.0).args
 
-    def run(self, node: str, **changed: Any) -> Ran:
-        """Run a node; `...` leaves an input out, and a value that a graph can't hold comes from another node."""
+    def run(self, node: str, *, as_id: str = "", workflow: Any = None, **changed: Any) -> Ran:
+        """Run a node; `...` leaves an input out, and a value that a graph can't hold comes from another node.
+
+        Args:
+            as_id: the node's id in the graph.
+            workflow: the page's own graph, sent along.
+        """
         graph, inputs = Graph(), self.right(node) | changed
         wired = {
             name: value if isinstance(value, (str, int, float, bool)) else self.executor.value(graph, value)
@@ -61,9 +66,12 @@ class Bench:
             if value is not ...
         }
         added = graph.add(node, wired)
+        if as_id:
+            graph[as_id] = graph.pop(added.id)
+            added = Node(as_id)
         for output in range(2 if node in _SECOND_OUTPUT else 1):
             self.executor.keep(graph, added[output])
-        return self.executor.run(graph)
+        return self.executor.run(graph, workflow)
 
     def right(self, node: str) -> dict[str, Any]:
         """Return a node's inputs, with right values."""

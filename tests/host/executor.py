@@ -11,7 +11,6 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import patch
 
 import dynamicid_pack
 import execution
@@ -115,7 +114,7 @@ class Executor:
         """Keep what this output gives: the graph is run for it."""
         graph.add("TestsResult", value=link, number=next(self._numbers))
 
-    def run(self, graph: Graph, workflow: dict[str, Any] | None = None) -> Ran:
+    def run(self, graph: Graph, workflow: Any = None) -> Ran:
         """Check and run a graph.
 
         Args:
@@ -127,7 +126,7 @@ class Executor:
             texts = [f"{e['message']}: {e['details']}" for node in node_errors.values() for e in node["errors"]]
             failed = next((graph[node]["class_type"] for node in node_errors), "")
             return Ran("; ".join(texts) or f"{error['message']}: {error['details']}", "validation", failed, [], [])
-        extra = {"client_id": "tests"} | ({"extra_pnginfo": {"workflow": workflow}} if workflow else {})
+        extra = {"client_id": "tests"} | ({"extra_pnginfo": {"workflow": workflow}} if workflow is not None else {})
         self._runner.execute(graph, "tests", extra, outputs)
         values = [_Result.kept[number] for number in sorted(_Result.kept)]
         failures = [data for event, data in self._runner.status_messages if event == "execution_error"]
@@ -152,7 +151,10 @@ def executor_of_a_module() -> Iterator[Executor]:
     module = types.ModuleType("server")
     module.PromptServer = types.SimpleNamespace(instance=server)  # type: ignore[attr-defined]
     ours = {"TestsValue": _Value, "TestsResult": _Result}
-    with patch.dict(nodes.NODE_CLASS_MAPPINGS, found | ours), patch.dict(sys.modules, {"server": module}):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "server", module)
+        for name, node in (found | ours).items():
+            patch.setitem(nodes.NODE_CLASS_MAPPINGS, name, node)
         yield Executor(server)
     _Value.values.clear()
     _Result.kept.clear()

@@ -59,3 +59,45 @@ def test_widgets_of_a_layout_may_be_left_out(bench: Bench) -> None:
     short = bench.run("DynamicIDLayout", **faces | {"layout.order": ..., "layout.reach": ...})
     for one, other in zip(short.values[0], bench.run("DynamicIDLayout", **faces).values[0], strict=True):
         assert one.region.box == other.region.box
+
+
+def page_graph(node: str, inside: bool, links: list[Any], sockets: list[Any]) -> dict[str, Any]:
+    """The page's own graph around one node (7), whose sockets hold these links; as a subgraph where that is told."""
+    shown = {
+        "id": 7,
+        "type": node,
+        "inputs": [{"name": f"people.person_{i}", "link": link} for i, link in enumerate(sockets)],
+    }
+    if not inside:
+        return {"nodes": [{"id": 1, "type": "Other"}, shown], "links": links}
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    within = {"nodes": [shown], "links": [dict(zip(keys, link, strict=True)) for link in links]}
+    return {"nodes": [{"id": 3, "type": "a subgraph"}], "links": [], "definitions": {"subgraphs": [within]}}
+
+
+IDENTITY, SEVEN = "DYNAMICID_IDENTITY", {"id": 7, "type": "DynamicIDApply"}
+THREE = [[50, 27, 0, 7, 0, IDENTITY], [51, 27, 1, 7, 0, IDENTITY], [52, 27, 2, 7, 1, "DYNAMICID_PLACEMENTS"]]
+OTHERS = [[32, 18, 2, 7, 2, "ARRAY"], [60, 1, 0, 8, 0, IDENTITY]]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("node", GROWING)
+def test_people_whose_links_the_page_lost_are_told_of(bench: Bench, node: str, inside: bool) -> None:
+    """As the page leaves its graph when the sources of three people are put into a subgraph: one link is held."""
+    told = {}
+    for case, sockets in {"lost": [51, None], "whole": [50, 51, 52, None]}.items():
+        workflow = page_graph(node, inside, THREE + OTHERS, sockets)
+        told[case] = [note for note in bench.run(node, as_id="7", workflow=workflow).notes if "don't arrive" in note]
+    assert [note[:25] for note in told["lost"]] == ["⚠ 2 people who were conne"] and not told["whole"]
+
+
+@pytest.mark.parametrize(
+    "workflow",
+    [[], {"nodes": None}, {"nodes": [3, {"id": 7}]}, {"nodes": [SEVEN], "links": {"1": 2}},
+     {"definitions": [], "nodes": [SEVEN | {"inputs": 3}], "links": [[1], 2, ["x"] * 6, {}]},
+     {"nodes": [SEVEN | {"inputs": [{"link": [1]}, 3]}], "links": [[5, 1, 0, 8, 0, IDENTITY]]}],
+    ids=lambda workflow: str(workflow)[:30],
+)  # fmt: skip
+def test_whatever_is_sent_as_the_pages_graph_stops_nothing(bench: Bench, workflow: Any) -> None:
+    ran = bench.run("DynamicIDApply", as_id="7", workflow=workflow)
+    assert ran.message == "" and not ran.notes
