@@ -8,19 +8,29 @@ from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
 from ..image_inputs import negative_clip_input
+from ..messages import printable
+from ..tensor_file import open_tensors
 
 # The host resizes images bicubically with antialiasing in floating point, transformers' CLIPImageProcessor by Pillow,
 # in 8 bits from axis to axis: pixels differ by 0.7 % between the two.
 
 
 def load_vision(path: Path) -> ClipVisionModel:
-    """Load a CLIP vision model. Raises ValueError for a file of another kind."""
-    model = comfy.clip_vision.load(str(path))
-    if model is None:
-        raise ValueError(
-            f"{path.name} is not a CLIP vision model. Choose CLIP ViT-H (laion2B-s32B-b79K) as clip_vision."
-        )
-    return model
+    """Load a CLIP vision model. Raises ValueError for a file of another kind, or one that is damaged."""
+    with open_tensors(path):  # names what is wrong with a file, which the host's reader does not
+        pass
+    reason = ""
+    try:
+        if model := comfy.clip_vision.load(str(path)):
+            return model
+    except memory.OOM_EXCEPTION:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:  # shapes of something else
+        reason = f" ({printable(str(error))})"
+    raise ValueError(
+        f"{printable(path.name)} is not a CLIP vision model{reason}. Choose CLIP ViT-H (laion2B-s32B-b79K) as "
+        "clip_vision."
+    )
 
 
 def states(model: ClipVisionModel, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import comfy.clip_vision
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.host import vision
+from safetensors.torch import save_file
 
 CONFIG: dict[str, Any] = {  # ViT-H's kind, in small
     "model_type": "clip_vision_model", "hidden_size": 160, "intermediate_size": 640, "num_hidden_layers": 4,
@@ -67,3 +68,25 @@ def test_the_preprocessing_is_nearly_clips_own(models) -> None:
         image.permute(0, 2, 3, 1), size=224, mean=ours.image_mean, std=ours.image_std, crop=True
     )
     assert _relative(found.float(), expected) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"<!DOCTYPE html>", "expected a safetensors file or a PyTorch .bin"),
+        (b"", "the file is empty"),
+        ((2**40).to_bytes(8, "little") + b'{"a":', "truncated or its header is broken"),
+    ],
+)
+def test_a_file_that_is_none_is_named(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "clip.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"clip\.safetensors: .*{says}"):
+        vision.load_vision(tmp_path / "clip.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(4,), (7, 7), ()])
+@pytest.mark.parametrize("layer", ["other", "vision_model.encoder.layers.30.layer_norm1"])
+def test_another_model_is_named(layer: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    save_file({f"{layer}.weight": torch.zeros(shape)}, tmp_path / "clip.safetensors")
+    with pytest.raises(ValueError, match=r"^clip\.safetensors is not a CLIP vision model"):
+        vision.load_vision(tmp_path / "clip.safetensors")
