@@ -31,6 +31,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from ..box import Box
 from ..configuration import ConfigModel, ConfigPath, read_config
+from ..files import write_atomically
 from ..imr.motion import EXPRESSIONS
 
 RENAMED = {  # options of earlier versions, and their names now
@@ -229,7 +230,7 @@ def load_config(path: Path) -> EvaluationConfig:
 
 def write_config(config: EvaluationConfig, path: Path) -> None:
     """Write a configuration that `load_config` reads; paths inside the file's folder start there."""
-    path.write_text(json.dumps(as_json(config, path.resolve().parent), indent=2) + "\n", "utf-8")
+    write_atomically(path, json.dumps(as_json(config, path.resolve().parent), indent=2) + "\n")
 
 
 def as_json(config: EvaluationConfig, folder: Path = Path()) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files import sha256_of_file, write_atomically
+from ..files import atomic_path, sha256_of_file, write_atomically
 from .config import Benchmark, EvaluationConfig, SampleSpec, Variant, load_config, write_config
 from .fingerprints import digest
 from .template import Graph
@@ -113,9 +113,9 @@ def snapshot(config: EvaluationConfig, folder: Path) -> EvaluationConfig:
         if path is None:
             return None
         kept = folder / subfolder / f"{sha256_of_file(path)[:16]}{path.suffix.lower()}"
-        kept.parent.mkdir(parents=True, exist_ok=True)
         if not kept.exists():
-            shutil.copyfile(path, kept)
+            with atomic_path(kept) as part:
+                shutil.copyfile(path, part)
         return kept
 
     benchmarks = []
