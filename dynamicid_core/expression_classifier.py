@@ -8,6 +8,7 @@ import numpy as np
 from .box import Box
 from .identity.analyzer import select_providers
 from .image_inputs import CLASSIFIER_SIDE, Image, classifier_input
+from .messages import printable, shown
 
 CLASSES = ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral")
 """ResEmoteNet's, in the order of its outputs."""
@@ -27,7 +28,10 @@ class ExpressionClassifier:
         try:
             self._session: Any = onnxruntime.InferenceSession(str(file), providers=select_providers(provider))
         except Exception as error:  # onnxruntime's own kinds
-            raise ValueError(f"{file}: the expression model can't be loaded: {error}. Export it again.") from error
+            reason = printable(str(error))
+            raise ValueError(
+                f"{shown(file)}: the expression model can't be loaded: {reason}. Export it again."
+            ) from error
         shape = [3, CLASSIFIER_SIDE, CLASSIFIER_SIDE]
         shapes = [node.shape for node in self._session.get_inputs()]
         if len(shapes) != 1 or list(shapes[0][1:]) != shape:

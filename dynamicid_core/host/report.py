@@ -8,6 +8,7 @@ from ..identity.analyzer import missing_files, select_providers
 from ..identity.encoder import FaceEncoder
 from ..identity.encoding import DYNAMICID
 from ..identity.installation import install_command, is_installed
+from ..messages import printable
 from ..saa.adapter import Adapter
 from ..tensor_file import open_tensors
 from .models import DynamicID
@@ -59,12 +60,10 @@ def _vision(dynamicid: DynamicID, path: Path | None) -> str:
             ]
     except (ValueError, OSError) as error:
         return f"CLIP vision: {error}"
-    dim = norms[0].shape[0] if norms else "unknown"
+    dim, name = norms[0].shape[0] if norms else "unknown", printable(path.name)
     if dim != expected:
-        return (
-            f"CLIP vision: {path.name} does not fit, its states are of {dim}, {expected} are read. Choose CLIP ViT-H."
-        )
-    return f"CLIP vision: {path.name}"
+        return f"CLIP vision: {name} does not fit, its states are of {dim}, {expected} are read. Choose CLIP ViT-H."
+    return f"CLIP vision: {name}"
 
 
 def _faces(pack: Path | None, provider: str) -> str:
@@ -75,8 +74,8 @@ def _faces(pack: Path | None, provider: str) -> str:
     if pack is None:
         return "Face pack: missing. Unpack buffalo_l into models/insightface/models and choose it as face_pack."
     if missing := missing_files(pack):
-        return f"Face pack: {pack.name} lacks {', '.join(missing)}. Unpack buffalo_l again, all of it."
-    return f"Face pack: {pack.name}, on {select_providers(provider)[0].removesuffix('ExecutionProvider')}"
+        return f"Face pack: {printable(pack.name)} lacks {', '.join(missing)}. Unpack buffalo_l again, all of it."
+    return f"Face pack: {printable(pack.name)}, on {select_providers(provider)[0].removesuffix('ExecutionProvider')}"
 
 
 def _motion(dynamicid: DynamicID) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..box import Box
 from ..image_inputs import Image
 from ..imr.landmarks import FRAME
+from ..messages import printable
 from .faces import Detection, Face, without_duplicates
 from .installation import install_command
 
@@ -230,7 +231,9 @@ def load_analyzer(pack: Path, provider: str = "auto", embeds_rgb: bool = True) -
         ValueError: the folder lacks a model, or one can't be loaded.
     """
     if missing := missing_files(pack):
-        raise ValueError(f"The face pack {pack.name} lacks {', '.join(missing)}. Unpack buffalo_l again, all of it.")
+        raise ValueError(
+            f"The face pack {printable(pack.name)} lacks {', '.join(missing)}. Unpack buffalo_l again, all of it."
+        )
     try:
         from insightface.app import FaceAnalysis
     except ModuleNotFoundError as error:
@@ -242,6 +245,7 @@ def load_analyzer(pack: Path, provider: str = "auto", embeds_rgb: bool = True) -
     try:
         analysis = FaceAnalysis(name=str(pack.resolve()), allowed_modules=list(_TASKS), providers=providers)
     except Exception as error:  # onnxruntime's own kinds
-        raise ValueError(f"The face pack {pack.name} can't be loaded: {error}. Unpack it again.") from error
+        reason = printable(str(error))
+        raise ValueError(f"The face pack {printable(pack.name)} can't be loaded: {reason}. Unpack it again.") from error
     analysis.prepare(ctx_id=-1 if providers == [PROVIDERS["CPU"]] else 0, det_size=(_CANVAS, _CANVAS))
     return FaceAnalyzer(analysis, embeds_rgb)
