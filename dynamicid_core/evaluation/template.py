@@ -60,9 +60,14 @@ def _widget_values(template: Path, node: dict[str, Any], info: dict[str, Any]) -
 def _read(
     template: Path, node: dict[str, Any], inputs: dict[str, Any], values: list[Any], before: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Yield each widget of these inputs with its value, which is taken off `values`."""
+    """Yield each widget of these inputs with its value, which is taken off `values`.
+
+    A template that was saved before an optional widget was there has no value for it: the node's default stands in.
+    """
     for name, kind, options in _listed(inputs):
         if not (isinstance(kind, list) or kind in (*_WIDGETS, _DYNAMIC)):
+            continue
+        if not values and name in inputs.get("optional", {}):
             continue
         if not values:
             raise ValueError(f"{template.name}: {node['type']} has no value for {before}{name}")

@@ -163,7 +163,7 @@ def person() -> Identity:
 
 @pytest.mark.parametrize("shape", [(1, 1, 8, 8), (8,), (0, 8, 8), (0, 8)])
 def test_masks_of_the_wrong_rank(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"\(frames, height, width\), got shape") as caught:
+    with pytest.raises(ValueError, match="got shape") as caught:
         PlaceIdentity.execute(person(), 0, 0, 1, 1, 1.0, 0, 1, mask=torch.ones(shape))
     assert str(shape) in str(caught.value)
 
@@ -174,7 +174,7 @@ def test_masks_of_the_wrong_rank(shape: tuple[int, ...]) -> None:
         ({"x": 600, "y": 0, "width": 50, "height": 50}, "outside the 512 x 512 picture"),
         ({"x": 0, "y": 0}, "got {'x': 0, 'y': 0}"),
         ({"bbox": [0, 900, 500, 1300]}, "x 0.9 to 1.3"),
-        ("a text", "got str"),
+        ("a text", "got 'a text'"),
         ([], "Draw a box"),
     ],
 )
