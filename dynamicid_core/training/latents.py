@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..files import atomic_path
@@ -32,7 +31,7 @@ class Latents:
         """Args: size: as `Shards.image` takes it."""
         self._base, self._shards, self._size, self._folder = base, shards, size, folder
         self._encoder = fingerprint(base.vae.state_dict()) if folder else ""
-        self._open = lru_cache(maxsize=None)(self._opened)
+        self._open = lru_cache(maxsize=None)(lambda shard: np.load(self._path(shard), mmap_mode="r"))
 
     def encode(self, log: Log, process: int = 0, processes: int = 1) -> None:
         """Encode the shards that the folder lacks, this process's share of them; nothing without a folder.
@@ -42,7 +41,7 @@ class Latents:
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        share = self._shards.paths[process::processes]  # whatever the other processes have written by now
+        share = list(self._shards.numbers)[process::processes]  # whatever the other processes have written by now
         due = [shard for shard in share if not self._path(shard).exists()]
         for done, shard in enumerate(due):
             log(f"encoding {shard.name}, {done + 1} of {len(due)}")
@@ -59,17 +58,11 @@ class Latents:
             if self._folder is None:
                 mean, std = self._base.moments(self._shards.image(number, self._size)[None].to(device))
             else:
-                cached = torch.from_numpy(self._cached(number)).to(device).float()  # (1 or 2, 4, h, w)
+                shard, place = self._shards.place(number)
+                cached = torch.from_numpy(np.array(self._open(shard)[place])).to(device).float()  # (1 or 2, 4, h, w)
                 mean, std = cached[:1], cached[1:] if len(cached) > 1 else None
             latents.append(mean if std is None else mean + std * torch.randn(mean.shape, generator=rng).to(mean))
         return torch.cat(latents)
-
-    def _cached(self, number: int) -> NDArray[np.float16]:
-        shard, place = self._shards.place(number)
-        return np.array(self._open(shard)[place])
-
-    def _opened(self, shard: Path) -> NDArray[np.float16]:
-        return np.asarray(np.load(self._path(shard), mmap_mode="r"))
 
     def _path(self, shard: Path) -> Path:
         assert self._folder is not None
@@ -78,7 +71,7 @@ class Latents:
         return self._folder / f"{shard.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
 
     def _write(self, shard: Path) -> None:
-        numbers = self._shards.numbers_in(shard)
+        numbers = self._shards.numbers[shard]
         moments = []
         for start in range(0, len(numbers), BATCH):
             images = [self._shards.image(number, self._size) for number in numbers[start : start + BATCH]]

@@ -31,7 +31,11 @@ class _FilePlace(NamedTuple):
 
 
 class Shards:
-    """All samples of a folder of shards, in the order of their keys."""
+    """All samples of a folder of shards, in the order of their keys.
+
+    Attributes:
+        numbers: of each shard's samples.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises ValueError when there is no shard, or one that can't be read."""
@@ -40,11 +44,11 @@ class Shards:
             raise ValueError(f"{folder}: expected WebDataset shards (*.tar), found none.")
         self._samples: list[dict[str, _FilePlace]] = []
         self.keys: list[str] = []
-        self._numbers: dict[Path, range] = {}
+        self.numbers: dict[Path, range] = {}
         for path in paths:
             first = len(self.keys)
             self._index(path)
-            self._numbers[path] = range(first, len(self.keys))
+            self.numbers[path] = range(first, len(self.keys))
         self._folder = folder
 
     def _index(self, path: Path) -> None:
@@ -65,18 +69,10 @@ class Shards:
     def __len__(self) -> int:
         return len(self._samples)
 
-    @property
-    def paths(self) -> list[Path]:
-        return list(self._numbers)
-
-    def numbers_in(self, shard: Path) -> range:
-        """Return the numbers of a shard's samples."""
-        return self._numbers[shard]
-
     def place(self, number: int) -> tuple[Path, int]:
         """Return the shard that a sample lies in, and which one of its samples it is."""
         shard = next(iter(self._samples[number].values())).shard
-        return shard, number - self._numbers[shard].start
+        return shard, number - self.numbers[shard].start
 
     @cached_property
     def persons(self) -> list[str]:

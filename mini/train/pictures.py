@@ -102,7 +102,7 @@ class Pictures:
 
     def take(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Truth]:
         """Return (n, H, W, 3) uint8 RGB and the truth of the pictures with these numbers."""
-        rows = [(self.shard(int(number) // SHARD), int(number) % SHARD) for number in numbers]
+        rows = [(self.shard(shard), i) for shard, i in places(numbers)]
         images = np.stack([shard[0][i] for shard, i in rows])
         names = vars(rows[0][0][1])
         return images, Truth(**{n: np.stack([getattr(shard[1], n)[i] for shard, i in rows]) for n in names})
@@ -124,6 +124,11 @@ class Pictures:
 def pairs_and_trios(folder: Path, world: World, pairs: int, trios: int) -> tuple[Pictures, Pictures]:
     """Return a world's pictures of two and of three people, so many of each."""
     return Pictures(folder, world, 2, pairs), Pictures(folder, world, 3, trios)
+
+
+def places(numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return each picture's shard, and which one of the shard's it is."""
+    return [divmod(int(number), SHARD) for number in numbers]
 
 
 def turns(step: int, every: int) -> tuple[bool, int]:

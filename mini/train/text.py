@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ..networks import CONTEXT_DIM, ROW_IDS
 from ..world.world import World
-from . import encoders, pictures
+from . import encoders
 from .autoencoder import as_input
 from .judge import misnamed
-from .pictures import Pictures, numbers_of
+from .pictures import Pictures, numbers_of, places
 from .stage import Stage, StageConfig, TrainContext
 from .vision import contrastive_loss
 from .words import SAYINGS, SPOKEN_OF, labels_of, words
@@ -103,7 +103,7 @@ class TextStage(Stage[Reader]):
         # Of six steps three show portraits, two groups of two, one groups of three.
         kind = (0, 1, 0, 1, 0, 2)[step % 6]
         source, vocabulary = self.data[kind], words()
-        at = [divmod(int(number), pictures.SHARD) for number in numbers_of(step, self.batch, source.size)]
+        at = places(numbers_of(step, self.batch, source.size))
         seen = torch.stack([self._seen(source, shard)[i] for shard, i in at])
         captions = [str(source.shard(shard)[1].caption[i]) for shard, i in at]
         tokens = vocabulary.batch(captions)

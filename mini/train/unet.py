@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ..world.caption import CLOTHES_COLORS, GARMENTS, PLACES, PersonSpec, parse_caption, view_of
 from ..world.world import World
-from . import autoencoder, comfyui, encoders, judge, pictures
+from . import autoencoder, comfyui, encoders, judge
 from .core import atomic_path, image_grid, sha256_of_file
 from .core_training import losses
-from .pictures import NAMES, Pictures, numbers_of, turns
-from .stage import Stage, StageConfig, TrainContext
+from .pictures import NAMES, Pictures, numbers_of, places, turns
+from .stage import WEIGHTS, Stage, StageConfig, TrainContext
 from .words import words
 
 TIMESTEPS = 1000
@@ -49,7 +49,7 @@ class Latents:
 
     def batch(self, step: int, size: int) -> tuple[Tensor, list[str], NDArray[np.float32]]:
         """Return latents (size, 4, h, w) float32, captions, and the faces' boxes (size, people, 4) in cells."""
-        at = [divmod(int(number), pictures.SHARD) for number in numbers_of(step, size, self.source.size)]
+        at = places(numbers_of(step, size, self.source.size))
         latents = np.stack([self._shard(shard)[i] for shard, i in at]).astype(np.float32)
         truths = [(self.source.shard(shard)[1], i) for shard, i in at]
         boxes = np.stack([truth.box[i] for truth, i in truths]).astype(np.float32) / np.float32(CELL)
@@ -130,7 +130,7 @@ class UNetStage(Stage[nn.Module]):
 
     def __init__(self, context: TrainContext, size: int = 12_000):
         super().__init__(context)
-        digest = sha256_of_file(context.folder / "autoencoder" / "weights.safetensors")[:8]
+        digest = sha256_of_file(context.folder / "autoencoder" / WEIGHTS)[:8]
         self.autoencoder, self.reader = autoencoder.load(context), encoders.load_text(context)
         self.data = [
             Latents(Pictures(context.folder, World(seed=1), count, share), self.autoencoder, digest, context)
@@ -192,7 +192,7 @@ class UNetStage(Stage[nn.Module]):
         A person is looked for in their own column of the picture; one who is not there is wrong in everything.
         `_of_all` is over all pictures, each by the share of its people who are right.
         """
-        if not (self.context.folder / "judge" / "weights.safetensors").exists():
+        if not (self.context.folder / "judge" / WEIGHTS).exists():
             return {}
         judging = self.context.load("judge", judge.Judge())
         right: defaultdict[str, list[float]] = defaultdict(list)
@@ -200,8 +200,8 @@ class UNetStage(Stage[nn.Module]):
         for count, number in zip((1, 2, 3), numbers, strict=True):
             captions = self._captions(count, number)
             images = self.drawn(network, captions, (16, 16 if count == 1 else 32), 100 + count)
-            places, boxes = judge.judge_scenes(judging, images, self.context)
-            for image, caption, place, faces in zip(images, captions, places, boxes, strict=True):
+            judged_places, boxes = judge.judge_scenes(judging, images, self.context)
+            for image, caption, place, faces in zip(images, captions, judged_places, boxes, strict=True):
                 spec = parse_caption(caption)
                 right["place"].append(PLACES[place] == spec.place)
                 right["count"].append(len(faces) == count)

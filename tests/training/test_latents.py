@@ -62,12 +62,13 @@ def test_shards_are_encoded_once_and_again_when_they_change(base: BaseNetworks, 
     told: list[str] = []
     for process in (0, 1):
         Latents(base, shards, 32, tmp_path / "latents").encode(told.append, process, 2)
-    assert len(told) == len(shards.paths)
+    assert len(told) == len(shards.numbers)
     Latents(base, shards, 32, tmp_path / "latents").encode(told.append)
-    assert len(told) == len(shards.paths)
-    shards.paths[0].write_bytes(shards.paths[0].read_bytes() + bytes(1024))
+    assert len(told) == len(shards.numbers)
+    first = next(iter(shards.numbers))
+    first.write_bytes(first.read_bytes() + bytes(1024))
     Latents(base, shards, 32, tmp_path / "latents").encode(told.append)
-    assert told[len(shards.paths) :] == [f"encoding {shards.paths[0].name}, 1 of 1"]
+    assert told[len(shards.numbers) :] == [f"encoding {first.name}, 1 of 1"]
 
 
 def test_a_training_takes_them_from_its_cache(
