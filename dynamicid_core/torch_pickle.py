@@ -18,7 +18,7 @@ import torch
 
 from .messages import printable, quoted
 
-_STEPS = 1_000_000  # opcodes of a pickle; a tensor takes some 40
+_STEPS = 500_000  # opcodes of a pickle; a tensor takes some 40
 AGAIN = "Download or copy it again."
 
 _STORAGES = {

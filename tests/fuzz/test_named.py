@@ -171,7 +171,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], None], str]] = {
         content(bin_of(mapping({text(NAME): tensor((2, 4), (4, 1), 8)})).replace(b"little", b"bigger")),
         "big-endian",
     ),
-    "a million steps": (content(bin_of(b")" * 1_000_001)), "takes more than 1,000,000 steps"),
+    "a million steps": (content(bin_of(b")" * 1_000_000)), "takes more than 500,000 steps"),
     "a header of 100 MB": (
         sparse(packed(b'{"a":', length=100_000_000), 100_000_100),
         "header has 100,000,000 bytes, expected at most",
