@@ -141,7 +141,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "expected at most",
     ),
-    "shared dicts": (content(bin_of(nested(600, 600))), "dicts have more than"),
+    "shared dicts": (content(bin_of(nested(400, 400))), "dicts have more than"),
     "many layers": (
         content(bin_of(layers(20_000, "SAA_module."))),
         "20,000 tensors, expected at most 10,000",
