@@ -10,6 +10,7 @@ from ..dynamicid_core.host import folders
 from ..dynamicid_core.identity.identity import Identity, load_identity, save_identity
 from ..dynamicid_core.identity.identity import mix as mix_identities
 from ..dynamicid_core.messages import quoted
+from .door import checked
 from .notify import warn
 from .sockets import IdentitySocket, number
 
@@ -73,6 +74,7 @@ class SaveIdentity(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, identity: Identity | None, name: str, overwrite: bool = False) -> io.NodeOutput:
         if identity is None:
             warn(cls, "nobody was saved: Encode Identity skipped this person, since no photograph shows the face.")
@@ -120,6 +122,7 @@ class MixIdentities(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, identity_a: Identity | None, identity_b: Identity | None, mix: float) -> io.NodeOutput:
         if identity_a is None or identity_b is None:  # Encode Identity skipped one: the other remains
             return io.NodeOutput(identity_b if identity_a is None else identity_a)

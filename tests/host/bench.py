@@ -16,7 +16,7 @@ from .graphs import Graph, Node
 
 NODES = (
     "DynamicIDEncode", "DynamicIDEditMotion", "DynamicIDPlace", "DynamicIDLayout", "DynamicIDApply",
-    "DynamicIDApplyAdvanced", "DynamicIDWhoIsWho", "DynamicIDActivationMap",
+    "DynamicIDApplyAdvanced", "DynamicIDWhoIsWho", "DynamicIDActivationMap", "DynamicIDMix",
 )  # fmt: skip
 PICTURE = torch.from_numpy(World(seed=9, held_out_people=True).sample(5, 2).picture().image).float().div(255)[None]
 FACES = {"layout": "faces in a picture", "layout.order": "left to right", "layout.reach": 0.5}
@@ -98,6 +98,7 @@ class Bench:
                 "lora_strength": 1.0, "layout_scale": 4.0, "layout_steps": 3, "gate_threshold": 0.3, "gate": True,
             },
             "DynamicIDApply": people | {"model": m.model, "dynamicid": m.dynamicid, "weight": 1.0},
+            "DynamicIDMix": {"identity_a": person(1), "identity_b": person(2), "mix": 0.5},
             "DynamicIDWhoIsWho": people | {"image": PICTURE, "dynamicid": m.dynamicid},
             "DynamicIDActivationMap": {
                 "model": self.patched, "positive": text, "latent": {"samples": torch.zeros(1, 4, 16, 16)},

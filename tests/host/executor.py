@@ -98,9 +98,10 @@ class Ran:
 
 
 class Executor:
-    """The host's executor, with the pack's nodes."""
+    """The host's executor, with the pack's nodes by their ids."""
 
-    def __init__(self, server: _Server) -> None:
+    def __init__(self, server: _Server, pack: dict[str, Any]) -> None:
+        self.pack = pack
         self._server, self._numbers = server, itertools.count()
         self._runner = execution.PromptExecutor(server, cache_type=None, cache_args={"ram": 0.0, "ram_inactive": 0.0})
 
@@ -155,6 +156,6 @@ def executor_of_a_module() -> Iterator[Executor]:
         patch.setitem(sys.modules, "server", module)
         for name, node in (found | ours).items():
             patch.setitem(nodes.NODE_CLASS_MAPPINGS, name, node)
-        yield Executor(server)
+        yield Executor(server, found)
     _Value.values.clear()
     _Result.kept.clear()

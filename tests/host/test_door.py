@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from .bench import FACES, NODES, PICTURE, Bench, assert_refused, bench_of_a_module, executor_of_a_module  # noqa: F401 (fixtures)
+from .executor import Executor
 
 NAN, INF = float("nan"), float("inf")
 
@@ -145,6 +146,7 @@ NUMBERS = {
     "DynamicIDLayout": ("margin",),
     "DynamicIDEncode": ("index",),
     "DynamicIDActivationMap": ("at",),
+    "DynamicIDMix": ("mix",),
 }  # fmt: skip
 
 
@@ -274,3 +276,9 @@ def test_latents(bench: Bench, case: str) -> None:
 def test_prompts(bench: Bench, positive: Any) -> None:
     ran = bench.run("DynamicIDActivationMap", positive=positive)
     assert_refused(ran, "DynamicIDActivationMap", "positive", "got")
+
+
+def test_every_node_that_takes_values_has_the_door(executor: Executor) -> None:
+    """Loaders take names of files alone, which are checked where files are."""
+    unchecked = {name for name, node in executor.pack.items() if not hasattr(node.execute, "__wrapped__")}
+    assert unchecked == {"DynamicIDLoader", "DynamicIDMini", "DynamicIDLoadIdentity"}
