@@ -20,7 +20,7 @@ from .stage import (  # noqa: F401 (fixtures)
 )
 
 BASE = "one level"
-"""Of the stage's UNets the one that is compiled in seconds."""
+"""Of the stage's UNets the one that is compiled quickest."""
 
 
 BLOCK = "diffusion_model.middle_block.1.transformer_blocks.0"

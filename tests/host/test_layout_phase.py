@@ -26,6 +26,9 @@ from .stage import (  # noqa: F401 (fixtures)
     warnings_taken,
 )
 
+BASE = "one level"
+"""Of the stage's UNets the quickest: whole runs are sampled by the hundred."""
+
 SCHEDULERS = ("karras", "normal", "ddim_uniform")
 SIZE = (4, 8)
 STEPS = [4, *(pytest.param(steps, marks=pytest.mark.full) for steps in (8, 20, 50))]
