@@ -52,7 +52,7 @@ class Bench:
         self.executor, self.miniature = executor, miniature
         (self.patched,) = Apply.execute(miniature.model, miniature.dynamicid, {"person_0": person()}, 1.0).args
 
-    def run(self, node: str, *, as_id: str = "", workflow: Any = None, **changed: Any) -> Ran:
+    def run(self, node: str, *, as_id: Any = "", workflow: Any = None, **changed: Any) -> Ran:
         """Run a node; `...` leaves an input out, and a value that a graph can't hold comes from another node.
 
         Args:
