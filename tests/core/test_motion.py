@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.identity.faces import Face
-from dynamicid_pack.dynamicid_core.imr.motion import face_prompt, source_motion, target_motion
+from dynamicid_pack.dynamicid_core.imr.landmarks import Points
+from dynamicid_pack.dynamicid_core.imr.motion import FacialMotion, face_prompt, source_motion, target_motion
 from dynamicid_pack.mini.world.head import Head, Motion
 from dynamicid_pack.mini.world.person import draw_person
 
@@ -21,6 +22,11 @@ def face(seed: int, motion: Motion) -> Face:
         pose=motion.pose,
         size=SIZE,
     )
+
+
+def landmarks_of(motion: FacialMotion) -> Points:
+    assert motion.landmarks is not None
+    return motion.landmarks
 
 
 def off(result: np.ndarray, true: Face) -> float:
@@ -55,27 +61,27 @@ def test_words_alone_leave_the_landmarks():
     reference = face(0, Motion(yaw=20.0))
     result = target_motion(reference, "anger")
     assert result.prompt == "in a anger expression, in side view"
-    assert np.array_equal(result.landmarks, source_motion(reference).landmarks)
+    assert np.array_equal(landmarks_of(result), landmarks_of(source_motion(reference)))
 
 
 def test_yaw_and_pitch_move_landmarks_and_words():
     reference, true = face(1, Motion()), face(1, Motion(yaw=30.0, pitch=12.0))
     result = target_motion(reference, "happy", yaw=30.0, pitch=12.0)
     assert result.prompt == "in a happy expression, facing up, in side view"
-    assert off(result.landmarks, true) < 0.03 < off(source_motion(reference).landmarks, true)
+    assert off(landmarks_of(result), true) < 0.03 < off(landmarks_of(source_motion(reference)), true)
 
 
 def test_a_driver_of_the_same_person_leads_to_their_own_landmarks():
     reference, true = face(2, Motion()), face(2, Motion("surprise", -20.0))
     result = target_motion(reference, "surprise", driver=true)
-    assert result.prompt.endswith("in side view") and off(result.landmarks, true) < 0.02
+    assert result.prompt.endswith("in side view") and off(landmarks_of(result), true) < 0.02
 
 
 def test_strength_leads_from_here_to_the_driver():
     reference, driver = face(3, Motion()), face(4, Motion("happy", 20.0))
-    own = source_motion(reference).landmarks
-    half, whole = (target_motion(reference, driver=driver, strength=s).landmarks for s in (0.5, 1.0))
-    assert np.array_equal(target_motion(reference, driver=driver, strength=0.0).landmarks, own)
+    own = landmarks_of(source_motion(reference))
+    half, whole = (landmarks_of(target_motion(reference, driver=driver, strength=s)) for s in (0.5, 1.0))
+    assert np.array_equal(landmarks_of(target_motion(reference, driver=driver, strength=0.0)), own)
     near, far = (float(np.linalg.norm(points - own, axis=1).mean()) for points in (half, whole))
     assert 0.3 * far < near < 0.7 * far
 
@@ -88,6 +94,6 @@ def test_without_a_face_there_are_words():
 def test_without_depth_the_landmarks_stay():
     whole = face(5, Motion())
     flat = Face(landmarks=whole.landmarks, pose=whole.pose)
-    assert np.array_equal(target_motion(flat, yaw=30.0).landmarks, source_motion(whole).landmarks)
+    assert np.array_equal(landmarks_of(target_motion(flat, yaw=30.0)), landmarks_of(source_motion(whole)))
     with pytest.raises(ValueError, match="no 3-D points"):
         target_motion(whole, driver=flat)

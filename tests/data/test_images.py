@@ -1,6 +1,7 @@
 """Images read from files that may be broken or hostile, and measured."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -115,7 +116,7 @@ def test_sharpness_is_the_variance_of_the_laplacian_and_falls_with_blur() -> Non
     for view in range(6):
         picture = portrait(1, view)
         box = Box.of(picture.faces[0].box)
-        steps = [cv2.GaussianBlur(picture.image, (0, 0), s) if s else picture.image for s in (0, 1, 2, 4)]
+        steps: list[Any] = [cv2.GaussianBlur(picture.image, (0, 0), s) if s else picture.image for s in (0, 1, 2, 4)]
         values = [sharpness(step, box) for step in steps]
         assert values == sorted(values, reverse=True) and values[0] > 95 > values[2], view
     assert sharpness(tiles, Box(200, 200, 300, 300)) == 0 == sharpness(np.full((9, 9, 3), 7, np.uint8), Box(0, 0, 9, 9))
@@ -125,8 +126,9 @@ def test_saved_again_a_picture_keeps_its_hash_and_others_differ() -> None:
     images = [portrait(person, view).image for person in range(2) for view in range(6)]
     hashes = [perceptual_hash(image) for image in images]
     for image, original in zip(images, hashes, strict=True):
-        smaller = cv2.resize(cv2.resize(image, (100, 100), interpolation=cv2.INTER_AREA), (128, 128))
-        for again in (smaller, cv2.add(image, (12, 12, 12, 0))):
+        smaller: Any = cv2.resize(cv2.resize(image, (100, 100), interpolation=cv2.INTER_AREA), (128, 128))
+        brighter: Any = cv2.add(image, np.array([12.0, 12.0, 12.0, 0.0]))
+        for again in (smaller, brighter):
             assert hamming_distance(original, perceptual_hash(again)) <= 16
     assert min(hamming_distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]) > 32
     assert hamming_distance("f" * 64, "0" * 64) == 256

@@ -142,7 +142,7 @@ def test_masks_are_aligned_once(
         return original(out, q, k_id, v_id, mean_key, log_share, *rest)
 
     monkeypatch.setattr(identity_attention, "saa", noted)
-    box = Region(box=(0.0, 0.0, 0.5, 1.0))
+    box = Region(box=Box(0.0, 0.0, 0.5, 1.0))
     sample(apply(tiny_model, dynamicid, [Placement(person(seed), box) for seed in range(people - 1)] + [person(9)]))
     if people == 1:
         assert all(mask is None for mask in masks)  # one alone needs none
