@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -36,9 +36,9 @@ class DynamicID:
     """
 
     adapter: Adapter
-    checkpoint: Checkpoint
-    load_vision: Callable[[], ClipVisionModel] | None = None
-    load_faces: Callable[[], FaceAnalyzer] | None = None
+    checkpoint: Checkpoint = field(repr=False)
+    load_vision: Callable[[], ClipVisionModel] | None = field(default=None, repr=False)
+    load_faces: Callable[[], FaceAnalyzer] | None = field(default=None, repr=False)
     embeds_rgb: bool = True
     layout_steps: int = AttentionSettings().layout_steps
     lora_in_groups: float = 1.0

@@ -282,3 +282,11 @@ def test_every_node_that_takes_values_has_the_door(executor: Executor) -> None:
     """Loaders take names of files alone, which are checked where files are."""
     unchecked = {name for name, node in executor.pack.items() if not hasattr(node.execute, "__wrapped__")}
     assert unchecked == {"DynamicIDLoader", "DynamicIDMini", "DynamicIDLoadIdentity"}
+
+
+def test_what_the_host_keeps_of_a_nodes_inputs_is_short(bench: Bench) -> None:
+    """When a node fails, the host stores its inputs as text; hundreds of them may be listed."""
+    for node in NODES:
+        for name, value in bench.right(node).items():
+            if not isinstance(value, (torch.Tensor, dict, list)):
+                assert len(str(value)) < 400, (node, name)
