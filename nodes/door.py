@@ -110,6 +110,12 @@ def _person_or_placements(one: io.Input, value: Any, name: str) -> Identity | tu
     return _placements(one, value, name) if isinstance(value, (tuple, list)) else _person(one, value, name)
 
 
+def _loaded(one: io.Input, value: Any, name: str) -> Any:
+    if value is None:
+        raise ValueError(f"{name} is nothing: the file that its node loaded holds none. Connect another loader.")
+    return value
+
+
 def _instance(kind: type, words: str) -> Check:
     """Return the check of a widget whose values have one class."""
 
@@ -129,6 +135,8 @@ _CHECKS: dict[str, Check] = {
     "COMBO": lambda one, value, name: as_choice(value, name, one.options),
     "IMAGE": lambda one, value, name: as_images(value, name),
     "MASK": lambda one, value, name: as_masks(value, name),
+    "MODEL": _loaded,
+    "CLIP": _loaded,
     "LATENT": lambda one, value, name: as_latent(value, name),
     "CONDITIONING": lambda one, value, name: as_conditioning(value, name),
     io.Autogrow.io_type: _people,

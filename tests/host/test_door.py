@@ -256,6 +256,15 @@ def test_who_is_nobody(bench: Bench, value: Any) -> None:
         assert_refused(bench.run(node, **{name: value}), node, name.split(".")[-1], "got")
 
 
+@pytest.mark.parametrize(
+    ("node", "name"),
+    [("DynamicIDApply", "model"), ("DynamicIDActivationMap", "model"), ("DynamicIDEditMotion", "clip")],
+)
+def test_what_a_checkpoint_does_not_hold(bench: Bench, node: str, name: str) -> None:
+    """The host's loader gives nothing for a part that a file lacks."""
+    assert_refused(bench.run(node, **{name: None}), node, f"{name} is nothing", "Connect another loader")
+
+
 LATENTS: dict[str, Any] = {
     "empty": {},
     "none": {"samples": None},
