@@ -157,8 +157,7 @@ def _content(file: io.BufferedReader, size: int) -> Content:
 
 def _check(content: Content, size: int) -> None:
     """Hold names and sizes to the limits."""
-    if len(content.views) > TENSORS:
-        raise ValueError(f"it holds {len(content.views):,} tensors, expected at most {TENSORS:,}. Is it another model?")
+    _check_count(len(content.views))
     for name, view in content.views.items():
         check_name(name)
         if len(view.shape) > AXES:
@@ -169,6 +168,11 @@ def _check(content: Content, size: int) -> None:
         raise ValueError(
             f"its tensors have {total:,} bytes, the file {size:,}: expected at most {most:,}. The file was badly made."
         )
+
+
+def _check_count(count: int) -> None:
+    if count > TENSORS:
+        raise ValueError(f"it holds {count:,} tensors, expected at most {TENSORS:,}. Is it another model?")
 
 
 def _safetensors(file: io.BufferedReader, size: int) -> Content:
@@ -189,6 +193,7 @@ def _safetensors(file: io.BufferedReader, size: int) -> Content:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken("expected an object of tensors, and metadata of texts")
 
+    _check_count(len(header))
     views: dict[str, View] = {}
     storages: dict[str, tuple[int, int]] = {}
     for name, entry in header.items():
