@@ -5,7 +5,7 @@ import pytest
 from .families import FAMILIES
 from .judge import judge
 
-DEFAULT, FULL, BLOCK = 100, 1000, 50
+DEFAULT, FULL, BLOCK = 50, 1000, 50
 """Cases of a family by default and with --full, and how many one test runs."""
 
 
