@@ -4,7 +4,7 @@ from pathlib import Path
 
 import insightface
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 import skimage
 import torch
@@ -50,6 +50,7 @@ def test_what_is_found_is_what_was_drawn(miniature: Miniature) -> None:
     for number in range(12):
         (true,) = drawn(number).faces
         face = encode(image(drawn(number)), miniature.dynamicid).identity.face
+        assert face is not None and face.landmarks is not None and face.embedding is not None
         width = true.box[2] - true.box[0]
         off.append(np.median(np.linalg.norm(face.landmarks.numpy() / 4 - true.landmarks, axis=1)) / width)
         turned.append(np.abs(np.array(face.pose) - true.pose)[:2])
@@ -151,6 +152,7 @@ def test_a_face_at_the_border_is_a_person(miniature: Miniature) -> None:
     x0, y0, x1, _ = picture.faces[0].box
     near = image(picture)[:, int(y0) + 1 :, int(x0) + 1 : int(x1) - 1]  # hair, chin and background are gone
     identity = encode(near, miniature.dynamicid).identity
+    assert identity.face is not None and identity.face.landmarks is not None and identity.thumbnail is not None
     assert identity.face.landmarks.isfinite().all() and identity.thumbnail.shape == (128, 128, 3)
 
 
@@ -185,6 +187,7 @@ def test_a_large_picture_is_found_as_a_small_one_in_bounded_memory(miniature: Mi
     large = torch.nn.functional.interpolate(small.permute(0, 3, 1, 2), (4000, 6000)).permute(0, 2, 3, 1).contiguous()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tall = encode(large, miniature.dynamicid).identity.face
+    assert tall is not None and tall.landmarks is not None and face is not None and face.landmarks is not None
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert more < 6 * large.nbytes
     assert np.abs(tall.landmarks.numpy() - face.landmarks.numpy()).mean() < 0.02 * 512

@@ -129,7 +129,7 @@ LEFT, RIGHT = [0, 0, 1000, 500], [0, 500, 1000, 1000]
 
 @pytest.mark.parametrize("kind", ["elements", "boxes"])
 def test_what_is_written_at_a_box_is_its_persons_expression(miniature: Miniature, kind: str) -> None:
-    boxes = [{"bbox": LEFT, "desc": " Happy "}, {"bbox": RIGHT, "desc": ""}]
+    boxes: list[dict[str, Any]] = [{"bbox": LEFT, "desc": " Happy "}, {"bbox": RIGHT, "desc": ""}]
     if kind == "boxes":
         boxes = [
             {"x": 0, "y": 0, "width": 128, "height": 128, "metadata": {"desc": "happy"}},
@@ -142,13 +142,13 @@ def test_what_is_written_at_a_box_is_its_persons_expression(miniature: Miniature
 
 
 def test_several_words_at_a_box_are_a_prompt(miniature: Miniature) -> None:
-    boxes = [{"bbox": LEFT, "desc": "laughing, facing up"}]
+    boxes: list[dict[str, Any]] = [{"bbox": LEFT, "desc": "laughing, facing up"}]
     (person,) = boxed(miniature, [unknown()], boxes, clip=miniature.clip, dynamicid=miniature.dynamicid)
     assert person.face_prompt == "laughing, facing up"
 
 
 def test_who_was_skipped_gets_no_expression(miniature: Miniature) -> None:
-    boxes = [{"bbox": LEFT, "desc": "happy"}, {"bbox": RIGHT, "desc": "sad"}]
+    boxes: list[dict[str, Any]] = [{"bbox": LEFT, "desc": "happy"}, {"bbox": RIGHT, "desc": "sad"}]
     (sad,) = boxed(miniature, [None, unknown()], boxes, clip=miniature.clip, dynamicid=miniature.dynamicid)
     assert "sad" in sad.face_prompt
 

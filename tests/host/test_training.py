@@ -1,6 +1,7 @@
 """What is trained on diffusers' UNet is what the host draws with: the same noise on the same weights, the same file."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.cli_args
 import pytest
@@ -14,7 +15,7 @@ from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights
 from dynamicid_pack.dynamicid_core.saa.regions import Region
 from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.dynamicid_core.training.anchoring import Anchoring
-from dynamicid_pack.dynamicid_core.training.base_model import BaseNetworks, load_base_model
+from dynamicid_pack.dynamicid_core.training.base_model import BaseNetworks, TextStates, load_base_model
 from dynamicid_pack.dynamicid_core.training.config import AnchoringConfig
 from dynamicid_pack.dynamicid_core.training.denoise import predict_noise
 from dynamicid_pack.dynamicid_core.training.saa import SAA
@@ -89,9 +90,10 @@ def test_diffusers_and_the_host_predict_the_same_noise(
     assert len(given) == 3
     for (x, times, context, roles), expected in zip(given, calls.outputs, strict=True):
         tokens = torch.stack([person.negative_tokens if role == 1 else person.tokens for role in roles])
+        text, gating = TextStates(context, context[:, -1]), SimpleNamespace(gate=gate, gate_threshold=threshold)
         with torch.no_grad():
-            found = predict_noise(base, x, times, context, tokens, settings)
-            nobody = predict_noise(base, x, times, context, None, settings)
+            found = predict_noise(base, x, times, text, tokens, gating)  # type: ignore[arg-type]
+            nobody = predict_noise(base, x, times, text, None, gating)  # type: ignore[arg-type]
         assert apart(found, expected) < 1e-4 < 1e-2 < apart(nobody, expected)
 
 
@@ -108,5 +110,5 @@ def test_trained_weights_load_and_draw(miniature: Miniature, base: BaseNetworks,
     person = Identity(tokens, torch.randn(4, 128), loaded.adapter.encoder_fingerprint)
     patched = apply_scene(miniature.model, loaded.adapter, (Placement(person, Region()),), AttentionSettings())
     text, latent = torch.randn(1, 77, 128), torch.zeros(1, 4, 16, 16)
-    drawn = [probe.sample(model, text, text, size=(16, 16), steps=2) for model in (patched, miniature.model)]
-    assert drawn[0].isfinite().all() and latent.shape == drawn[0].shape and not torch.allclose(*drawn)
+    drawn, plain = (probe.sample(model, text, text, size=(16, 16), steps=2) for model in (patched, miniature.model))
+    assert drawn.isfinite().all() and latent.shape == drawn.shape and not torch.allclose(drawn, plain)
