@@ -115,6 +115,11 @@ class Executor:
         """Keep what this output gives: the graph is run for it."""
         graph.add("TestsResult", value=link, number=next(self._numbers))
 
+    @property
+    def messages(self) -> list[Any]:
+        """What the host tells, and keeps, of the last graph that it took."""
+        return list(getattr(self._runner, "status_messages", ()))
+
     def run(self, graph: Graph, workflow: Any = None) -> Ran:
         """Check and run a graph.
 

@@ -1,6 +1,7 @@
 """Many prompts one after the other, right and wrong ones mixed: nothing of the pack piles up in the process."""
 
 import gc
+import json
 import os
 import random
 import re
@@ -33,7 +34,10 @@ class Mix:
 
     Attributes:
         ours: whether the pack's nodes take part; the host's own sample in any case.
+        largest: characters of what the host's history keeps of a prompt's messages, the most so far.
     """
+
+    largest = 0
 
     def __init__(self, executor: Executor, miniature: Miniature, ours: bool = True, seed: int = 0):
         self._executor, self._ours, self._seed = executor, ours, seed
@@ -79,6 +83,7 @@ class Mix:
             return self._executor.run(graph).message
         finally:
             interrupted.cancel()
+            self.largest = max(self.largest, len(json.dumps(self._executor.messages, default=str)))
 
     def _value(self, graph: Graph, number: int) -> Link:
         return graph.add("TestsValue", number=self._values[number])[0]
@@ -149,11 +154,13 @@ def grow(mix: Mix, warm: int, prompts: int) -> tuple[dict[str, int], dict[str, i
 
 
 def check(executor: Executor, warm: int, prompts: int, names: tuple[str, ...]) -> None:
-    before, after, refused = grow(Mix(executor, load_miniature()), warm, prompts)
+    mix = Mix(executor, load_miniature())
+    before, after, refused = grow(mix, warm, prompts)
     print(f"{refused} refused; after {warm} prompts {before}, after {prompts} {after}", file=sys.stderr)
     assert 0.05 * prompts < refused < 0.15 * prompts
     for name in names:
         assert after[name] <= before[name] * 1.01, name
+    assert mix.largest < 20_000, "the history keeps it for up to 10,000 prompts"
 
 
 def test_nothing_of_ours_piles_up(executor: Executor) -> None:
