@@ -88,7 +88,7 @@ def test_people_whose_links_the_page_lost_are_told_of(bench: Bench, node: str, i
     for case, sockets in {"lost": [51, None], "whole": [50, 51, 52, None]}.items():
         workflow = page_graph(node, inside, THREE + OTHERS, sockets)
         told[case] = [note for note in bench.run(node, as_id="7", workflow=workflow).notes if "don't arrive" in note]
-    assert [note[:25] for note in told["lost"]] == ["⚠ 2 people who were conne"] and not told["whole"]
+    assert len(told["lost"]) == 1 and "don't arrive (2)" in told["lost"][0] and not told["whole"]
 
 
 @pytest.mark.parametrize(
