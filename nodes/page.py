@@ -21,8 +21,8 @@ def warn_of_lost_people(node: type[io.ComfyNode]) -> None:
     if lost:
         warn(
             node,
-            f"people who were connected don't arrive ({lost}): the page loses links when nodes are put into a subgraph. "
-            "Connect the subgraph's outputs again, one to each socket.",
+            f"people who were connected don't arrive ({lost}): the page loses links when nodes are put into a "
+            "subgraph. Connect the subgraph's outputs again, one to each socket.",
         )
 
 
