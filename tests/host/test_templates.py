@@ -129,7 +129,7 @@ def test_it_runs(template: Path, nodes: dict[str, Any], either_server: Server) -
         (lambda text: text.replace('"people.person_0"', '"people.face_0"'), "no input people.face_0"),
         (lambda text: text.replace('"layout.boxes"', '"layout.picture"'), "no input layout.picture"),
         (lambda text: re.sub(r'"boxes",\n', '"hexagons",\n', text), "no layout 'hexagons'"),
-        (lambda text: re.sub(r'"auto"\n', '"auto", 1\n', text), "values too many"),
+        (lambda text: re.sub(r'"auto"\n', '"auto", 1, 1, 1, 1\n', text), "values too many"),
     ],
 )
 def test_a_template_that_does_not_fit_is_told(tmp_path: Path, nodes: dict[str, Any], change: Any, message: str) -> None:
