@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,7 @@ def test_what_was_logged_beyond_the_checkpoint_is_not_shown_twice(tmp_path: Path
     for step in (3, 4, 5):  # steps that no checkpoint holds
         first.accelerator.log({"loss": -1.0}, step)
     first.accelerator.end_training()
+    time.sleep(1)  # files are read in the order of their names: by the second, then "10" before "9" of one process
     resumed = training()
     resumed.run()
     resumed.accelerator.end_training()
