@@ -84,10 +84,10 @@ class OnGpu(Tensor):
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"OnGpu({tuple(self.shape)}, {self.dtype})"
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise AssertionError(f"{func} ran on the pretended GPU outside of it")
 
 
@@ -160,7 +160,7 @@ class _Dispatched(TorchDispatchMode):
         assert not leaked, f"{name} got tensors of shapes {leaked} that were made without numbers"
         if name == "aten::_has_compatible_shallow_copy_type":  # a parameter that moves becomes another object
             return False
-        self._refuse_mixed(name, func, tensors, args)
+        self._refuse_mixed(name, func, tensors)
         self._note_indices(name, args)
         out = func(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
         if func._schema.is_mutable and not func._schema.returns:
@@ -176,7 +176,7 @@ class _Dispatched(TorchDispatchMode):
         stays_here = moved_to == GPU if moved_to is not None else bool(here)
         if tensors and moved_to is not None and name in _COPIES:
             self._note_copy(name, tensors[0], stays_here)
-            if stays_here and here and out is tensors[0].numbers:
+            if stays_here and here and out is _numbers(tensors[0]):
                 return tensors[0]
             if stays_here != bool(here) and out is _numbers(tensors[0]):
                 out = out.clone()  # across devices nothing is shared
@@ -204,7 +204,7 @@ class _Dispatched(TorchDispatchMode):
         elif name in ("aten::nonzero", "aten::masked_select", "aten::repeat_interleave", "aten::_unique2"):
             self.log.note(READ_BACK, name, 1)
 
-    def _refuse_mixed(self, name: str, func: Any, tensors: list[Tensor], args: Any) -> None:
+    def _refuse_mixed(self, name: str, func: Any, tensors: list[Tensor]) -> None:
         if name in _COPIES or name.startswith("aten::index") or not any(map(on_gpu, tensors)):
             return
         # A number in a tensor without axes goes with the launch.
