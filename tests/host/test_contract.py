@@ -174,7 +174,8 @@ def test_twenty_executions_leave_upstream_objects_alone_and_no_memory_behind(mod
             del again, downstream
             counts.append(tensors())
     assert _contents(cached) == before
-    assert len(set(counts)) == 1, f"tensors alive after every fourth execution: {counts}"
+    # The first count may still hold what tests before this one left.
+    assert len(set(counts[1:])) == 1 and counts[1] <= counts[0], f"tensors after every fourth execution: {counts}"
 
 
 def test_nothing_stays_in_the_patches_after_a_run(model: Any, dynamicid: Any) -> None:

@@ -124,8 +124,9 @@ def measure() -> dict[str, int]:
     things = gc.get_objects()
     kinds = Counter(map(type, things))
     ours = [kind for kind in kinds if re.match(r"dynamicid_pack\.(?!tests)", str(kind.__module__))]
-    tensors = {kind for kind in kinds if issubclass(kind, torch.Tensor)}
-    storages = [thing.untyped_storage() for thing in things if type(thing) in tensors]
+    kinds_of_tensors = {kind for kind in kinds if issubclass(kind, torch.Tensor)}
+    tensors = [thing for thing in things if type(thing) in kinds_of_tensors]
+    storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout is torch.strided]
     allocated = 0
     if tracemalloc.is_tracing():
         files = [tracemalloc.Filter(True, str(ROOT / room / "*")) for room in ("nodes", "dynamicid_core")]

@@ -220,5 +220,6 @@ def test_client_tells_why_a_server_does_not_start(make_server: Callable[..., Ser
 
 def options(nodes: dict[str, Any], node: str, name: str) -> list[str]:
     """The choices of a combo; hosts write them in one of two ways."""
-    kind, *given = nodes[node]["input"]["required"][name]
+    inputs = nodes[node]["input"]
+    kind, *given = (inputs["required"] | inputs.get("optional", {}))[name]
     return kind if isinstance(kind, list) else given[0]["options"]
