@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -24,11 +23,6 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def main(argv: Sequence[str]) -> None:
     options = _parse(argv)
-    if options.training:
-        from .training import cost  # only this needs diffusers
-
-        print(json.dumps(cost(options.training), indent=2))
-        return
     on_gpu = torch.cuda.is_available()
     dtype = torch.float16 if on_gpu else torch.float32
     pairs = options.pairs or (2 if options.quick else 100 if on_gpu else 4)
@@ -123,9 +117,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--pairs", type=_positive, metavar="N", help="timed pairs (default: 4, on a GPU 100)")
     parser.add_argument("--quick", action="store_true", help="2 people at 256x256 in 2 pairs; writes no file by itself")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/<device>.json")
-    parser.add_argument(
-        "--training", nargs="?", const="SD1.5", choices=("SD1.5", "SDXL"), help="a training's step, instead"
-    )
     return parser.parse_args(argv)
 
 

@@ -1,7 +1,6 @@
 """What people cost: step time, floating-point operations, operator calls and memory, with and without them.
 
     python dev.py bench [--people 1 2 4] [--size 512x512 768x512] [--pairs N] [--quick] [--json FILE]
-    python dev.py bench --training [SDXL]      what a step of each training costs, counted on the meta device
 
 Prints text tables and writes a JSON file. Nothing here passes or fails; on two CPU cores a full run takes most of an
 hour, `--quick` a minute or two. This file only makes the host and the pack importable; `command.py` does the work.

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from dynamicid_pack.benchmarks.training import cost
+from dynamicid_pack.dynamicid_core.training.cost import cost
 from dynamicid_pack.tests.support import ROOT
 
 

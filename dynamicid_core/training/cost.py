@@ -1,10 +1,12 @@
 """What a step of each training costs on SD1.5's or SDXL's networks, counted without weights or a GPU.
 
-`python dev.py bench --training [SDXL]` prints parameters, floating-point operations and the memory that
+`python -m dynamicid_core.training.cost [SDXL]` prints parameters, floating-point operations and the memory that
 activations take until the backward pass. Nothing is timed: the networks are on the meta device, which has shapes and no
 numbers. Text encoders are left out: each prompt is read once a step.
 """
 
+import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..dynamicid_core.identity.encoder import FaceEncoder
-from ..dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
-from ..dynamicid_core.training.saa import SAA, IdentityInput
+from ..identity.encoder import FaceEncoder
+from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
+from .saa import SAA, IdentityInput
 
 _SIZES = {"SD1.5": 512, "SDXL": 1024}  # pixels a side
 _UNETS: dict[str, dict[str, Any]] = {
@@ -107,3 +109,7 @@ def cost(base: str = "SD1.5") -> dict[str, Any]:
             "a picture there and back, by what becomes of activations": steps,
             "a picture there, frozen": frozen,
         }  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(cost(*sys.argv[1:]), indent=2))
