@@ -115,16 +115,19 @@ def encode(
     if encoding.crop != "image" and crop != AUTO:
         sees = "the face, turned upright" if model else "nothing"
         notes.append(f"crop does not act on {encoding.kind}, whose CLIP sees {sees}.")
+    errors: list[str] = []
     for number, image in enumerate(arrays):
         try:
             references[number] = _reference(image, dynamicid, choice, crop, model, analyzer)
             note = references[number].note
         except NoFaceError as error:
             note = str(error)
+            errors.append(note)
         if note:
             notes.append(f"picture {number + 1} of {len(arrays)}: {note}" if len(arrays) > 1 else note)
     if not references:
-        raise NoFaceError("; ".join(notes))
+        everywhere = f"in none of {len(arrays)} pictures: " if len(arrays) > 1 else ""
+        raise NoFaceError(everywhere + " ".join(dict.fromkeys(errors)))
     for number in _outliers(references):
         notes.append(f"picture {number + 1} seems to show another person, and was left out")
         del references[number]

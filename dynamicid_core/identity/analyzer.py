@@ -38,6 +38,7 @@ _TASKS = {  # what an analyzer must do, and the file of buffalo_l that does it
 }
 _CANVAS = 640  # pixels a side of what the detector sees
 _SIDES = range(_CANVAS, 319, -64)  # the image's longer side on it: large faces are only detected when smaller
+_SMALLEST = 8  # pixels of an image's shorter side, below which no eyes, nose and mouth lie apart
 _TILE_SIDES = (_CANVAS, 320)  # the same for a tile
 
 
@@ -92,6 +93,8 @@ class FaceAnalyzer:
         Args:
             in_tiles: off leaves the tiles out, where a face that is small in its image is of no use.
         """
+        if min(image.shape[:2]) < _SMALLEST:
+            return []
         for side in _SIDES:
             if detections := self._detect_at(image, side):
                 return detections

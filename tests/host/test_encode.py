@@ -235,3 +235,9 @@ def test_of_faces_of_two_sizes_the_largest_is_the_first(miniature: Miniature) ->
             face = encode(torch.cat(parts, 2), miniature.dynamicid).identity.face
             true = _centre(drawn(number).faces[0]) + np.array([left, 0])
             assert np.linalg.norm(_centre(face) - true) < 8, (number, left)
+
+
+def test_many_pictures_without_a_face_are_told_in_one_line(miniature: Miniature) -> None:
+    with pytest.raises(NoFaceError, match=r"^in none of 40 pictures: no face was found\.") as caught:
+        encode(torch.zeros(40, 5, 64, 3), miniature.dynamicid)
+    assert len(str(caught.value)) < 200
