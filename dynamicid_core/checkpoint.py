@@ -108,10 +108,10 @@ def load_checkpoint(
                 parts[part] = weights
 
     encoder = parts.get(FACE_ENCODER)
-    kind = _checked_kind(kind, faceid_name, encoder)
+    network = FaceEncoder.shaped_like(encoder) if encoder else None
+    kind = _checked_kind(kind, faceid_name, network)
     adapter = None
     if ADAPTER in parts:
-        network = FaceEncoder.shaped_like(encoder) if encoder else None
         adapter = adapter_from_weights(
             parts[ADAPTER], fingerprint(encoder) if encoder else "", network.tokens if network else None,
             ENCODINGS[kind],
@@ -125,11 +125,11 @@ def load_checkpoint(
     return Checkpoint(adapter, encoder, parts.get(IMR), parts.get(KEYPOINT_ENCODER), kind)
 
 
-def _checked_kind(kind: str | None, faceid_name: str, encoder: Weights | None) -> str:
+def _checked_kind(kind: str | None, faceid_name: str, network: FaceEncoder | None) -> str:
     """Return the given kind, or else the one that content and name tell; see `load_checkpoint`."""
-    reads_images = encoder is None or FaceEncoder.shaped_like(encoder).clip_dim is not None
+    reads_images = network is None or network.clip_dim is not None
     kind = kind or kind_of(faceid_name, reads_images)
-    if encoder is not None and (ENCODINGS[kind].crop != "none") != reads_images:
+    if network is not None and (ENCODINGS[kind].crop != "none") != reads_images:
         has = "a" if reads_images else "no"
         raise ValueError(
             f"the face encoder has {has} resampler that reads CLIP's states, which {kind}'s has "
