@@ -38,7 +38,7 @@ def apply_scene(
     Args:
         scene: people who are present (see `scene.adjusted`); with nobody, only the LoRA is applied.
         lora_strength: factor on the adapter's LoRA, which is merged into the weights; 0 leaves them alone.
-        warn: told while sampling what the user should know of this node.
+        warn: told what the user should know of this node, at once or while sampling.
 
     Raises:
         ValueError: not a model that the adapter fits, DynamicID is applied to it already, or an identity was made by
@@ -61,7 +61,7 @@ def apply_scene(
     applied = AppliedScene(drawn, settings, keys, model.get_model_object("model_sampling"), warn)
     patched.set_attachments(KEY, applied)
     if lora_strength:
-        _merge_lora(patched, adapter, blocks, lora_strength)
+        _merge_lora(patched, adapter, blocks, lora_strength, warn)
     if drawn:
         for number, key in enumerate(keys):
             tokens = _project(drawn, adapter, cross_attention=2 * number + 1)
@@ -90,7 +90,13 @@ def _check_identity(identity: Identity, adapter: Adapter) -> None:
         )
 
 
-def _merge_lora(model: ModelPatcher, adapter: Adapter, blocks: Sequence[TransformerBlock], strength: float) -> None:
+def _merge_lora(
+    model: ModelPatcher,
+    adapter: Adapter,
+    blocks: Sequence[TransformerBlock],
+    strength: float,
+    warn: Callable[[str], None],
+) -> None:
     """Hand the LoRA of every attention layer to the host as weight patches, which it merges into the model."""
     patches = {}
     for number, block in enumerate(blocks):
@@ -101,8 +107,8 @@ def _merge_lora(model: ModelPatcher, adapter: Adapter, blocks: Sequence[Transfor
                 # The first None is alpha: a number would be divided by the rank.
                 patches[path] = LoRAAdapter(set(), (up, down, None, None, None, None))
     if _holds(model, patches):
-        logger.warning(
-            "This model has the adapter's own LoRA from a LoRA loader already, so it is merged twice. Remove that "
+        warn(
+            "this model has the adapter's own LoRA from a LoRA loader already, so it is merged twice. Remove that "
             "loader: Apply DynamicID brings the LoRA that is in the adapter's file."
         )
     before = model.patches_uuid

@@ -16,7 +16,9 @@ from dynamicid_pack.nodes.apply import Apply
 from safetensors.torch import save_file
 
 from . import faceid, shapes, tiny
+from .executor import Executor, executor_of_a_module  # noqa: F401 (a fixture)
 from .faceid import KINDS
+from .graphs import Graph
 from .stage import warnings_taken  # noqa: F401 (a fixture)
 
 
@@ -127,8 +129,11 @@ def test_an_imr_is_told_not_to_exist(tmp_path: Path) -> None:
         _ = load_dynamicid(faceid.file(tmp_path, "FaceID")).imr
 
 
+@pytest.mark.parametrize("node", ["DynamicIDApply", "DynamicIDApplyAdvanced"])
 @pytest.mark.parametrize("own", [True, False])
-def test_a_lora_that_a_loader_brought_already_is_told(own: bool, tmp_path: Path, warnings: list[str]) -> None:
+def test_a_lora_that_a_loader_brought_already_is_told_on_the_node(
+    own: bool, node: str, tmp_path: Path, executor: Executor, warnings: list[str]
+) -> None:
     """FaceID's graphs load it from a file beside the adapter's; other packs ignore the one inside."""
     adapter, model = load_dynamicid(faceid.file(tmp_path, "FaceID")), tiny.tiny_patcher().clone()
     first = shapes.transformer_blocks(shapes.TINY)[0]
@@ -136,7 +141,12 @@ def test_a_lora_that_a_loader_brought_already_is_told(own: bool, tmp_path: Path,
     up, down = (weights[f"0.to_q_lora.{side}.weight"] * (1 if own else 2) for side in ("up", "down"))
     path = f"diffusion_model.{first}attn1.to_q.weight"
     assert model.add_patches({path: LoRAAdapter(set(), (up, down, None, None, None, None))})
-    Apply.execute(model, adapter, {"person_0": person("FaceID")}, 1.0)
-    assert len(warnings) == own
+    graph = Graph()
+    values = {"model": model, "dynamicid": adapter, "people.person_0": person("FaceID")}
+    executor.keep(graph, graph.add(node, {name: executor.value(graph, value) for name, value in values.items()})[0])
+    ran = executor.run(graph)
+    told = [note for note in ran.notes if "merged twice" in note]
+    assert ran.message == "" and len(told) == len(warnings) == own
     if own:
-        assert "merged twice" in warnings.pop()
+        assert told[0].startswith("\N{WARNING SIGN} this model has") and "Remove that loader" in told[0]
+        assert warnings.pop().endswith(told[0].removeprefix("\N{WARNING SIGN} "))
