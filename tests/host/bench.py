@@ -11,7 +11,7 @@ from dynamicid_pack.mini.world.world import World
 from dynamicid_pack.nodes.apply import Apply
 
 from . import probe, tiny
-from .executor import Executor, Ran, executor_of_a_module  # noqa: F401 (a fixture)
+from .executor import Executor, Ran
 from .graphs import Graph, Node
 
 NODES = (

@@ -1,4 +1,7 @@
-"""Fixtures for tests in the real host: its modules in this process (on the CPU), and a real server."""
+"""Fixtures for tests in the real host: its modules in this process (on the CPU), and a real server.
+
+Those of stage.py, executor.py and bench.py are offered here, too: a module imports none.
+"""
 
 import os
 import tempfile
@@ -23,8 +26,11 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from . import full_size, model_files, tiny  # noqa: E402
+from .bench import bench_of_a_module  # noqa: E402, F401 (a fixture)
+from .executor import executor_of_a_module  # noqa: E402, F401 (a fixture)
 from .graphs import FULL_SIZE, MINIATURE, Models, Scene  # noqa: E402
 from .server import PACK, Server, link  # noqa: E402
+from .stage import loaded_for_all_tests_of_a_module, stage_for_one_test, warnings_taken  # noqa: E402, F401 (fixtures)
 
 PEOPLE = tuple(f"person_{index:02}" for index in range(12))
 """Identities that the server has, as Load Identity lists them."""

@@ -1,4 +1,7 @@
-"""What the tests of living together share: a small model, two people and the same sampling run for all."""
+"""What the tests of living together share: a small model, two people and the same sampling run for all.
+
+The conftest offers the fixtures `stage`, `loaded` and `warnings` to every test of this folder.
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -145,7 +148,8 @@ def loaded_for_all_tests_of_a_module(request: pytest.FixtureRequest, tmp_path_fa
 
 
 @pytest.fixture(name="stage")
-def stage_for_one_test(loaded: Stage) -> Stage:
+def stage_for_one_test(loaded: Stage, warnings: list[str]) -> Stage:
+    """The module's stage, with settings of this test's own; a warning that the test leaves in `warnings` fails it."""
     return Stage(loaded.model, loaded.dynamicid, loaded.state, known=loaded.known)
 
 
@@ -158,7 +162,7 @@ class _Taking(logging.Handler):
         self.messages.append(record.getMessage())
 
 
-@pytest.fixture(name="warnings", autouse=True)
+@pytest.fixture(name="warnings")
 def warnings_taken() -> Iterator[list[str]]:
     """What the pack warns of in a test: a test that expects warnings takes them out, all that are left are false."""
     handler, logger = _Taking(), logging.getLogger("DynamicID")

@@ -8,7 +8,7 @@ import torch
 from dynamicid_pack.dynamicid_core.host.activation import Recorder, activation_maps
 from dynamicid_pack.dynamicid_core.host.sampling_run import RECORDER
 
-from .stage import Stage, conditioning, loaded_for_all_tests_of_a_module, stage_for_one_test  # noqa: F401 (fixtures)
+from .stage import Stage, conditioning
 
 LATENT = {"samples": torch.zeros(1, 4, 8, 12)}
 

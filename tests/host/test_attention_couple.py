@@ -9,17 +9,7 @@ import pytest
 import torch
 
 from . import fakes, probe
-from .stage import (  # noqa: F401 (fixtures)
-    ABSENT,
-    Stage,
-    assert_other,
-    assert_same,
-    conditioning,
-    loaded_for_all_tests_of_a_module,
-    stage_for_one_test,
-    text,
-    warnings_taken,
-)
+from .stage import ABSENT, Stage, assert_other, assert_same, conditioning, text
 
 KEYS = ["cond_or_uncond_couple", "cond_or_uncond_hook_couple", None]
 """Where packs tell the chunks of after; some tell nobody."""

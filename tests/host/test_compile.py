@@ -10,14 +10,7 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from torch import Tensor
 
-from .stage import (  # noqa: F401 (fixtures)
-    Stage,
-    assert_other,
-    assert_same,
-    loaded_for_all_tests_of_a_module,
-    stage_for_one_test,
-    warnings_taken,
-)
+from .stage import Stage, assert_other, assert_same
 
 BASE = "one level"
 """Of the stage's UNets the one that is compiled quickest."""

@@ -13,7 +13,7 @@ from dynamicid_pack.mini.world.world import World
 from dynamicid_pack.nodes.apply import Apply
 from torch import Tensor
 
-from .bench import Bench, bench_of_a_module, executor_of_a_module  # noqa: F401 (fixtures)
+from .bench import Bench
 
 WORLD, LARGEST = World(seed=9, held_out_people=True), Choice()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from .bench import FACES, NODES, PICTURE, Bench, assert_refused, bench_of_a_module, executor_of_a_module  # noqa: F401 (fixtures)
+from .bench import FACES, NODES, PICTURE, Bench, assert_refused
 from .executor import Executor
 
 NAN, INF = float("nan"), float("inf")

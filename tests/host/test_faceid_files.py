@@ -16,10 +16,11 @@ from dynamicid_pack.nodes.apply import Apply
 from safetensors.torch import save_file
 
 from . import faceid, shapes, tiny
-from .executor import Executor, executor_of_a_module  # noqa: F401 (a fixture)
+from .executor import Executor
 from .faceid import KINDS
 from .graphs import Graph
-from .stage import warnings_taken  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.usefixtures("warnings")
 
 
 def person(kind: str) -> Identity:

@@ -23,16 +23,7 @@ from dynamicid_pack.nodes.preview import MOMENTS
 from torch import Tensor
 
 from . import fakes, probe, tiles, tiny
-from .stage import (  # noqa: F401 (fixtures)
-    Stage,
-    assert_other,
-    assert_same,
-    conditioning,
-    loaded_for_all_tests_of_a_module,
-    stage_for_one_test,
-    text,
-    warnings_taken,
-)
+from .stage import Stage, assert_other, assert_same, conditioning, text
 
 FRAMES = 4
 FLOAT_NOISE = 1e-5

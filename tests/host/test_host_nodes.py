@@ -29,18 +29,7 @@ import nodes
 
 from ..support import generated_weights
 from . import fakes, probe, reference, shapes
-from .stage import (  # noqa: F401 (fixtures)
-    ABSENT,
-    CONFIGS,
-    Stage,
-    assert_other,
-    assert_same,
-    conditioning,
-    loaded_for_all_tests_of_a_module,
-    stage_for_one_test,
-    text,
-    warnings_taken,
-)
+from .stage import ABSENT, CONFIGS, Stage, assert_other, assert_same, conditioning, text
 
 Node = Callable[[Any], Any]
 

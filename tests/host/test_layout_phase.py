@@ -15,16 +15,7 @@ from torch import Tensor
 from nodes import common_ksampler
 
 from . import probe
-from .stage import (  # noqa: F401 (fixtures)
-    Stage,
-    assert_other,
-    assert_same,
-    conditioning,
-    loaded_for_all_tests_of_a_module,
-    stage_for_one_test,
-    text,
-    warnings_taken,
-)
+from .stage import Stage, assert_other, assert_same, conditioning, text
 
 BASE = "one level"
 """Of the stage's UNets the quickest: whole runs are sampled by the hundred."""

@@ -9,16 +9,7 @@ from dynamicid_pack.dynamicid_core.host.identity_attention import IdentityAttent
 from torch import Tensor
 
 from . import fakes
-from .stage import (  # noqa: F401 (fixtures)
-    ABSENT,
-    Stage,
-    assert_other,
-    assert_same,
-    loaded_for_all_tests_of_a_module,
-    stage_for_one_test,
-    text,
-    warnings_taken,
-)
+from .stage import ABSENT, Stage, assert_other, assert_same, text
 
 
 def test_the_reference_can_tell(stage: Stage) -> None:

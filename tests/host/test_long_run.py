@@ -20,7 +20,7 @@ from dynamicid_pack.tests.support import ROOT
 import nodes
 
 from .bench import person
-from .executor import Executor, executor_of_a_module  # noqa: F401 (a fixture)
+from .executor import Executor
 from .graphs import Graph, Link
 
 PEOPLE, PHOTOGRAPHS = 6, 2

@@ -8,15 +8,7 @@ from dynamicid_pack.dynamicid_core.host.identity_attention import IdentityAttent
 from torch import Tensor
 
 from . import fakes, tiny
-from .stage import (  # noqa: F401 (fixtures)
-    ABSENT,
-    Stage,
-    assert_other,
-    assert_same,
-    loaded_for_all_tests_of_a_module,
-    stage_for_one_test,
-    warnings_taken,
-)
+from .stage import ABSENT, Stage, assert_other, assert_same
 
 # Objects without `add`, other keys
 

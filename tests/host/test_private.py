@@ -16,7 +16,7 @@ from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.saa.regions import Region
 from dynamicid_pack.dynamicid_core.saa.scene import Placement
 
-from .executor import Executor, executor_of_a_module  # noqa: F401 (a fixture)
+from .executor import Executor
 from .graphs import Graph, several
 
 SECRET = 0.123456

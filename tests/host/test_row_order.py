@@ -9,16 +9,7 @@ from dynamicid_pack.dynamicid_core.host import rows
 from torch import Tensor
 
 from . import fakes, probe, tiles
-from .stage import (  # noqa: F401 (fixtures)
-    Stage,
-    assert_other,
-    assert_same,
-    conditioning,
-    loaded_for_all_tests_of_a_module,
-    stage_for_one_test,
-    text,
-    warnings_taken,
-)
+from .stage import Stage, assert_other, assert_same, conditioning, text
 
 LIKE_THE_PLAIN_MODEL = 2e-6
 """How far batches of tiles are from one tile at a time without any people."""

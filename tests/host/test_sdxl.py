@@ -12,19 +12,12 @@ from dynamicid_pack.dynamicid_core.host.activation import activation_maps
 from dynamicid_pack.dynamicid_core.host.identity_attention import IdentityAttention
 
 from . import fakes, tiny
-from .stage import (  # noqa: F401 (fixtures)
-    Stage,
-    assert_other,
-    assert_same,
-    conditioning,
-    loaded_for_all_tests_of_a_module,
-    stage_for_one_test,
-    text,
-    warnings_taken,
-)
+from .stage import Stage, assert_other, assert_same, conditioning
 
 BASE = "SDXL"
 """What the stage draws with."""
+
+pytestmark = pytest.mark.usefixtures("warnings")
 
 
 def test_ours_is_the_references(stage: Stage) -> None:

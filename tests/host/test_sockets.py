@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from .bench import FACES, NODES, PICTURE, Bench, assert_refused, bench_of_a_module, executor_of_a_module, person  # noqa: F401
+from .bench import FACES, NODES, PICTURE, Bench, assert_refused, person
 
 GROWING = ("DynamicIDApply", "DynamicIDApplyAdvanced", "DynamicIDLayout", "DynamicIDWhoIsWho")
 WIDGETS = (str, int, float, bool)
