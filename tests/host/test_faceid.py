@@ -1,16 +1,18 @@
 """IP-Adapter FaceID against diffusers, which loads the same files by its own code: projections and whole UNets."""
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from dynamicid_pack.dynamicid_core.host.apply import apply_scene
+from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
 from dynamicid_pack.dynamicid_core.host.sampling_run import AttentionSettings
 from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
 from dynamicid_pack.dynamicid_core.identity.encoding import ENCODINGS
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
-from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights
 from dynamicid_pack.dynamicid_core.saa.scene import arrange
 from torch import Tensor
 
@@ -42,30 +44,25 @@ DIFFUSERS: dict[str, dict[str, Any]] = {
 """Base model -> the small UNet's settings in diffusers' words."""
 
 
-def diffusers_unet(base: str, state: dict[str, dict[str, Tensor]]) -> Any:
-    """diffusers' UNet with the weights of the tiny model, and with the file loaded as its `load_ip_adapter` does."""
+PIPELINES: dict[str, Any] = {"SD1.5": StableDiffusionPipeline, "SDXL": StableDiffusionXLPipeline}
+ABSENT = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "safety_checker", "feature_extractor")
+"""Parts of a pipeline that loading an adapter does without."""
+
+
+def diffusers_unet(base: str, file: Path) -> Any:
+    """diffusers' UNet with the weights of the tiny model, and with a file loaded by `load_ip_adapter`, LoRA by peft."""
     config = tiny.CONFIGS[base]
     unet: Any = UNet2DConditionModel(cross_attention_dim=tiny.WIDTH, **DIFFUSERS[base])
     ours = generated_weights(shapes.unet(config), 31)
     names = {theirs: name for theirs, name in shapes.unet_names(config).items() if theirs in unet.state_dict()}
     unet.load_state_dict({theirs: ours[name] for theirs, name in names.items()})
-    with torch.no_grad():
-        for name, up in _low_rank(unet, state):
-            unet.get_parameter(name).add_(up)
-    unet._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
+    takes = inspect.signature(PIPELINES[base]).parameters
+    absent = {name: None for name in ABSENT if name in takes}
+    pipeline = PIPELINES[base](unet=unet, scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), **absent)
+    layers = len(unet.attn_processors)
+    pipeline.load_ip_adapter(str(file.parent), "", file.name, image_encoder_folder=None)
+    assert sum(name.endswith(".lora_A") for name, _ in unet.named_modules()) == 4 * layers, "peft has the whole LoRA"
     return unet.eval()
-
-
-def _low_rank(unet: Any, state: dict[str, dict[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    """up @ down of every linear that the file's LoRA changes, by diffusers' own pairing of its layers."""
-    (loras,) = unet._load_ip_adapter_loras([state]).values()
-    changes = []
-    for name, down in loras.items():
-        if name.endswith("_lora.down.weight"):
-            linear = name.removeprefix("unet.").removesuffix("_lora.down.weight").replace(".processor.", ".")
-            linear += ".0" if linear.endswith("to_out") else ""
-            changes.append((f"{linear}.weight", loras[name.replace(".down.", ".up.")] @ down))
-    return changes
 
 
 def inputs(rows: int) -> tuple[Tensor, Tensor]:
@@ -86,9 +83,9 @@ def their_tokens(layer: Any, kind: str, embedding: Tensor, states: Tensor) -> Te
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_projection(kind: str) -> None:
+def test_projection(kind: str, tmp_path: Path) -> None:
     state = faceid.state(kind)
-    (theirs,) = diffusers_unet("SD1.5", state).encoder_hid_proj.image_projection_layers
+    (theirs,) = diffusers_unet("SD1.5", faceid.file(tmp_path, kind)).encoder_hid_proj.image_projection_layers
     encoder = FaceEncoder.from_weights(state["image_proj"])
     embedding, states = inputs(3)
     tokens = encoder(embedding, states, ENCODINGS[kind].shortcut)
@@ -99,23 +96,22 @@ def test_projection(kind: str) -> None:
 @pytest.mark.parametrize("base", tiny.CONFIGS)
 @pytest.mark.parametrize("kind", [KINDS[-1], *(pytest.param(kind, marks=pytest.mark.full) for kind in KINDS[:-1])])
 @torch.no_grad()
-def test_unet(base: str, kind: str) -> None:
+def test_unet(base: str, kind: str, tmp_path: Path) -> None:
     """One person, gate off, as the files were trained; each call of the UNet in a run through the host's sampler."""
-    state = faceid.state(kind, tiny.CONFIGS[base])
-    embedding, states = inputs(2)
+    file = faceid.file(tmp_path, kind, config=tiny.CONFIGS[base])
+    ours, embedding, states = load_dynamicid(file), *inputs(2)
     embedding[0] = 0  # the negative half has no face
-    negative, positive = FaceEncoder.from_weights(state["image_proj"])(embedding, states, ENCODINGS[kind].shortcut)
-    adapter = adapter_from_weights(state["ip_adapter"])
-    patched = apply_scene(
-        tiny.tiny_patcher(base=base), adapter, arrange([Identity(positive, negative)]), AttentionSettings(gate=False)
-    )
+    encoding = ours.adapter.encoding
+    negative, positive = ours.face_encoder(embedding, states, encoding.shortcut)
+    scene = arrange([Identity(positive, negative, encoding=encoding)])
+    patched = apply_scene(tiny.tiny_patcher(base=base), ours.adapter, scene, AttentionSettings(gate=False))
     given: list[tuple[Any, ...]] = []
     watched, calls = probe.watched(patched, lambda x, t, c, options: given.append((x, t, c)) or (x, t, c))
     text = torch.randn(2, 1, 77, tiny.WIDTH, generator=torch.Generator().manual_seed(6))
     probe.sample(watched, text[0], text[1], steps=2)
 
-    theirs = diffusers_unet(base, state)
-    for (x, timesteps, context), options, ours in zip(given, calls.options, calls.outputs, strict=True):
+    theirs = diffusers_unet(base, file)
+    for (x, timesteps, context), options, result in zip(given, calls.options, calls.outputs, strict=True):
         negatives_first = [1 - chunk for chunk in options["cond_or_uncond"]]
         added: dict[str, Any] = {"image_embeds": [embedding[negatives_first][:, None]]}
         (layer,) = theirs.encoder_hid_proj.image_projection_layers
@@ -125,7 +121,7 @@ def test_unet(base: str, kind: str) -> None:
             size = [8.0 * side for side in x.shape[-2:]]
             added |= {"text_embeds": torch.cat(conds), "time_ids": torch.tensor([[*size, 0, 0, *size]] * len(conds))}
         expected = theirs(x, timesteps, context, added_cond_kwargs=added).sample
-        assert relative_error(ours, expected) < 1e-4
+        assert relative_error(result, expected) < 1e-4
         plain = theirs(
             x, timesteps, context, added_cond_kwargs=added | {"image_embeds": [0 * embedding[:, None]]}
         ).sample
