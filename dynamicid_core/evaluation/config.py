@@ -143,19 +143,27 @@ class TargetPerson(ConfigModel):
 
 
 class SampleSpec(ConfigModel):
-    """What every variant draws, once for each seed: a prompt, people, and overrides, after the benchmark's."""
+    """What every variant draws, once for each seed: a prompt, people, and overrides, after the benchmark's.
+
+    Attributes:
+        ground_truth: a true picture of what is requested: the same people in the requested motion. It is never given
+            to the server; generated faces are compared with it.
+    """
 
     name: FolderName
     prompt: str
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Distinct]
     people: tuple[TargetPerson, ...] = ()
     overrides: Overrides = Field(default_factory=dict)
+    ground_truth: ExistingFile | None = None
 
     @model_validator(mode="after")
     def _alike(self) -> SampleSpec:
         for key in ("reference", "region"):
             if len({getattr(person, key) is None for person in self.people}) > 1:
                 raise ValueError(f"expected a {key} for all people or for none")
+        if self.ground_truth is not None and not any(person.reference for person in self.people):
+            raise ValueError("expected people with references beside a ground_truth, which is compared with them")
         return self
 
 

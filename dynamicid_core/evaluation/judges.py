@@ -76,12 +76,16 @@ class CachedJudge:
         image = read_image(path)
         return JudgedImage(self._judge.faces(image), self._judge.image_vector(image), (image.shape[0], image.shape[1]))
 
-    def person(self, reference: Path) -> NDArray[np.floating]:
-        """Return the embedding (d,) of a reference's largest face. Raises ValueError when the judge finds none."""
+    def face(self, reference: Path) -> JudgedFace:
+        """Return a reference's largest face. Raises ValueError when the judge finds none."""
         faces = self.image(reference).faces
         if not faces:
             raise ValueError(f"The judge finds no face in the reference {reference.name}. Take another picture.")
-        return max(faces, key=lambda face: face.box.area).embedding
+        return max(faces, key=lambda face: face.box.area)
+
+    def person(self, reference: Path) -> NDArray[np.floating]:
+        """Return the embedding (d,) of a reference's largest face. Raises as `face`."""
+        return self.face(reference).embedding
 
     def others(self, reference: Path) -> list[NDArray[np.floating]]:
         """Return the embeddings (d,) of the gallery's people but for the one of this image."""

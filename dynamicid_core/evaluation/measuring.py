@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..identity.assignment import best_assignment, faces_in_regions
 from ..saa.regions import strips
-from . import measures
+from . import identity_measures, measures
 from .bootstrap import Value
 from .config import Benchmark, EvaluationConfig, SampleSpec, TargetPerson, Variant
 from .judges import CachedJudge, Judge, JudgedFace, JudgedImage, read_image
@@ -109,14 +109,15 @@ def image_values(image: JudgedImage, sample: SampleSpec, judge: CachedJudge) -> 
     references = [judge.person(person.reference) for person in people if person.reference is not None]
     if not references:
         return values | _motion(people, _faces(image, placed))
-    similarity = np.array(
-        [[measures.face_similarity(one, face.embedding) for face in image.faces] for one in references]
-    ).reshape(len(people), len(image.faces))
-    face_of = best_assignment(similarity)
-    faces = _faces(image, face_of)
-    matches = [float(similarity[person, face]) for person, face in enumerate(face_of) if face is not None]
-    values["FaceSim"] = Value(float(np.mean(matches)) if matches else None, None in faces)
-    values |= _identified(people, faces, judge) | _motion(people, faces)
+    similarity = _similarity(references, image)
+    faces = _faces(image, best_assignment(similarity))
+    values["FaceSim"] = Value(identity_measures.matched_similarity(similarity), None in faces)
+    values["Multi-ID similarity"] = Value(identity_measures.multi_id_similarity(similarity), None in faces)
+    if len(people) > 1 or len(image.faces) > 1:
+        values["ID-Conf"] = Value(identity_measures.id_conf(similarity), None in faces)
+    if sample.ground_truth is not None:
+        values |= _against_truth(image, references, judge.image(sample.ground_truth), None in faces)
+    values |= _identified(people, faces, judge) | _motion(people, faces) | _motion_copy_paste(people, faces, judge)
     if len(people) > 1:
         absent = np.full(len(people), np.nan)
         # (regions, people)
@@ -126,6 +127,42 @@ def image_values(image: JudgedImage, sample: SampleSpec, judge: CachedJudge) -> 
         values["Similarity to others"] = Value(measures.other_similarity(by_region), missing)
         values["Bleed"] = Value(measures.bleed(by_region), missing)
     return values
+
+
+def _similarity(embeddings: Sequence[NDArray[np.floating]], image: JudgedImage) -> NDArray[np.float64]:
+    """Return the cosines (embeddings, faces) of embeddings and an image's faces."""
+    cosines = [[measures.face_similarity(one, face.embedding) for face in image.faces] for one in embeddings]
+    return np.array(cosines, np.float64).reshape(len(embeddings), len(image.faces))
+
+
+def _against_truth(
+    image: JudgedImage, references: Sequence[NDArray[np.floating]], truth: JudgedImage, missing: bool
+) -> Values:
+    """Return Sim(Ref), Sim(GT) and Copy-Paste: faces against a true picture's, undefined where either shows none.
+
+    As in MultiID-Bench, each face has the reference and the true face that are assigned to it, each by itself.
+    """
+    truths = [face.embedding for face in truth.faces]
+    to_references, to_truths = _similarity(references, image), _similarity(truths, image)
+    reference_of, truth_of = (
+        {face: i for i, face in enumerate(best_assignment(s))} for s in (to_references, to_truths)
+    )
+    scores = [
+        identity_measures.copy_paste(face.embedding, truths[truth_of[i]], references[reference_of[i]])
+        for i, face in enumerate(image.faces)
+        if i in reference_of and i in truth_of
+    ]
+    return {
+        "Sim(Ref)": Value(identity_measures.matched_similarity(to_references), missing),
+        "Sim(GT)": Value(identity_measures.matched_similarity(to_truths), missing),
+        "Copy-Paste": Value(_mean(scores), missing),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of those that are defined; None when none is."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def _faces(image: JudgedImage, indices: Sequence[int | None]) -> list[JudgedFace | None]:
@@ -176,8 +213,29 @@ def _motion(people: Sequence[TargetPerson], faces: Sequence[JudgedFace | None]) 
         values["Pose"] = Value(measures.pose_share(requested, detected), missing)
         values["Pose near"] = Value(measures.pose_near_share(requested, detected), missing)
         errors = [measures.pose_error(pose, face) for pose, face in zip(requested, detected, strict=True) if face]
-        values["Pose error"] = Value(float(np.mean(errors)) if errors else None, missing)
+        values["Pose error"] = Value(_mean(errors), missing)
     return values
+
+
+def _motion_copy_paste(
+    people: Sequence[TargetPerson], faces: Sequence[JudgedFace | None], judge: CachedJudge
+) -> Values:
+    """Return Motion Copy-Paste over the people of whom another motion than their reference's is requested."""
+    poses: list[float | None] = []
+    expressions: list[float | None] = []
+    for person, face in zip(people, faces, strict=True):
+        assert person.reference is not None
+        own = judge.face(person.reference)
+        if person.pose is not None and not identity_measures.is_own_pose(person.pose, own.pose[:2]):
+            pose = (person.pose, own.pose[:2])
+            poses.append(None if face is None else identity_measures.pose_copy_paste(*pose, face.pose[:2]))
+        if person.expression is not None and person.expression != own.expression:
+            words = (person.expression, own.expression)
+            expressions.append(
+                None if face is None else identity_measures.expression_copy_paste(*words, face.expression)
+            )
+    scores = {"Motion Copy-Paste (pose)": poses, "Motion Copy-Paste (expression)": expressions}
+    return {name: Value(_mean(values), None in values) for name, values in scores.items() if values}
 
 
 def background_values(path: Path, plain: Path, judge: CachedJudge, margin: float) -> Values:

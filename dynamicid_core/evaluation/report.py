@@ -26,7 +26,7 @@ Results = dict[str, dict[str, dict[str, Estimate]]]
 """benchmark -> variant -> measure -> estimate"""
 
 SETTINGS, VALUES, RESULTS, MARKDOWN = "settings.json", "values.json", "results.json", "tables.md"
-_DIGITS = {"Pose error": 1, "Background difference": 2, "Background PSNR": 1}
+_DIGITS = {"Pose error": 1, "Background difference": 2, "Background PSNR": 1, "ID-Conf": 1}
 _UNITS = {"Pose error": " (degrees)", "Background PSNR": " (dB)"}
 _NOTE = "Mean [95 % interval] n pictures; - m: in m of the row's pictures a face that is asked for was not found."
 _MAX_IMAGES = 12  # in a row of a grid
@@ -56,6 +56,9 @@ def settings_of(config: EvaluationConfig, judge: Judge) -> dict[str, Any]:
         for person in (person for sample in benchmark["samples"] for person in sample["people"]):
             for key in ("reference", "driver"):
                 person[key] = person[key] and Path(person[key]).stem
+        for sample in benchmark["samples"]:
+            truth = sample.pop("ground_truth")  # left out where there is none, as in runs from before it was there
+            sample |= {"ground_truth": Path(truth).stem} if truth else {}
         for key in ("samples", "variants"):
             benchmark[key] = {part.pop("name"): part for part in benchmark[key]}
     return {

@@ -1,6 +1,6 @@
 """A run's folder: images with the graph that drew each, and what was measured of them.
 
-config.json                             the run's configuration; references/ (the gallery's too), templates/: its copies
+config.json     the run's configuration; references/ (the gallery's too), ground_truth/, templates/: its copies
 pictures/<benchmark>/<variant>/<sample>-<seed>-<k>.png
 pictures/<benchmark>/<variant>/<sample>-<seed>.json     the exact API graph, its digest, the names of its images
 settings.json, values.json, results.json, tables.md, <benchmark>.png      see `report`
@@ -103,7 +103,7 @@ def graph_digest(graph: Graph, files: dict[str, str]) -> str:
 
 
 def snapshot(config: EvaluationConfig, folder: Path) -> EvaluationConfig:
-    """Copy a configuration's references, gallery and templates into a run's folder; return it with their new paths.
+    """Copy a configuration's images and templates into a run's folder; return it with their new paths.
 
     The copies are named by their digests.
     """
@@ -126,7 +126,8 @@ def snapshot(config: EvaluationConfig, folder: Path) -> EvaluationConfig:
                 person.model_copy(update={"reference": copy(person.reference), "driver": copy(person.driver)})
                 for person in sample.people
             )
-            samples.append(sample.model_copy(update={"people": people}))
+            truth = copy(sample.ground_truth, "ground_truth")
+            samples.append(sample.model_copy(update={"people": people, "ground_truth": truth}))
         changes = {"template": copy(benchmark.template, "templates"), "samples": tuple(samples)}
         benchmarks.append(benchmark.model_copy(update=changes))
     gallery = tuple(copy(path) for path in config.gallery)

@@ -12,12 +12,22 @@ from typing import Any
 
 import cv2
 
-from ..world.caption import CLOTHES_COLORS, GARMENTS, PLACES, YAWS, CaptionSpec, PersonSpec, to_caption, view_of
+from ..world.caption import (
+    CLOTHES_COLORS,
+    GARMENTS,
+    PLACES,
+    YAWS,
+    CaptionSpec,
+    PersonSpec,
+    parse_caption,
+    to_caption,
+    view_of,
+)
 from ..world.composition import compose
 from ..world.head import EXPRESSIONS
 from ..world.person import NUMBERS, Person, draw_person
 from ..world.render import render
-from ..world.world import HELD_OUT_PAIRS, World, training_pairs
+from ..world.world import HELD_OUT_PAIRS, PAIRS, World, training_pairs
 
 PEOPLE = 100  # who are requested
 GALLERY = 100  # people among whom one is identified
@@ -75,7 +85,8 @@ class Experiments:
         for i in range(self.pictures):
             rng = _rng("one person", i)
             who = {"reference": self._reference(i % PEOPLE, "gallery")}
-            samples.append(_sample(f"{i:03}", [_clothes(rng)], rng, [who], seeds=2))
+            sample = _sample(f"{i:03}", [_clothes(rng)], rng, [who], seeds=2)
+            samples.append(self._with_truth("one person", sample, [i % PEOPLE]))
         variants = [
             _variant("DynamicID"), _variant("without the gate", "gate"), WITH_LAYOUT, *self._plain_attention(), NOBODY,
         ]  # fmt: skip
@@ -87,7 +98,8 @@ class Experiments:
             rng = _rng(f"{count} people", i)
             numbers = rng.sample(range(PEOPLE), count)
             who = [{"reference": self._reference(number, "gallery")} for number in numbers]
-            samples.append(_sample(f"{i:03}", [_clothes(rng) for _ in who], rng, who))
+            sample = _sample(f"{i:03}", [_clothes(rng) for _ in who], rng, who)
+            samples.append(self._with_truth(f"{count} people", sample, numbers))
         variants = [
             _variant("DynamicID"), _variant("without the gate", "gate"), _variant("without regions", "regions"),
             _variant("without gate and regions", "gate", "regions"), WITH_LAYOUT,
@@ -115,7 +127,7 @@ class Experiments:
         samples = []
         for i in range(self.pictures):
             rng = _rng(name, i)
-            samples.append(self._edited(f"{i:03}", [rng.choice(pairs) for _ in range(count)], rng))
+            samples.append(self._edited(name, f"{i:03}", [rng.choice(pairs) for _ in range(count)], rng))
         return self._benchmark(name, count, samples, [_variant("DynamicID"), _variant("without IMR", "imr"), *more])
 
     def _ways_to_edit(self) -> list[Json]:
@@ -127,7 +139,7 @@ class Experiments:
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
-    def _edited(self, name: str, pairs: list[Pair], rng: random.Random) -> Json:
+    def _edited(self, benchmark: str, name: str, pairs: list[Pair], rng: random.Random) -> Json:
         who: list[Json] = []
         overrides, numbers = {}, rng.sample(range(PEOPLE), len(pairs))
         for i, (expression, yaw) in enumerate(pairs):
@@ -135,7 +147,27 @@ class Experiments:
             driver = self._driver(expression)
             who.append({"reference": reference, "expression": expression, "yaw": yaw, "pitch": 0, "driver": driver})
             overrides[f"edit_{i}"] = {"expression": expression, "yaw": yaw, "strength": 1.0}
-        return {**_sample(name, [_clothes(rng) for _ in who], rng, who), "overrides": overrides}
+        sample = {**_sample(name, [_clothes(rng) for _ in who], rng, who), "overrides": overrides}
+        return self._with_truth(benchmark, sample, numbers, pairs)
+
+    def _with_truth(self, benchmark: str, sample: Json, numbers: Sequence[int], pairs: Sequence[Pair] = ()) -> Json:
+        """Return a sample with a true picture of it: its people, clothes and place as they are requested.
+
+        Args:
+            numbers: of the people.
+            pairs: their requested motions; without them each has any but the reference's, since none is requested.
+                Such a picture tells likeness from copying; it is no more right than another.
+        """
+        rng = _rng("ground truth", benchmark, sample["name"])
+        pairs = pairs or [_other_pair(number, rng) for number in numbers]
+        spec = parse_caption(sample["prompt"])
+        people = [
+            replace(person, expression=expression, view=view_of(yaw, posed=True), posed=True)
+            for person, (expression, yaw) in zip(spec.people, pairs, strict=True)
+        ]
+        path = f"ground_truth/{benchmark.replace(',', '').replace(' ', '-')}-{sample['name']}.png"
+        drawn = self._draw(path, CaptionSpec(tuple(people), spec.place), [_person(number) for number in numbers])
+        return {**sample, "ground_truth": drawn}
 
     def _plain_attention(self, masked: bool = False) -> list[Json]:
         """Return a DynamicID that was trained without the gate, as IP-Adapter is, and the same with regions."""
@@ -161,22 +193,16 @@ class Experiments:
     def _driver(self, expression: str) -> str:
         """Draw the canonical person in an expression and front view; return the path from the folder."""
         look = PersonSpec("white", GARMENTS[0], expression, None, view_of(0.0, posed=True), posed=True)
-        return self._draw(f"drivers/{expression}.png", look, CANONICAL, PLACES[0], jitter=False)
+        return self._draw(f"drivers/{expression}.png", CaptionSpec((look,), PLACES[0]), [CANONICAL], jitter=False)
 
     def _reference(self, number: int, kind: str) -> str:
-        """Draw a held-out person, `gallery` in any motion, `neutral` in front view; return the path in the folder."""
-        name = f"references/{kind}-{number:03}.png"
-        rng = _rng(name, number)
-        look = _clothes(rng)
-        motion = ("neutral", 0.0) if kind == "neutral" else (rng.choice(list(EXPRESSIONS)), rng.choice(YAWS))
-        look = PersonSpec(look.colour, look.garment, motion[0], None, view_of(motion[1], posed=True), posed=True)
-        return self._draw(name, look, World(held_out_people=True).person(number), rng.choice(PLACES))
+        """Draw a held-out person, see `_reference_spec`; return the path from the folder."""
+        return self._draw(_reference_name(number, kind), _reference_spec(number, kind), [_person(number)])
 
-    def _draw(self, name: str, look: PersonSpec, person: Person, place: str, jitter: bool = True) -> str:
-        """Draw a portrait unless it is drawn; return its path from the folder."""
+    def _draw(self, name: str, spec: CaptionSpec, people: Sequence[Person], jitter: bool = True) -> str:
+        """Draw people unless they are drawn; return the image's path from the folder."""
         if name not in self._drawn:
-            scene = compose(CaptionSpec((look,), place), (person,), _rng("scene", name).getrandbits(32), jitter)
-            image = render(scene).image
+            image = render(compose(spec, tuple(people), _rng("scene", name).getrandbits(32), jitter)).image
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
@@ -248,6 +274,30 @@ def _node(kind: str, **inputs: Any) -> Json:
 def _variant(name: str, *ablate: str, **overrides: Json) -> Json:
     variant: Json = {"name": name, "ablate": list(ablate)}
     return {**variant, "overrides": overrides} if overrides else variant
+
+
+def _person(number: int) -> Person:
+    """Return somebody whom training never showed."""
+    return World(held_out_people=True).person(number)
+
+
+def _reference_name(number: int, kind: str) -> str:
+    return f"references/{kind}-{number:03}.png"
+
+
+def _reference_spec(number: int, kind: str) -> CaptionSpec:
+    """Return how a reference shows its person: `gallery` in any motion, `neutral` in front view."""
+    rng = _rng(_reference_name(number, kind), number)
+    look = _clothes(rng)
+    motion = ("neutral", 0.0) if kind == "neutral" else (rng.choice(list(EXPRESSIONS)), rng.choice(YAWS))
+    look = PersonSpec(look.colour, look.garment, motion[0], None, view_of(motion[1], posed=True), posed=True)
+    return CaptionSpec((look,), rng.choice(PLACES))
+
+
+def _other_pair(number: int, rng: random.Random) -> Pair:
+    """Return any motion but that of a person's reference in the gallery."""
+    (own,) = _reference_spec(number, "gallery").people
+    return rng.choice([pair for pair in PAIRS if (pair[0], view_of(pair[1], posed=True)) != (own.expression, own.view)])
 
 
 def _rng(*what: object) -> random.Random:

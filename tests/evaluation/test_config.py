@@ -46,6 +46,7 @@ def _said() -> dict[str, Any]:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "graph.json").write_text("{}")
     (tmp_path / "ann.png").write_bytes(b"")
+    (tmp_path / "truth.png").write_bytes(b"")
     return tmp_path
 
 
@@ -55,13 +56,16 @@ def _read(folder: Path, said: Any) -> EvaluationConfig:
 
 
 def test_it_is_read_with_paths_from_its_folder_and_written_again(folder: Path) -> None:
-    config = _read(folder, _said())
+    config = _read(folder, _changed([*SAMPLE, "ground_truth"], "truth.png"))
     (benchmark,) = config.benchmarks
     assert config.gallery == (folder / "ann.png",)
     assert config.judge == JudgeConfig(kind="models", options={"face_pack": str(folder / "pack"), "provider": "CPU"})
     person = TargetPerson(reference=folder / "ann.png", yaw=20.0, pitch=0.0, region=Box(0.0, 0.0, 0.5, 1.0))
     assert person.pose == (0.0, 20.0)
-    assert benchmark.samples == (SampleSpec(name="park", prompt="a person", seeds=(1, 2), people=(person,)),)
+    sample = SampleSpec(
+        name="park", prompt="a person", seeds=(1, 2), people=(person,), ground_truth=folder / "truth.png"
+    )
+    assert benchmark.samples == (sample,)
     assert benchmark.variants == (Variant(name="full"), Variant(name="plain", ablate=("gate",)))
     assert isinstance(benchmark, Benchmark) and benchmark.inputs.seed == ("4", "seed")
     assert benchmark.inputs.prompt == SampleInputs().prompt
@@ -117,6 +121,12 @@ PERSON = [*SAMPLE, "people", 0]
         ([*PERSON, "reference"], "x.png", r"people.0.reference: .*there is no file"),
         ([*PERSON, "driver"], "x.png", r"people.0.driver: .*there is no file"),
         ([*PERSON, "region"], [0, 0, 2, 1], r"people.0.region: .*expected x0 < x1"),
+        ([*SAMPLE, "ground_truth"], "x.png", r"samples.0.ground_truth: .*there is no file"),
+        (
+            SAMPLE,
+            {"name": "a", "prompt": "", "seeds": [1], "people": [{"yaw": 1, "pitch": 2}], "ground_truth": "ann.png"},
+            "expected people with references beside a ground_truth",
+        ),
         ([*SAMPLE, "people"], [{"region": [0, 0, 1, 1]}, {}], "a region for all people or for none"),
     ],
 )

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation.config import EvaluationConfig, load_config
+from dynamicid_pack.dynamicid_core.evaluation.judges import CachedJudge, Judge
 from dynamicid_pack.mini.train.experiments import CONTRASTIVE, GALLERY, UNGATED, write_experiments
 from dynamicid_pack.mini.world.caption import parse_caption
 from dynamicid_pack.mini.world.world import HELD_OUT_PAIRS
@@ -47,6 +49,25 @@ def test_what_is_asked_of_a_face_is_what_the_node_is_told(config: EvaluationConf
     never = {(p.expression, p.yaw) for sample in edited[1].samples for p in sample.people}
     seen = {(p.expression, p.yaw) for benchmark in (edited[0], edited[2]) for s in benchmark.samples for p in s.people}
     assert never <= set(HELD_OUT_PAIRS) and not seen & set(HELD_OUT_PAIRS)
+
+
+def test_a_true_picture_shows_the_people_in_the_requested_motion(config: EvaluationConfig, judge: Judge) -> None:
+    """By the judge: likeness to each one's own reference, expressions and turns, from left to right."""
+    cached = CachedJudge(judge)
+    for benchmark in config.benchmarks:
+        for sample in benchmark.samples[:2]:
+            assert sample.ground_truth is not None
+            faces = sorted(cached.image(sample.ground_truth).faces, key=lambda face: face.box.x0)
+            assert len(faces) == len(sample.people)
+            for person, face in zip(sample.people, faces, strict=True):
+                assert person.reference is not None
+                assert float(np.dot(face.embedding, cached.person(person.reference))) > 0.7
+                if person.pose is not None:
+                    assert face.expression == person.expression
+                    assert abs(face.pose[1] - person.pose[1]) < 10
+                else:
+                    own = cached.face(person.reference)
+                    assert face.expression != own.expression or abs(face.pose[1] - own.pose[1]) > 10
 
 
 def test_rows_that_need_a_training_are_there_when_it_is(config: EvaluationConfig, tmp_path: Path) -> None:

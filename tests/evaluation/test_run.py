@@ -1,6 +1,7 @@
 """Whole runs against a server that draws what it is asked: known answers, resuming, measuring again, comparing."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -325,6 +326,29 @@ def test_runs_with_other_settings_are_not_compared(
     kept, _ = run(tmp_path / "run", replace(config, benchmarks=(one, two), margin=change.get("margin", 0.5)))
     _measured(kept, tmp_path / "run", judge)
     with pytest.raises(ValueError, match=f"whole and run were made with different settings.*{message}"):
+        compare([whole, tmp_path / "run"])
+
+
+def test_true_pictures_are_copied_compared_with_and_part_of_what_runs_share(
+    run: Drawn, whole: Path, config: EvaluationConfig, judge: Judge, known: Known, tmp_path: Path
+) -> None:
+    """Without them settings are what they were before there were any; with them no image is generated anew."""
+    (sample,) = config.benchmarks[0].samples
+    truth = tmp_path / "truth.png"
+    Image.fromarray(drawn([stranger(3)], [("happy", 0, 0)], 9).image).save(truth)
+    shutil.copytree(whole, tmp_path / "run")
+    one = replace(config.benchmarks[0], samples=(replace(sample, ground_truth=truth),))
+    _, host = run(tmp_path / "run", replace(config, benchmarks=(one, config.benchmarks[1])))
+    assert host.queued == [] and not host.uploaded.keys() & {"dynamicid-truth.png"}
+    truth.unlink()
+    results = _measured(load_snapshot(tmp_path / "run"), tmp_path / "run", judge)
+    full, nobody = results["one"]["full"], results["one"]["without identity"]
+    assert full["Sim(Ref)"] == full["FaceSim"] and full["Sim(GT)"].n == 3
+    assert (full["Sim(GT)"].mean or 0) > 0.8 > 0.5 > (nobody["Sim(GT)"].mean or 0)
+    assert (full["Copy-Paste"].mean or 0) < 0 and "Sim(GT)" not in results["two"]["full"]
+    before = json.loads((whole / "settings.json").read_text())
+    assert "ground_truth" not in before["benchmarks"]["one"]["samples"]["room"]
+    with pytest.raises(ValueError, match=r"samples.room.ground_truth: .*nothing"):
         compare([whole, tmp_path / "run"])
 
 
