@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
@@ -114,12 +115,15 @@ class SAAProcessor:
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         q = adapter.project(attn, "to_q", hidden_states)
         k, v = (split_heads(adapter.project(attn, name, source), heads) for name in ("to_k", "to_v"))
-        out = attention(q, k, v, attention_mask)
-        if identity is not None and encoder_hidden_states is not None:
-            tokens = identity.tokens.to(q.dtype)
-            keys, values = adapter.to_k_ip(tokens), adapter.to_v_ip(tokens)  # (b, t, c)
-            mean_key, threshold = keys.mean(1), identity.threshold if identity.gate else None
-            out = saa(out, q, split_heads(keys, heads), split_heads(values, heads), mean_key, None, threshold)
+        if q.device.type == "cpu":  # half precision's backward pass is up to five times slower there
+            q, k, v = q.float(), k.float(), v.float()
+        with torch.autocast("cpu", enabled=False):
+            out = attention(q, k, v, attention_mask)
+            if identity is not None and encoder_hidden_states is not None:
+                tokens = identity.tokens.to(q.dtype)
+                keys, values = adapter.to_k_ip(tokens), adapter.to_v_ip(tokens)  # (b, t, c)
+                mean_key, threshold = keys.mean(1), identity.threshold if identity.gate else None
+                out = saa(out, q, split_heads(keys, heads), split_heads(values, heads), mean_key, None, threshold)
         return cast(Tensor, attn.to_out[1](adapter.project(attn, "to_out", out)))  # to_out: linear, dropout
 
 
