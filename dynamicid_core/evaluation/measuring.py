@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..identity.assignment import best_assignment, faces_in_regions
-from ..saa.regions import strips
+from ..saa.regions import Region, strips
 from . import identity_measures, measures
 from .bootstrap import Value
 from .config import Benchmark, EvaluationConfig, SampleSpec, TargetPerson, Variant
@@ -172,9 +172,9 @@ def _faces(image: JudgedImage, indices: Sequence[int | None]) -> list[JudgedFace
 def _placed(image: JudgedImage, people: Sequence[TargetPerson]) -> list[int | None]:
     """Return each person's face by place: in the region that is given, else in the person's column."""
     height, width = image.size
-    regions = [person.region for person in people if person.region is not None]
+    regions = [person.region for person in people if person.region is not None] or strips(len(people))
     boxes = [face.box.to_fractions(width, height) for face in image.faces]
-    return faces_in_regions(boxes, regions or strips(len(people)))
+    return faces_in_regions(boxes, [Region(box=region) for region in regions])
 
 
 def _identified(people: Sequence[TargetPerson], faces: Sequence[JudgedFace | None], judge: CachedJudge) -> Values:

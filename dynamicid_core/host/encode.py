@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..box import Box
 from ..identity.analyzer import FaceAnalyzer, aligned_face
+from ..identity.assignment import MIN_SIMILARITY
 from ..identity.faces import Detection, Face, in_order
 from ..identity.identity import Identity
 from ..image_inputs import Image, as_pixels, crop_box
@@ -32,7 +33,6 @@ MIN_FACE = 0.4
 ALIGNED = 224  # pixels a side of the upright face that FaceID's CLIP sees
 THUMBNAIL, THUMBNAIL_MARGIN = 128, 0.3  # pixels a side; as MARGIN
 MIN_SEEN = 0.9  # of a face's box, that CLIP's centered square must hold
-MIN_SIMILARITY = 0.25  # to the other references, below which one is another person's
 
 
 @dataclass(frozen=True)

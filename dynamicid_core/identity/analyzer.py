@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..box import Box
 from ..image_inputs import Image
@@ -125,6 +126,15 @@ class FaceAnalyzer:
             for box, points in zip(boxes, keypoints if len(boxes) else (), strict=True)
         ]
 
+    def embed(self, image: Image, detection: Detection) -> Tensor:
+        """Return a face's L2-normalized embedding (512,), without the rest of what `describe` tells."""
+        return self._embedding(image, _insight_face(detection))
+
+    def _embedding(self, image: Image, face: Any) -> Tensor:
+        seen = image if self._embeds_rgb else image[..., ::-1]
+        embedding = self._run("recognition", np.ascontiguousarray(seen), face)
+        return torch.from_numpy(embedding / max(float(np.linalg.norm(embedding)), 1e-12)).float()
+
     def describe(self, image: Image, detection: Detection) -> Face:
         """Return a face with embedding and pose from the image as it is, landmarks from it squashed to a square."""
         import cv2
@@ -132,7 +142,7 @@ class FaceAnalyzer:
         bgr = np.ascontiguousarray(image[..., ::-1])
         size = (image.shape[0], image.shape[1])
         face = _insight_face(detection)
-        embedding = self._run("recognition", np.ascontiguousarray(image) if self._embeds_rgb else bgr, face)
+        embedding = self._embedding(image, face)
         points68 = self._run("landmark_3d_68", bgr, face)
 
         squash = (FRAME / size[1], FRAME / size[0])
@@ -146,9 +156,8 @@ class FaceAnalyzer:
         else:  # squashed, it is no longer found
             landmarks = self._run("landmark_2d_106", bgr, face) * np.array(squash, np.float32)
         pitch, yaw, roll = (float(angle) for angle in face.pose)  # set by landmark_3d_68, in degrees
-        length = np.linalg.norm(embedding)
         return Face(
-            embedding=torch.from_numpy(embedding / max(float(length), 1e-12)).float(),
+            embedding=embedding,
             landmarks=torch.from_numpy(np.asarray(landmarks)).float(),
             points68=torch.from_numpy(np.asarray(points68)).float(),
             pose=(pitch, yaw, roll),

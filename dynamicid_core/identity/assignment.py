@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..box import Box
 from ..image_inputs import Image
-from ..saa.regions import Region, rasterize
+from ..saa.regions import Region
 from .analyzer import FaceAnalyzer
 from .faces import Detection, in_order
 from .identity import Identity
@@ -21,8 +21,8 @@ from .identity import Identity
 RULES = ("left to right", "largest first", "most similar")
 NO_MATCH = -1.0
 """A person's similarity where no face is left for them: the least that there is."""
-
-_GRID = 256  # cells a side, on which regions are looked up
+MIN_SIMILARITY = 0.25
+"""Of two faces' embeddings, below which they are two people's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +100,7 @@ def detect_and_assign(
     if rule != "most similar":
         raise ValueError(f"Faces can be given to people by {', '.join(RULES)}, got {rule!r}.")
     references = {i: reference_embedding(person, i) for i, person in enumerate(people) if person is not None}
-    described = [analyzer.describe(image, detection).embedding for detection in detections]
-    embeddings = [embedding for embedding in described if embedding is not None]
+    embeddings = [analyzer.embed(image, detection) for detection in detections]
     face_of = dict(zip(references, assign_faces([*references.values()], embeddings).face_of, strict=True))
     faces = [None if (face := face_of.get(i)) is None else detections[face] for i in range(len(people))]
     return faces, len(detections) - sum(face is not None for face in faces)
@@ -122,33 +121,61 @@ def reference_embedding(person: Identity, index: int) -> Tensor:
     return embedding
 
 
-def regions_of(centers: Sequence[tuple[float, float]], regions: Sequence[Region]) -> list[int | None]:
-    """Return the index of the region that each face lies in, or None outside all regions.
+def region_at(x: float, y: float, regions: Sequence[Region]) -> int | None:
+    """Return the index of the region that a point (in fractions of the image) stands in, or None outside all regions.
+
+    It is the one that covers the point most; of several the one whose own center is nearest.
+    """
+    covers = [region.covers(x, y) for region in regions]
+    most = max(covers, default=0.0)
+    around = [i for i, part in enumerate(covers) if part == most > 0]
+    return min(around, key=lambda i: math.dist(regions[i].center, (x, y)), default=None)
+
+
+def faces_in_regions(boxes: Sequence[Box], regions: Sequence[Region]) -> list[int | None]:
+    """Return for each region the index of the largest face whose center stands in it; None where none does.
 
     Args:
-        centers: (x, y) of the faces, in fractions of the image.
-    """
-    masks = rasterize(regions, _GRID, _GRID)
-    indices: list[int | None] = []
-    for x, y in centers:
-        covers = masks[:, min(int(y * _GRID), _GRID - 1), min(int(x * _GRID), _GRID - 1)]
-        indices.append(int(covers.argmax()) if float(covers.max()) > 0 else None)
-    return indices
-
-
-def faces_in_regions(boxes: Sequence[Box], regions: Sequence[Box]) -> list[int | None]:
-    """Return for each region the index of the largest face that stands in it; None where none does.
-
-    A face stands in the region that holds its center; of several in the one whose own center is nearest.
+        boxes: the faces', in fractions of the image.
     """
     faces: list[int | None] = [None] * len(regions)
     for face in sorted(range(len(boxes)), key=lambda i: -boxes[i].area):
-        center = boxes[face].center
-        around = [i for i, region in enumerate(regions) if region.contains(*center)]
-        nearest = min(around, key=lambda i: math.dist(regions[i].center, center), default=None)
-        if nearest is not None and faces[nearest] is None:
-            faces[nearest] = face
+        region = region_at(*boxes[face].center, regions)
+        if region is not None and faces[region] is None:
+            faces[region] = face
     return faces
+
+
+def assign_people(
+    regions: Sequence[Region | None], similarity: NDArray[np.floating], boxes: Sequence[Box]
+) -> list[int | None]:
+    """Return each person's face: by region, else by likeness, else by order; None for those left without one.
+
+    Who has a region gets the largest face that stands in it, and no other. Of the others, whoever is like a face that
+    is left, by MIN_SIMILARITY or more, gets it, such that the sum of these similarities is largest. The rest get the
+    largest faces that are left, in their order from left to right.
+
+    Args:
+        regions: each person's; None, or the whole image, where they have no place of their own.
+        similarity: (people, faces); a row of NaN for somebody who can't be compared.
+        boxes: (faces) in fractions of the image.
+    """
+    face_of: list[int | None] = [None] * len(regions)
+    placed = {i: region for i, region in enumerate(regions) if region is not None and not region.is_whole}
+    for person, face in zip(placed, faces_in_regions(boxes, [*placed.values()]), strict=True):
+        face_of[person] = face
+    people = [i for i in range(len(regions)) if i not in placed]
+    faces = [face for face in range(len(boxes)) if face not in face_of]
+    alike = similarity[np.ix_(people, faces)]
+    alike = np.where(alike >= MIN_SIMILARITY, alike, 0.0)  # NaN too is no likeness
+    for person, column in zip(people, best_assignment(alike), strict=True):
+        if column is not None and alike[people.index(person), column] > 0:
+            face_of[person] = faces[column]
+    rest = [person for person in people if face_of[person] is None]
+    left = sorted((face for face in faces if face not in face_of), key=lambda face: -boxes[face].area)[: len(rest)]
+    for person, face in zip(rest, sorted(left, key=lambda face: boxes[face].center[0]), strict=False):
+        face_of[person] = face
+    return face_of
 
 
 def report(names: Sequence[str], assignment: FaceAssignment, region_of: Sequence[int | None] = ()) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..image_inputs import Image
 from ..saa.scene import Placement, names_of
 from .analyzer import FaceAnalyzer
-from .assignment import FaceAssignment, assign_faces, reference_embedding, regions_of, report
+from .assignment import FaceAssignment, assign_faces, reference_embedding, region_at, report
 from .faces import Detection, in_order
 
 
@@ -35,8 +35,7 @@ def compare(scene: Sequence[Placement], images: Sequence[Image], analyzer: FaceA
     for image in images:
         height, width = image.shape[:2]
         faces = in_order(analyzer.detect(image), "left to right", (height, width))
-        described = [analyzer.describe(image, face).embedding for face in faces]
-        assignment = assign_faces(people, [embedding for embedding in described if embedding is not None])
-        centers = [face.box.to_fractions(width, height).center for face in faces]
-        comparisons.append(Comparison(faces, assignment, report(names, assignment, regions_of(centers, regions))))
+        assignment = assign_faces(people, [analyzer.embed(image, face) for face in faces])
+        region_of = [region_at(*face.box.to_fractions(width, height).center, regions) for face in faces]
+        comparisons.append(Comparison(faces, assignment, report(names, assignment, region_of)))
     return comparisons

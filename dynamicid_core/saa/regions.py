@@ -55,6 +55,32 @@ class Region:
             return not bool((self.mask > 0).any())
         return self.box is not None and (self.box.width <= 0 or self.box.height <= 0)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole image, which tells nothing of where somebody is."""
+        return self.mask is None and self.box in (None, WHOLE)
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """(x, y) in fractions of the image: a box's middle, a mask's mean; of the first frame."""
+        if self.mask is None:
+            return (self.box or WHOLE).center
+        mask = self.mask if self.mask.ndim == 2 else self.mask[0]
+        rows, cols = torch.nonzero(mask > 0, as_tuple=True)
+        if not len(rows):
+            return WHOLE.center
+        return (float(cols.float().mean()) + 0.5) / mask.shape[1], (float(rows.float().mean()) + 0.5) / mask.shape[0]
+
+    def covers(self, x: float, y: float) -> float:
+        """Return the region's part of a point in fractions of the image: 0..1; of the first frame."""
+        if self.is_empty:
+            return 0.0
+        if self.mask is None:
+            return float((self.box or WHOLE).contains(x, y))
+        mask = self.mask if self.mask.ndim == 2 else self.mask[0]
+        height, width = mask.shape
+        return float(mask[min(max(int(y * height), 0), height - 1), min(max(int(x * width), 0), width - 1)])
+
     def rasterize(self, height: int, width: int) -> Tensor:
         """Return the region's part of each cell of a grid: (height, width) float32 in [0, 1]; of the first frame.
 

@@ -11,7 +11,7 @@ from dynamicid_pack.dynamicid_core.evaluation.judges import CachedJudge, Judge, 
 from dynamicid_pack.dynamicid_core.evaluation.measuring import image_values
 from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer
 from dynamicid_pack.dynamicid_core.identity.assignment import best_assignment, faces_in_regions
-from dynamicid_pack.dynamicid_core.saa.regions import strips
+from dynamicid_pack.dynamicid_core.saa.regions import Region, columns, strips
 from dynamicid_pack.mini.world.head import EXPRESSIONS
 from dynamicid_pack.mini.world.render import Picture
 
@@ -133,7 +133,7 @@ def test_people_in_place_are_assigned_right_and_exchanged_people_wrong(count: in
         height, width, _ = picture.image.shape
         faces = judge.faces(picture.image)
         boxes = [face.box.to_fractions(width, height) for face in faces]
-        placed = faces_in_regions(boxes, strips(count))
+        placed = faces_in_regions(boxes, columns(count))
         shown_faces = [faces[i].embedding for i in placed if i is not None]
         assert len(shown_faces) == count
         similarity = np.array([[measures.face_similarity(r, face) for r in references] for face in shown_faces])
@@ -162,11 +162,12 @@ def test_faces_are_counted_whoever_they_are(shown: int, judge: Judge) -> None:
 
 
 def test_faces_stand_in_the_region_that_holds_their_middle() -> None:
-    regions = [Box(0.0, 0.0, 0.5, 1.0), Box(0.5, 0.0, 1.0, 1.0), Box(0.2, 0.0, 0.8, 1.0)]
+    boxes = [Box(0.0, 0.0, 0.5, 1.0), Box(0.5, 0.0, 1.0, 1.0), Box(0.2, 0.0, 0.8, 1.0)]
+    regions = [Region(box=box) for box in boxes]
     small, large, between = Box(0.1, 0.1, 0.2, 0.2), Box(0.05, 0.3, 0.35, 0.6), Box(0.4, 0.4, 0.55, 0.6)
     assert faces_in_regions([small, large, between], regions) == [1, None, 2]
     assert faces_in_regions([], regions[:2]) == [None, None]
-    assert strips(2) == regions[:2]
+    assert strips(2) == boxes[:2]
 
 
 def test_without_enough_faces_somebody_is_left_out() -> None:
