@@ -5,8 +5,9 @@ References are drawn people whom training never showed. Prompts name clothes and
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ GUIDANCE = 4.0  # people are more alike than at 7; the release's is 5
 LORA_IN_GROUPS = 0.5  # as Apply DynamicID has it for the miniature: at 1 there are too many faces, or too few
 OTHER_GUIDANCE = (5.0, 7.0)
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
+LORA_STRENGTHS = (0.5, 0.75, 1.0)
 JUDGE = "mini.train.judging:judge"
 UNGATED, CONTRASTIVE = "mini_ungated.safetensors", "mini_contrastive.safetensors"
 """In the server's models/dynamicid: what the recipes of these names trained."""
@@ -58,24 +60,42 @@ class Experiments:
         folder: where references and graphs go.
         pictures: images of a row, at least.
         trained: the files of UNGATED and CONTRASTIVE that there are; rows that need others are left out.
+        only: the benchmarks' names; all of them where it is empty.
     """
 
     folder: Path
     pictures: int = 200
     trained: tuple[Path, ...] = ()
+    only: tuple[str, ...] = ()
     _drawn: set[str] = field(default_factory=set)
 
     def config(self) -> Json:
-        benchmarks = [
-            self._one_person(), self._several(2), self._several(3), self._few_steps(),
-            self._edits("one person, edited", 1, training_pairs(), self._ways_to_edit()),
-            self._edits("one person, pairs never seen", 1, HELD_OUT_PAIRS),
-            self._edits("two people, edited", 2, training_pairs()),
-        ]  # fmt: skip
+        builders = self._benchmarks()
+        if unknown := set(self.only) - set(builders):
+            raise ValueError(
+                f"expected benchmarks of {', '.join(map(repr, builders))}, got {', '.join(map(repr, sorted(unknown)))}."
+            )
+        benchmarks = [build() for name, build in builders.items() if not self.only or name in self.only]
         # Strangers: with the person who is requested, GALLERY people.
         gallery = [self._reference(PEOPLE + number, "gallery") for number in range(GALLERY - 1)]
         files = [str(path.resolve()) for path in self.trained]
         return {"judge": {"kind": JUDGE}, "files": files, "gallery": gallery, "benchmarks": benchmarks}
+
+    def _benchmarks(self) -> dict[str, Callable[[], Json]]:
+        """Return what makes each benchmark, by its name."""
+        builders: dict[str, Callable[[], Json]] = {
+            "one person": self._one_person,
+            "two people": partial(self._several, 2),
+            "three people": partial(self._several, 3),
+            f"two people in {FEW_STEPS} steps": self._few_steps,
+            "one person, edited": partial(self._edits, "one person, edited", 1, training_pairs(), self._ways_to_edit()),
+            "one person, pairs never seen": partial(self._edits, "one person, pairs never seen", 1, HELD_OUT_PAIRS),
+            "two people, edited": partial(self._edits, "two people, edited", 2, training_pairs()),
+        }
+        if self._has(UNGATED):
+            for count, people in enumerate(("one person", "two people", "three people"), 1):
+                builders[f"{people}, trained without gate"] = partial(self._trained_without_gate, count)
+        return builders
 
     # --- benchmarks ---------------------------------------------------------------------------------------------------
 
@@ -137,6 +157,21 @@ class Experiments:
             *self._trained_row(CONTRASTIVE, "with the contrastive term"),
         ]
 
+    def _trained_without_gate(self, count: int) -> Json:
+        """Return what is on or off, where attention was trained without the gate: how FaceID's files are."""
+        benchmark = self._one_person() if count == 1 else self._several(count)
+        ways: list[tuple[str, tuple[str, ...]]] = [("gate off", ("gate",)), ("gate on", ())]
+        if count > 1:
+            ways += [("gate off, no regions", ("gate", "regions")), ("gate on, no regions", ("regions",))]
+        variants = [
+            _variant(f"{name}, LoRA {lora:g}", *ablate, mini={"adapter": UNGATED}, apply={"lora_strength": lora})
+            for name, ablate in ways
+            for lora in LORA_STRENGTHS
+            if lora == LORA_STRENGTHS[0] or "regions" not in ablate
+        ]
+        name = f"{benchmark['name']}, trained without gate"
+        return {**benchmark, "name": name, "variants": [*variants, NOBODY]}
+
     # --- parts ------------------------------------------------------------------------------------------------------
 
     def _edited(self, benchmark: str, name: str, pairs: list[Pair], rng: random.Random) -> Json:
@@ -175,8 +210,10 @@ class Experiments:
         return variants + (self._trained_row(UNGATED, "plain attention, masked", "gate") if masked else [])
 
     def _trained_row(self, file: str, name: str, *ablate: str) -> list[Json]:
-        trained = file in [path.name for path in self.trained]
-        return [_variant(name, *ablate, mini={"adapter": file})] if trained else []
+        return [_variant(name, *ablate, mini={"adapter": file})] if self._has(file) else []
+
+    def _has(self, file: str) -> bool:
+        return file in [path.name for path in self.trained]
 
     def _benchmark(self, name: str, people: int, samples: list[Json], variants: list[Json]) -> Json:
         graph = self.folder / f"{people}.json"
@@ -259,11 +296,14 @@ WITH_LAYOUT: Json = {
 NOBODY: Json = {"name": "without identity", "ablate": ["identity"]}
 
 
-def write_experiments(folder: Path, pictures: int, trained: tuple[Path, ...]) -> Path:
-    """Write references, graphs and FOLDER/experiments.json, which is returned."""
+def write_experiments(folder: Path, pictures: int, trained: tuple[Path, ...], only: tuple[str, ...] = ()) -> Path:
+    """Write references, graphs and FOLDER/experiments.json, which is returned.
+
+    Raises ValueError when `only` names a benchmark that there is not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "experiments.json"
-    path.write_text(json.dumps(Experiments(folder, pictures, trained).config(), indent=1) + "\n", "utf-8")
+    path.write_text(json.dumps(Experiments(folder, pictures, trained, only).config(), indent=1) + "\n", "utf-8")
     return path
 
 

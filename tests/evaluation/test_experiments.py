@@ -73,6 +73,23 @@ def test_a_true_picture_shows_the_people_in_the_requested_motion(config: Evaluat
 def test_rows_that_need_a_training_are_there_when_it_is(config: EvaluationConfig, tmp_path: Path) -> None:
     rows = {variant.name for benchmark in config.benchmarks for variant in benchmark.variants}
     without = load_config(write_experiments(tmp_path, 1, ()))
-    assert rows - {variant.name for benchmark in without.benchmarks for variant in benchmark.variants} == {
+    more = rows - {variant.name for benchmark in without.benchmarks for variant in benchmark.variants}
+    assert {name for name in more if "LoRA" not in name} == {
         "plain attention", "plain attention, masked", "with the contrastive term",
     }  # fmt: skip
+    assert {name for name in more if "LoRA" in name} == {
+        *(f"gate {gate}, LoRA {strength}" for gate in ("on", "off") for strength in ("0.5", "0.75", "1")),
+        *(f"gate {gate}, no regions, LoRA 0.5" for gate in ("on", "off")),
+    }
+
+
+def test_benchmarks_are_chosen_by_name(config: EvaluationConfig, tmp_path: Path) -> None:
+    names = [benchmark.name for benchmark in config.benchmarks]
+    trained = (tmp_path / UNGATED, tmp_path / CONTRASTIVE)
+    for path in trained:
+        path.write_bytes(b"")
+    chosen = (names[3], names[-1])
+    written = load_config(write_experiments(tmp_path / "chosen", 1, trained, chosen))
+    assert tuple(benchmark.name for benchmark in written.benchmarks) == chosen
+    with pytest.raises(ValueError, match=r"expected benchmarks of 'one person', .*, got 'four people'"):
+        write_experiments(tmp_path / "chosen", 1, trained, ("one person", "four people"))
