@@ -2,6 +2,11 @@
 
 Kinds: the release's DynamicID, and IP-Adapter's FaceID, FaceID Plus and FaceID Plus v2, whose files hold the same
 networks. Read from the files' own publisher (h94/IP-Adapter-FaceID) and its inference code.
+
+In one thing that code is not followed: its demo, and diffusers' guide after it, hand CLIP the aligned face as cv2 reads
+it, in BGR. CLIP was trained with RGB, the publisher's published training of image adapters opens its files in RGB, and
+users of the demo report blue hair (tencent-ailab/IP-Adapter, discussion 430): the weights read colors as RGB. ComfyUI's
+users are used to that, too: ComfyUI_IPAdapter_plus turns the aligned face back to RGB before CLIP.
 """
 
 from __future__ import annotations
@@ -20,7 +25,8 @@ class Encoding:
 
     Attributes:
         kind: a name of ENCODINGS.
-        channels: order in which the recognition network sees the image, "RGB" or "BGR" (as it was trained).
+        channels: order in which the recognition network sees the image, "RGB" or "BGR" (as it was trained). CLIP sees
+            RGB in every kind.
         crop: what CLIP sees: "image" (the whole one, or as Encode Identity's `crop` says), "aligned" (the face turned
             upright by its five keypoints) or "none".
         shortcut: factor on what CLIP's part adds to the tokens of the embedding alone; None: it replaces them.

@@ -75,6 +75,9 @@ def test_the_encoder_is_shown_what_its_kind_was_trained_on(kind: str, ours: Mini
         assert torch.allclose(identity.negative_tokens, network(torch.zeros(1, 512), None)[0], atol=1e-5)
     else:
         assert not torch.equal(faces[..., -40:, -40:, :], image[..., -40:, -40:, :]), "what CLIP saw"
+        bgr = vision.states(ours.dynamicid.vision, torch.from_numpy(upright[..., ::-1].copy()).float().div(255)[None])
+        as_bgr = network(identity.face.embedding[None], bgr, shortcut)[0]
+        assert not torch.allclose(identity.tokens, as_bgr, atol=1e-3), "CLIP sees RGB, unlike in the publisher's demo"
         whole, _ = encoded(ours, image, crop="whole picture")
         assert not torch.allclose(identity.tokens, whole.tokens, atol=1e-2)
         assert whole.face is not None and whole.face.embedding is not None
