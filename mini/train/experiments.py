@@ -40,6 +40,7 @@ STRENGTHS = (0.5, 0.75, 1.25, 1.5)
 LORA_STRENGTHS = (0.5, 0.75, 1.0)
 JUDGE = "mini.train.judging:judge"
 UNGATED, CONTRASTIVE = "mini_ungated.safetensors", "mini_contrastive.safetensors"
+UNGATED_IMR = "mini_ungated_imr.safetensors"
 """In the server's models/dynamicid: what the recipes of these names trained."""
 # Nobody: the middle of every proportion, and nothing before the face.
 CANONICAL = replace(
@@ -59,7 +60,7 @@ class Experiments:
     Attributes:
         folder: where references and graphs go.
         pictures: images of a row, at least.
-        trained: the files of UNGATED and CONTRASTIVE that there are; rows that need others are left out.
+        trained: the files of UNGATED, CONTRASTIVE and UNGATED_IMR that there are; rows that need others are left out.
         only: the benchmarks' names; all of them where it is empty.
     """
 
@@ -155,6 +156,8 @@ class Experiments:
             _variant("canonical keypoints", edit_0={"driving_strength": 1.0}),
             *(_variant(f"strength {strength:g}", edit_0={"strength": strength}) for strength in STRENGTHS),
             *self._trained_row(CONTRASTIVE, "with the contrastive term"),
+            *self._trained_row(UNGATED_IMR, "plain attention", "gate"),
+            *self._trained_row(UNGATED_IMR, "plain attention, without IMR", "gate", "imr"),
         ]
 
     def _trained_without_gate(self, count: int) -> Json:

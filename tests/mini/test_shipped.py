@@ -139,6 +139,10 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     with_term = read_config(folder / "contrastive.json", ReconfigurationConfig)
     assert with_term.contrastive_weight > 0 and with_term.people * with_term.targets == editing.targets
     assert with_term.people * with_term.consistency_targets == editing.consistency_targets
+    on_baseline = read_config(folder / "ungated_imr.json", ReconfigurationConfig)
+    own = {key: getattr(on_baseline, key) for key in ("data", "output", "adapter", "gate")}
+    assert not on_baseline.gate and on_baseline.adapter == recipes[1].output / "anchoring.safetensors"
+    assert editing.model_copy(update=own) == on_baseline, "it differs in what it edits and in the gate"
     assert load_base_model(folder / "base").text_dim == CONTEXT_DIM
 
     sets = sorted((folder / "pictures").iterdir())
