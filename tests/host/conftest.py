@@ -64,10 +64,7 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Serve
         for seed, name in enumerate(PEOPLE, start=1):
             path = server.models / "dynamicid" / "identities" / f"{name}.safetensors"
             tiny.identity_file(path, seed, encoder=fingerprint, width=models.width)
-        # the miniature's face pack has buffalo_l's names and shapes, and knows drawn people
-        link(PACK / "mini" / "weights" / "face-pack", server.models / "insightface" / "models" / "buffalo_l")
-        for number, name in enumerate(PHOTOGRAPHS):
-            portrait(server.folder / "input" / name, number)
+        put_photographs(server)
         return server
 
     return make
@@ -111,6 +108,13 @@ def either_server(request: pytest.FixtureRequest) -> Server:
         request.getfixturevalue("full_size_scenes")
     running: Server = request.getfixturevalue(request.param)
     return running
+
+
+def put_photographs(server: Server) -> None:
+    """Give a server the portraits, and a face pack that knows drawn people: the miniature's, shaped as buffalo_l."""
+    link(PACK / "mini" / "weights" / "face-pack", server.models / "insightface" / "models" / "buffalo_l")
+    for number, name in enumerate(PHOTOGRAPHS):
+        portrait(server.folder / "input" / name, number)
 
 
 def portrait(path: Path, number: int) -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..support import generated_weights
-from . import shapes
+from . import faceid, shapes
 
 VERSION = "1"
 """Part of the folder's name: raised when anything here changes what the files hold."""
@@ -24,6 +24,7 @@ TEXT_SEED, VAE_SEED, CONTROLNET_SEED, LORA_SEED, FACE_ENCODER_SEED = 20281, 2028
 VISION_SEED, IMR_SEED, KEYPOINT_SEED = 20286, 20287, 20288
 RANK, TOKENS, WIDTH = 128, 4, 768
 LORA_RANK = 4
+FACEID = "FaceID Plus v2"
 
 
 def cache_folder() -> Path:
@@ -55,10 +56,12 @@ class GeneratedFiles:
     """IMR alone, in the release's shapes; its keypoint encoder lies beside it, named as the release does."""
     clip_vision: Path
     """CLIP ViT-H, transformers' names."""
+    faceid: Path
+    """IP-Adapter FaceID Plus v2 for SD1.5, under its publisher's name."""
 
 
 def generated_files() -> GeneratedFiles:
-    """The files, each made where it is missing (about a minute for all on two cores, 4.8 GB on disk)."""
+    """The files, each made where it is missing (about a minute for all on two cores, 5 GB on disk)."""
     folder = cache_folder() / f"generated-{VERSION}"
     files = GeneratedFiles(
         checkpoint=folder / "generated_sd15.safetensors",
@@ -67,6 +70,7 @@ def generated_files() -> GeneratedFiles:
         lora=folder / "generated_lora.safetensors",
         imr=folder / "generated_IMR.safetensors",
         clip_vision=folder / "generated_vit_h.safetensors",
+        faceid=folder / faceid.name_of(FACEID),
     )
     _make(files.checkpoint, _checkpoint)
     _make(files.adapter, adapter_state)
@@ -75,7 +79,13 @@ def generated_files() -> GeneratedFiles:
     _make(files.imr, lambda: generated_weights(shapes.imr(), IMR_SEED))
     _make(keypoint_encoder_of(files.imr), lambda: generated_weights(shapes.keypoint_encoder(), KEYPOINT_SEED))
     _make(files.clip_vision, lambda: generated_weights(shapes.clip_vision(), VISION_SEED))
+    _make_by(files.faceid, lambda path: torch.save(faceid_halves(shapes.SD15), path))
     return files
+
+
+def faceid_halves(config: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """A FaceID Plus v2 for a UNet of this config in the real ones' shapes, float16."""
+    return faceid.state(FACEID, config, faceid.REAL, torch.float16)
 
 
 def keypoint_encoder_of(imr: Path) -> Path:
@@ -134,13 +144,18 @@ def lora(config: dict[str, Any], width: int) -> dict[str, torch.Tensor]:
 
 
 def _make(path: Path, weights: Callable[[], dict[str, torch.Tensor]]) -> None:
-    """Write the weights in float16 where the file is missing; a file under its final name is always whole."""
+    """Write the weights in float16 where the file is missing."""
+    _make_by(path, lambda part: save_file({name: t.half().contiguous() for name, t in weights().items()}, part))
+
+
+def _make_by(path: Path, write: Callable[[Path], None]) -> None:
+    """Write the file where it is missing; under its final name it is always whole."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.part")
     try:
-        save_file({name: tensor.half().contiguous() for name, tensor in weights().items()}, partial)
+        write(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

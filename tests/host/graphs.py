@@ -10,7 +10,7 @@ class Models:
     """Names of the model files that a server lists.
 
     Attributes:
-        checkpoint: SD1.5's file; None where Load DynamicID Mini takes its place.
+        checkpoint: the base model's file; None where Load DynamicID Mini takes its place.
         width: of identities' tokens.
     """
 
@@ -34,6 +34,7 @@ class Models:
 
 MINIATURE = Models("miniature", 128, None)
 FULL_SIZE = Models("generated", 768, "generated_sd15.safetensors")
+SDXL = Models("generated_sdxl", 2048, "generated_sdxl.safetensors")
 CONTROLNET, VISION = "generated_controlnet.safetensors", "generated_vit_h.safetensors"
 """What only the full size has: ComfyUI's loaders know no smaller ones."""
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import torch
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dynamicid_pack.dynamicid_core.host.miniature import load_miniature
 from dynamicid_pack.mini.networks import CONTEXT_DIM, UNET
 from safetensors.torch import save_file
 
-from . import full_size
+from . import faceid, full_size
 from .graphs import MINIATURE
 from .server import link
 
@@ -18,6 +19,7 @@ def put_full_size(models: Path) -> None:
     for folder, file in (
         ("checkpoints", generated.checkpoint),
         ("dynamicid", generated.adapter),
+        ("dynamicid", generated.faceid),
         ("dynamicid", generated.imr),
         ("dynamicid", full_size.keypoint_encoder_of(generated.imr)),
         ("clip_vision", generated.clip_vision),
@@ -30,6 +32,8 @@ def put_full_size(models: Path) -> None:
 def put_miniature(models: Path) -> None:
     """Write the miniature's adapter, its IMR and a LoRA for it into a folder of model folders.
 
+    The adapter lies there as FaceID Plus v2, too, under the names that its publisher gives those for SD1.5 and SDXL.
+
     Its base model comes from Load DynamicID Mini; the checkpoint is there only for tests that must not reach it.
     """
     for folder in ("checkpoints", "dynamicid", "loras"):
@@ -38,6 +42,10 @@ def put_miniature(models: Path) -> None:
     adapter = models / "dynamicid" / MINIATURE.adapter
     save_checkpoint(Checkpoint(whole.adapter, whole.face_encoder, None, None), adapter)
     save_checkpoint(Checkpoint(None, None, whole.imr, whole.keypoint_encoder), models / "dynamicid" / MINIATURE.imr)
+    assert whole.adapter is not None and whole.face_encoder is not None
+    halves = {"image_proj": whole.face_encoder, "ip_adapter": whole.adapter.weights}
+    for base in ("sd15", "sdxl"):
+        torch.save(halves, models / "dynamicid" / faceid.name_of(full_size.FACEID, base))
     # three times as strong: trained weights are larger than those that the other LoRA is generated for
     lora = {
         name: 3 * tensor if "lora_up" in name else tensor for name, tensor in full_size.lora(UNET, CONTEXT_DIM).items()

@@ -10,6 +10,7 @@ import comfy.clip_model
 import comfy.clip_vision
 import comfy.ops
 import comfy.sd1_clip
+import comfy.supported_models
 import comfy.utils
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
@@ -21,6 +22,7 @@ from dynamicid_pack.mini.networks import UNET
 Shapes = dict[str, tuple[int, ...]]
 
 SD15: dict[str, Any] = networks.SD15 | {"legacy": False}
+SDXL: dict[str, Any] = networks.SDXL | {"legacy": False}
 TINY: dict[str, Any] = UNET | {"num_heads": 8, "legacy": False}
 
 POOLED = 64
@@ -84,9 +86,24 @@ def controlnet(config: dict[str, Any]) -> Shapes:
 
 def text_encoder() -> Shapes:
     """CLIP-L as SD1.5 checkpoints hold it: without the projection, which SD1.5 does not use."""
-    config = json.loads(Path(comfy.sd1_clip.__file__).with_name("sd1_clip_config.json").read_text("utf-8"))
-    shapes = _of(comfy.clip_model.CLIPTextModel(config, torch.float32, "meta", comfy.ops.disable_weight_init))
-    return {name: shape for name, shape in shapes.items() if name.startswith("text_model.")}
+    present = _of(_text_model("sd1_clip_config"))
+    return {name: shape for name, shape in present.items() if name.startswith("text_model.")}
+
+
+def sdxl_text_encoders() -> Shapes:
+    """CLIP-L and OpenCLIP bigG as SDXL checkpoints hold them, the latter in its own names, with their prefixes."""
+    state = {
+        f"{encoder}.transformer.{name}": tensor
+        for encoder, config in (("clip_l", "sd1_clip_config"), ("clip_g", "clip_config_bigg"))
+        for name, tensor in _text_model(config).state_dict().items()
+    }
+    saved = comfy.supported_models.SDXL(dict(SDXL)).process_clip_state_dict_for_saving(state)
+    return {name: tuple(tensor.shape) for name, tensor in saved.items() if not name.endswith("position_ids")}
+
+
+def _text_model(config: str) -> torch.nn.Module:
+    settings = json.loads(Path(comfy.sd1_clip.__file__).with_name(f"{config}.json").read_text("utf-8"))
+    return comfy.clip_model.CLIPTextModel(settings, torch.float32, "meta", comfy.ops.disable_weight_init)
 
 
 def vae() -> Shapes:
