@@ -89,14 +89,15 @@ class LoadDynamicID(io.ComfyNode):
     ) -> io.NodeOutput:
         vision = None if clip_vision == NONE else folders.vision_path(clip_vision)
         pack = None if face_pack == NONE else folders.face_pack_path(face_pack)
+        chosen = None if kind == AUTO else kind
         dynamicid = load_dynamicid(
             folders.adapter_path(saa),
             None if imr == NONE else folders.adapter_path(imr),
             partial(load_vision, vision) if vision else None,
             partial(load_analyzer, pack, provider) if pack else None,
-            None if kind == AUTO else kind,
+            chosen,
         )
-        tell(cls, loaded_report(dynamicid, vision, pack, provider))
+        tell(cls, loaded_report(dynamicid, vision, pack, provider, chosen))
         return io.NodeOutput(dynamicid)
 
 

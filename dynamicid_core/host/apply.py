@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy.weight_adapter import LoRAAdapter
 
-from ..identity.identity import Identity
+from ..identity.identity import Identity, check_encoding
 from ..saa.adapter import LINEARS, Adapter
 from ..saa.scene import Placement
 from .blocks import TransformerBlock, matching_blocks
@@ -78,15 +78,11 @@ def _check_identity(identity: Identity, adapter: Adapter) -> None:
             f"The identity {identity.name!r} has tokens of dim {identity.dim}, this adapter needs "
             f"{adapter.token_dim}. Encode the person again with this Load DynamicID."
         )
+    check_encoding(identity, adapter.encoding, "adapter")  # before the fingerprints, which tell a user less
     if identity.encoder and adapter.encoder_fingerprint and identity.encoder != adapter.encoder_fingerprint:
         raise ValueError(
             f"The identity {identity.name!r} was made by another face encoder ({identity.encoder[:12]}) than this "
             f"adapter's ({adapter.encoder_fingerprint[:12]}). Encode the person again with this Load DynamicID."
-        )
-    if identity.encoding != adapter.encoding:
-        raise ValueError(
-            f"The identity {identity.name!r} was encoded for {identity.encoding}, this adapter is for "
-            f"{adapter.encoding}. Encode the person again with this Load DynamicID."
         )
 
 

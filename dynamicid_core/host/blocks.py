@@ -15,6 +15,9 @@ BlockKey = Place | tuple[str, int, int]
 """A transformer block: its place, and its number there where the place holds several, as SDXL's do."""
 
 
+_BASES = {(16, 768): "SD1.5", (70, 2048): "SDXL"}  # by number of cross-attentions and channels of the text
+
+
 class TransformerBlock(NamedTuple):
     """One transformer block of the UNet: a self-attention (attn1) followed by a cross-attention (attn2).
 
@@ -81,8 +84,15 @@ def matching_blocks(model: ModelPatcher, adapter: Adapter) -> tuple[TransformerB
     of_model: list[tuple[int, ...]] = [(block.dim, block.context_dim) for block in blocks]
     if of_adapter != of_model:
         ours, theirs = _described(of_adapter), _described(of_model)
+        if base := known_base(adapter):
+            ours = f"{base}: {ours}"
         raise ValueError(_wrong_model(model, f"it has {theirs}, while this adapter was made for {ours}"))
     return blocks
+
+
+def known_base(adapter: Adapter) -> str | None:
+    """Return the name of the base model that an adapter was made for; None where its sizes are no known one's."""
+    return _BASES.get((len(adapter.dims) // 2, adapter.text_dim))
 
 
 def _described(layers: list[tuple[int, ...]]) -> str:

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..identity.faces import Face
-from ..identity.identity import Identity
+from ..identity.identity import Identity, check_encoding
 from ..imr import mediapipe
 from ..imr.landmarks import KEYPOINT_SIDE, keypoint_image
 from ..imr.motion import EXPRESSIONS, FacialMotion, source_motion, target_motion
@@ -100,11 +100,13 @@ def edit_motion(
         strength: 0 returns the identity itself, 1 IMR's own tokens; in between, tokens are interpolated.
 
     Raises:
-        ValueError: IMR is not loaded, or the identity or the text encoder is not of its dims.
+        ValueError: IMR is not loaded, the identity or the text encoder is not of its dims, or the identity was encoded
+            for another kind of weights.
     """
     if strength == 0:
         return identity
     imr, keypoint_encoder = dynamicid.imr
+    check_encoding(identity, dynamicid.adapter.encoding, "IMR")
     sets = rearrange(identity.tokens, "(s t) d -> s t d", s=len(identity.shares))
     keypoints = keypoint_encoder(torch.stack([_keypoints(motion) for motion in (source, target)])).flatten(1)
     texts = torch.cat([_pooled(clip, motion.prompt) for motion in (source, target)])

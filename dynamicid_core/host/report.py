@@ -6,24 +6,26 @@ from pathlib import Path
 
 from ..identity.analyzer import missing_files, select_providers
 from ..identity.encoder import FaceEncoder
-from ..identity.encoding import DYNAMICID
+from ..identity.encoding import DYNAMICID, FACEID_PLUS, FACEID_PLUS_V2
 from ..identity.installation import install_command, is_installed
 from ..messages import printable
 from ..saa.adapter import Adapter
 from ..tensor_file import open_tensors
+from .blocks import known_base
 from .models import DynamicID
 
-_BASES = {(16, 768): "SD1.5", (70, 2048): "SDXL"}  # by number of cross-attentions and channels of the text
 
-
-def loaded_report(dynamicid: DynamicID, vision: Path | None, face_pack: Path | None, provider: str) -> str:
+def loaded_report(
+    dynamicid: DynamicID, vision: Path | None, face_pack: Path | None, provider: str, kind: str | None = None
+) -> str:
     """Return the report, a line for each part.
 
     Args:
         vision, face_pack: what was chosen; only looked at, nothing is loaded.
+        kind: the adapter's, where the user chose it; None where it was told by the file.
     """
     parts = (
-        _adapter(dynamicid.adapter),
+        _adapter(dynamicid.adapter, told_by_file=kind is None),
         _vision(dynamicid, vision),
         _faces(face_pack, provider),
         _motion(dynamicid),
@@ -34,14 +36,15 @@ def loaded_report(dynamicid: DynamicID, vision: Path | None, face_pack: Path | N
 def base_of(adapter: Adapter) -> str:
     """Return the base model that an adapter was made for."""
     count = len(adapter.dims) // 2
-    return _BASES.get((count, adapter.text_dim), f"a UNet of {count} cross-attentions, text of {adapter.text_dim}")
+    return known_base(adapter) or f"a UNet of {count} cross-attentions, text of {adapter.text_dim}"
 
 
-def _adapter(adapter: Adapter) -> str:
-    tokens = "unknown" if adapter.tokens is None else adapter.tokens
-    return (
-        f"{adapter.encoding.kind} for {base_of(adapter)}: {tokens} tokens of {adapter.token_dim}, rank {adapter.rank}"
-    )
+def _adapter(adapter: Adapter, told_by_file: bool) -> str:
+    kind, tokens = adapter.encoding.kind, "unknown" if adapter.tokens is None else adapter.tokens
+    line = f"{kind} for {base_of(adapter)}: {tokens} tokens of {adapter.token_dim}, rank {adapter.rank}"
+    if told_by_file and kind == FACEID_PLUS:
+        line += f". {FACEID_PLUS_V2} looks the same but for plusv2 in its name: if this is one, choose it as kind."
+    return line
 
 
 def _vision(dynamicid: DynamicID, path: Path | None) -> str:

@@ -105,6 +105,19 @@ class Identity:
         return torch.tensor(self.shares).repeat_interleave(self.tokens.shape[0] // len(self.shares))
 
 
+def check_encoding(identity: Identity, encoding: Encoding, weights: str) -> None:
+    """Raise ValueError where a person was encoded for another kind of weights than these.
+
+    Args:
+        weights: what is to read the person's tokens, for the message: "adapter".
+    """
+    if identity.encoding != encoding:
+        raise ValueError(
+            f"The identity {identity.name!r} was encoded for {identity.encoding}, this {weights} is for "
+            f"{encoding}. Encode the person again with this Load DynamicID."
+        )
+
+
 def mix(a: Identity, b: Identity, amount: float) -> Identity:
     """Mix two identities into one person: attention scores of a times 1 - amount, of b times amount.
 
