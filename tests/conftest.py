@@ -58,11 +58,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep what the options choose; with several workers, the groups that take longest begin first."""
+    """Keep what the options choose; what must run first does; of several workers' groups the longest begin first."""
     kept = [item for item in items if tiers.is_chosen(item, config)]
     if dropped := [item for item in items if item not in set(kept)]:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept
+    items.sort(key=lambda item: tiers.FIRST not in getattr(item, "fixturenames", ()))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: tiers.group_of(item) not in tiers.SHARED + tiers.TOGETHER)
 

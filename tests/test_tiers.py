@@ -19,6 +19,9 @@ FILES = {
 
         @pytest.fixture
         def through(server): ...
+
+        @pytest.fixture
+        def sdxl_server(): ...
         """,
     "tests/core/test_core.py": """
         import sys, time
@@ -45,6 +48,8 @@ FILES = {
         """,
     "tests/host/test_host.py": """
         def test_host(): ...
+
+        def test_first(sdxl_server): ...
         """,
 }
 
@@ -70,12 +75,12 @@ def test_each_test_has_the_tier_that_it_is_marked_with(request: pytest.FixtureRe
     [
         ("", "plain server sizes[2] slow importing host"),
         ("--fast", "plain slow importing"),
-        ("--full", "plain server long sizes[1] sizes[2] slow importing host"),
+        ("--full", "first plain server long sizes[1] sizes[2] slow importing host"),
         ("-m unit", "plain slow importing"),
         ("-m host", "host"),
         ("-m server", "server sizes[2]"),
         ("-m full", "long"),
-        ("-m full_size", "sizes[1]"),
+        ("-m full_size", "first sizes[1]"),
     ],
 )
 def test_options_choose(suite: pytest.Pytester, options: str, names: str) -> None:

@@ -14,7 +14,7 @@ TIERS = {  # lightest first
     "train": "diffusers or transformers, a short training, a set of pictures, or another Python process",
     "server": "a running ComfyUI server, which draws with the miniature",
     "browser": "a browser on a server's page",
-    "full_size": "generated weights of SD1.5's size (4 GB)",
+    "full_size": "generated weights of full size: SD1.5's (5 GB, kept) or SDXL's (8.4 GB, for the length of a test)",
 }
 """Tier -> what its tests need."""
 
@@ -23,6 +23,9 @@ SHARED = ("server", "browser", "full_size")
 
 TOGETHER = ("data", "training")
 """Folders whose tests share what takes long to make or to import, so that each runs on one worker."""
+
+FIRST = "sdxl_server"
+"""The fixture whose tests run before all others: the server takes 16 GB, and no other large one may run beside it."""
 
 FULL = "full"
 """The mark of what only --full runs, besides the tier full_size."""
@@ -44,6 +47,7 @@ FIXTURES = {
     "server": "server",
     "generated": "full_size",
     "full_size_server": "full_size",
+    "sdxl_server": "full_size",
 }
 """Fixture -> the tier of whatever asks for it, directly or through other fixtures."""
 

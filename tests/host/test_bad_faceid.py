@@ -12,7 +12,7 @@ from dynamicid_pack.dynamicid_core.identity.encoding import ENCODINGS, RELEASE
 from dynamicid_pack.dynamicid_core.saa.adapter import Adapter
 
 from . import faceid, model_files, shapes, tiny
-from .bench import Bench, assert_refused, bench_of_a_module, executor_of_a_module, person  # noqa: F401 (fixtures)
+from .bench import Bench, assert_refused, person
 from .conftest import PEOPLE
 from .graphs import Graph, Scene
 from .refusals import QUICK, refusal, still_samples  # noqa: F401 (a fixture)
