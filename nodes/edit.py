@@ -25,6 +25,7 @@ class EditFacialMotion(io.ComfyNode):
         yaw = "Degrees to turn the head beyond the reference's pose; + is to the picture's right."
         pitch = "Degrees to raise the face beyond the reference's pose; + is up."
         strength = "0: the person unchanged; 1: as requested. Above 1 exaggerates."
+        roll = "Degrees to tilt the head beyond the reference's pose; + is clockwise. Keypoints alone tell of it."
         driving = "How far the keypoints move towards those of the driving picture."
         degrees = {"low": -60.0, "high": 60.0, "step": 1.0}
         return io.Schema(
@@ -53,7 +54,8 @@ class EditFacialMotion(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="Your own words, in place of those for expression and pose. Each line makes a person.",
+                    tooltip="Your own words, in place of those for expression and pose; or amounts and degrees, as in "
+                    "happy 0.7, surprise 0.3, yaw 20. Each line makes a person.",
                 ),
                 choice("source_expression", EXPRESSIONS, "The expression that the reference shows. It is removed."),
                 io.String.Input(
@@ -72,6 +74,7 @@ class EditFacialMotion(io.ComfyNode):
                     tooltip="The reference's own, from Detect Face Landmarks (MediaPipe). They tell its expression, "
                     "in place of source_expression.",
                 ),
+                number("roll", 0.0, roll, **degrees),
             ],
             outputs=[
                 IdentitySocket.Output(

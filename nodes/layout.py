@@ -32,8 +32,8 @@ def _options() -> list[io.DynamicCombo.Option]:
         io.Clip.Input(
             "clip",
             optional=True,
-            tooltip="The checkpoint's text encoder: with it and dynamicid, what is written at a box (happy, sad, "
-            "...) becomes that person's expression.",
+            tooltip="The checkpoint's text encoder: with it and dynamicid, what is written at a box (happy, "
+            "sad 0.5, ...) becomes that person's expression.",
         ),
         DynamicIDSocket.Input("dynamicid", optional=True, tooltip=dynamicid),
     ]

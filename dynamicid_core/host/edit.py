@@ -16,6 +16,7 @@ from ..identity.identity import Identity, check_encoding
 from ..imr import mediapipe
 from ..imr.landmarks import KEYPOINT_SIDE, keypoint_image
 from ..imr.motion import EXPRESSIONS, FacialMotion, source_motion, target_motion
+from ..imr.motion_text import MotionSpec, motion_in, written_motion
 from .encode import face_of
 from .models import DynamicID
 
@@ -29,8 +30,9 @@ class MotionRequest:
 
     Attributes:
         expression: one of EXPRESSIONS, or ALL.
-        yaw, pitch: degrees to turn further than the reference, or the driving face, does.
-        prompt: lines in place of what expression and pose would say, each for a motion of its own.
+        yaw, pitch, roll: degrees to turn further than the reference, or the driving face, does.
+        prompt: lines in place of what expression and pose would say, each for a motion of its own: free words, or a
+            `MotionSpec` as it is written.
         source_expression, source_prompt: what the reference shows.
         driving_strength: how far keypoints move towards the driving face's, 0 to 1.
         driving_image: (n, H, W, C) in [0, 1]; the largest face of the first image drives.
@@ -47,11 +49,17 @@ class MotionRequest:
     driving_image: Tensor | None = field(default=None, repr=False)
     landmarks: Mapping[str, Any] | None = field(default=None, repr=False)
     source_landmarks: Mapping[str, Any] | None = field(default=None, repr=False)
+    roll: float = 0.0
 
     @property
     def moves_keypoints(self) -> bool:
         """Whether keypoints are to move, which takes 3-D points of the face."""
-        return bool(self.yaw or self.pitch) or self.driving_image is not None or self.landmarks is not None
+        turned = self.yaw or self.pitch or self.roll or any(spec and spec.turns for spec in map(motion_in, self._lines))
+        return bool(turned) or self.driving_image is not None or self.landmarks is not None
+
+    @property
+    def _lines(self) -> list[str]:
+        return [line.strip() for line in self.prompt.splitlines() if line.strip()]
 
     def source(self, face: Face | None) -> FacialMotion:
         """Return the motion that the reference's face shows. Raises ValueError for landmarks without a face."""
@@ -62,13 +70,20 @@ class MotionRequest:
 
     def targets(self, face: Face | None, driver: Face | None) -> list[FacialMotion]:
         """Return the motions wanted of a face; the driver is that of `driving_face`."""
-        expressions = EXPRESSIONS if self.expression == ALL else (self.expression,)
-        prompts = [line.strip() for line in self.prompt.splitlines() if line.strip()]
-        requested = [("", prompt) for prompt in prompts] or [(expression, "") for expression in expressions]
+        if not self._lines:
+            expressions = EXPRESSIONS if self.expression == ALL else (self.expression,)
+            return [self._target(face, driver, expression) for expression in expressions]
         return [
-            target_motion(face, expression, self.yaw, self.pitch, prompt, driver, self.driving_strength)
-            for expression, prompt in requested
+            self._target(face, driver, prompt=line) if spec is None else self._written(face, driver, spec)
+            for line, spec in ((line, motion_in(line)) for line in self._lines)
         ]
+
+    def _target(self, face: Face | None, driver: Face | None, expression: str = "", prompt: str = "") -> FacialMotion:
+        strength = self.driving_strength
+        return target_motion(face, expression, self.yaw, self.pitch, prompt, driver, strength, self.roll)
+
+    def _written(self, face: Face | None, driver: Face | None, spec: MotionSpec) -> FacialMotion:
+        return written_motion(face, spec, self.yaw, self.pitch, self.roll, driver, self.driving_strength)
 
     def driving_face(self, dynamicid: DynamicID) -> tuple[Face | None, int]:
         """Return the face that drives, if any, and how many others its picture shows.
@@ -109,7 +124,7 @@ def edit_motion(
     check_encoding(identity, dynamicid.adapter.encoding, "IMR")
     sets = rearrange(identity.tokens, "(s t) d -> s t d", s=len(identity.shares))
     keypoints = keypoint_encoder(torch.stack([_keypoints(motion) for motion in (source, target)])).flatten(1)
-    texts = torch.cat([_pooled(clip, motion.prompt) for motion in (source, target)])
+    texts = torch.cat([_text_state(clip, motion) for motion in (source, target)])
     # source and target, each (keypoints (S, K), text (S, P))
     motions = [(keypoints[i].expand(len(sets), -1), texts[i].expand(len(sets), -1)) for i in (0, 1)]
     edited = imr(sets, *motions).flatten(0, 1)
@@ -121,6 +136,11 @@ def _keypoints(motion: FacialMotion) -> Tensor:
     if motion.landmarks is None:
         return torch.full((1, KEYPOINT_SIDE, KEYPOINT_SIDE), -1.0)
     return torch.from_numpy(keypoint_image(motion.landmarks)).float()[None] / 127.5 - 1
+
+
+def _text_state(clip: CLIP, motion: FacialMotion) -> Tensor:
+    """Return what IMR reads of a motion's words, (1, P): of a mixture, the sum of its prompts' states by share."""
+    return torch.stack([share * _pooled(clip, prompt) for prompt, share in motion.texts]).sum(dim=0)
 
 
 def _pooled(clip: CLIP, prompt: str) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..identity.assignment import detect_and_assign
 from ..identity.identity import Identity
 from ..image_inputs import as_pixels
-from ..imr.motion import described_motion, source_motion
+from ..imr.motion import source_motion
+from ..imr.motion_text import described_motion
 from ..saa.regions import Region, columns, grown, regions_about
 from ..saa.scene import Placement
 from .boxes import descriptions, regions_from_boxes

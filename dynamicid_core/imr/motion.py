@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,9 @@ from ..identity.faces import Face
 from .landmarks import FRAME, Frame, Points, transfer_expression, with_depth
 
 EXPRESSIONS = ("neutral", "happy", "sad", "anger", "surprise", "disgust", "fear")
+NEUTRAL = EXPRESSIONS[0]
+Expression = str | Mapping[str, float]
+"""One of EXPRESSIONS (or any words), or the shares of several, adding up to 1."""
 _FRONT, _LEVEL = 10.0, 10.0  # degrees, within which a face counts as seen from the front, and as level
 
 
@@ -20,10 +24,18 @@ class FacialMotion:
     Attributes:
         prompt: a face prompt, for SD1.5's text encoder.
         landmarks: (106, 2) in the image squashed to 512 x 512; None where there is no face.
+        shares: of a mixture, the face prompts that the text encoder reads in place of `prompt`, and how much of the
+            state of each IMR reads; they add up to 1. Empty: `prompt` alone.
     """
 
     prompt: str
     landmarks: Points | None = field(repr=False)
+    shares: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def texts(self) -> tuple[tuple[str, float], ...]:
+        """The prompts that the text encoder reads, and the share of each."""
+        return self.shares or ((self.prompt, 1.0),)
 
 
 def face_prompt(expression: str, pitch: float, yaw: float) -> str:
@@ -38,7 +50,7 @@ def pose_words(pitch: float, yaw: float) -> str:
     return f"{tilt}{view}"
 
 
-def source_motion(face: Face | None, expression: str = "neutral", prompt: str = "") -> FacialMotion:
+def source_motion(face: Face | None, expression: str = NEUTRAL, prompt: str = "") -> FacialMotion:
     """Return the motion that a reference shows: its landmarks and pose, and the expression given for it.
 
     Args:
@@ -51,17 +63,19 @@ def source_motion(face: Face | None, expression: str = "neutral", prompt: str = 
 
 def target_motion(
     face: Face | None,
-    expression: str = "neutral",
+    expression: Expression = NEUTRAL,
     yaw: float = 0.0,
     pitch: float = 0.0,
     prompt: str = "",
     driver: Face | None = None,
     strength: float = 1.0,
+    roll: float = 0.0,
 ) -> FacialMotion:
     """Return the motion that a face is to show.
 
     Args:
-        yaw, pitch: degrees to turn further than the reference, or the driver, does.
+        expression: one, or the shares of several. Keypoints don't follow it: words alone tell of expressions.
+        yaw, pitch, roll: degrees to turn further than the reference, or the driver, does. No words tell of roll.
         prompt: taken instead of what expression and pose would say.
         driver: a face whose expression and pose are carried over to this face's proportions and place.
         strength: how far towards the driver's, 0 to 1.
@@ -70,20 +84,21 @@ def target_motion(
     """
     if strength <= 0:
         driver = None
-    pose, turn = np.array(_pose(face)), np.array([pitch, yaw, 0.0])
+    pose, turn = np.array(_pose(face)), np.array([pitch, yaw, roll])
     if driver is not None:
         pose = pose + strength * (np.array(_pose(driver)) - pose)
     pose = pose + turn
     landmarks = source_motion(face).landmarks
     if (driver is not None or turn.any()) and face is not None and _has_depth(face):
         landmarks = _move(face, driver, strength, pose)
-    return FacialMotion(prompt or face_prompt(expression, float(pose[0]), float(pose[1])), landmarks)
-
-
-def described_motion(face: Face | None, description: str) -> FacialMotion:
-    """Return the motion that free words describe: one word names an expression, several are a whole prompt."""
-    word = "" if " " in description else description.lower()
-    return target_motion(face, word, prompt="" if word else description)
+    if prompt:
+        return FacialMotion(prompt, landmarks)
+    shares = {expression: 1.0} if isinstance(expression, str) else expression
+    prompts = tuple((face_prompt(name, float(pose[0]), float(pose[1])), share) for name, share in shares.items())
+    if len(prompts) == 1 and prompts[0][1] == 1:
+        return FacialMotion(prompts[0][0], landmarks)
+    words = " + ".join(f"{share:.2g} {name}" for name, share in shares.items())
+    return FacialMotion(face_prompt(words, float(pose[0]), float(pose[1])), landmarks, prompts)
 
 
 def _move(face: Face, driver: Face | None, strength: float, pose: Points) -> Points:

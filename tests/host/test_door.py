@@ -142,7 +142,7 @@ NUMBERS = {
     ),
     "DynamicIDApply": ("weight",),
     "DynamicIDPlace": ("x", "y", "width", "height", "weight", "start_at", "end_at"),
-    "DynamicIDEditMotion": ("yaw", "pitch", "strength", "driving_strength"),
+    "DynamicIDEditMotion": ("yaw", "pitch", "strength", "driving_strength", "roll"),
     "DynamicIDLayout": ("margin",),
     "DynamicIDEncode": ("index",),
     "DynamicIDActivationMap": ("at",),

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import comfy.sd1_clip
 import pytest
@@ -14,6 +15,7 @@ from dynamicid_pack.dynamicid_core.identity.faces import Face
 from dynamicid_pack.dynamicid_core.identity.identity import Identity, mix
 from dynamicid_pack.dynamicid_core.imr.landmarks import keypoint_image
 from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, source_motion, target_motion
+from dynamicid_pack.dynamicid_core.imr.motion_text import described_motion
 from dynamicid_pack.dynamicid_core.imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from dynamicid_pack.mini.networks import TEXT
 from dynamicid_pack.mini.world.head import Head, Motion
@@ -87,12 +89,45 @@ def test_of_a_mixed_identity_both_people_are_edited(
     assert torch.allclose(both.tokens, torch.cat(alone), atol=1e-5) and both.shares == (0.5, 0.5)
 
 
+def test_a_mixture_is_read_as_the_sum_of_its_prompts_states(
+    miniature: Miniature, dynamicid: DynamicID, person: Identity
+) -> None:
+    source, mixed = source_motion(person.face), described_motion(person.face, "happy 0.7, sad 0.2, yaw 15")
+    imr = IdentityMotionReconfigurator.from_weights(dynamicid.checkpoint.imr or {})
+    texts = {}
+    for name in ("happy", "sad", "neutral"):
+        alone = target_motion(person.face, name, yaw=15.0)
+        keypoints, texts[name] = _features(miniature, dynamicid, alone)
+    text = 0.7 * texts["happy"] + 0.2 * texts["sad"] + 0.1 * texts["neutral"]
+    expected = imr(person.tokens[None], _features(miniature, dynamicid, source), (keypoints, text))[0]
+    edited = edit_motion(person, dynamicid, miniature.clip, source, mixed)
+    assert torch.allclose(edited.tokens, expected, atol=1e-5)
+
+
+def test_one_whole_expression_in_writing_is_the_chosen_one_bit_for_bit(
+    miniature: Miniature, dynamicid: DynamicID, person: Identity
+) -> None:
+    def edited(**changed: Any) -> Tensor:
+        (one,), _ = EditFacialMotion.execute(person, dynamicid, miniature.clip, **ASKED | changed).result
+        return one.tokens
+
+    assert torch.equal(edited(prompt="happy 1.0"), edited())
+    assert torch.equal(edited(prompt="happy 1, yaw 10", yaw=10.0), edited(yaw=20.0))
+    assert torch.equal(edited(roll=0.0), edited())
+    assert not torch.equal(edited(roll=20.0), edited())
+    assert not torch.equal(edited(prompt="happy 0.5"), edited())
+
+
 @pytest.mark.parametrize(
     ("changed", "prompts"),
     [
         ({}, ["in a happy expression, in front view"]),
         ({"expression": ALL}, [f"in a {name} expression, in front view" for name in EXPRESSIONS]),
         ({"yaw": 30.0, "pitch": -20.0}, ["in a happy expression, facing down, in side view"]),
+        (
+            {"prompt": "happy 0.5, yaw 20\nwinking", "pitch": 20.0},
+            ["in a 0.5 neutral + 0.5 happy expression, facing up, in side view", "winking"],
+        ),
         ({"prompt": "winking\n\n  laughing out loud "}, ["winking", "laughing out loud"]),
     ],
 )
