@@ -20,10 +20,10 @@ from .page import FLAGS, GraphPage, find_browser
 @pytest.fixture(scope="module")
 def executable() -> str:
     """The browser."""
-    found = find_browser()
-    if found is None:
+    browser_path = find_browser()
+    if browser_path is None:
         pytest.skip("no Chromium on this machine: python dev.py test --install-browser")
-    return found
+    return browser_path
 
 
 @pytest.fixture(scope="module")

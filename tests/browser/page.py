@@ -104,8 +104,8 @@ class GraphPage:
 
     def node(self, kind: str) -> dict[str, Any]:
         """The one node of this type."""
-        (found,) = (node for node in self.nodes() if node["type"] == kind)
-        return found
+        (node_of_kind,) = (node for node in self.nodes() if node["type"] == kind)
+        return node_of_kind
 
     def picture_of(self, node: dict[str, Any]) -> list[str]:
         """Addresses of the pictures that a node shows: drawn on the canvas, or elements of a node of Nodes 2.0."""

@@ -25,8 +25,8 @@ NEWER = {"CreateBoundingBoxes"}
 def until(page: GraphPage, done: Callable[[], Any], seconds: float = 120) -> Any:
     """What `done` gives as soon as it gives something."""
     for _ in range(int(seconds * 5)):
-        if found := done():
-            return found
+        if result := done():
+            return result
         page.page.wait_for_timeout(200)
     raise AssertionError(f"nothing came within {seconds:.0f} s; errors of the page: {page.errors}")
 

@@ -31,8 +31,8 @@ def _sha256(path: Path) -> str:
 
 def test_the_host_alone_is_unpacked(tmp_path: Path) -> None:
     hosts.unpack_host(_archive(tmp_path / "a.tar.gz", *SOUND), tmp_path / "host")
-    found = sorted(path.relative_to(tmp_path / "host").as_posix() for path in (tmp_path / "host").rglob("*.*"))
-    assert found == ["comfy/sd.py", "main.py"]
+    unpacked = sorted(path.relative_to(tmp_path / "host").as_posix() for path in (tmp_path / "host").rglob("*.*"))
+    assert unpacked == ["comfy/sd.py", "main.py"]
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ def test_all_that_a_shipped_file_imports_is_shipped(path: str) -> None:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = "/".join([*package[: len(package) - node.level + 1], *(node.module or "").split(".")]).strip("/")
             for name in (f"{base}/{alias.name}".strip("/") for alias in node.names):
-                found = {f"{name}.py", f"{name}/__init__.py", f"{base}.py", f"{base}/__init__.py".lstrip("/")}
-                assert found & shipped, f"{path} imports {name}"
+                modules = {f"{name}.py", f"{name}/__init__.py", f"{base}.py", f"{base}/__init__.py".lstrip("/")}
+                assert modules & shipped, f"{path} imports {name}"
 
 
 @pytest.mark.parametrize(

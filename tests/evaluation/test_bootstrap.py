@@ -10,8 +10,8 @@ def _drawn(n: int, seed: int) -> list[Value]:
 
 
 def test_the_interval_covers_the_known_mean_about_as_often_as_it_says() -> None:
-    found = [estimate(_drawn(60, seed), resamples=400) for seed in range(100)]
-    covered = sum(e.low is not None and e.high is not None and e.low <= 3.0 <= e.high for e in found)
+    estimates = [estimate(_drawn(60, seed), resamples=400) for seed in range(100)]
+    covered = sum(e.low is not None and e.high is not None and e.low <= 3.0 <= e.high for e in estimates)
     assert 88 <= covered <= 99
 
 
@@ -23,8 +23,8 @@ def test_it_shrinks_with_the_number_of_pictures_as_one_over_its_root() -> None:
 
 def test_what_is_undefined_is_counted_and_never_part_of_the_mean() -> None:
     values = [Value(1.0), Value(None, True), Value(0.0, True), Value(1.0), Value(0.0)]
-    found = estimate(values)
-    assert (found.mean, found.n, found.missing) == (0.5, 4, 2)
+    result = estimate(values)
+    assert (result.mean, result.n, result.missing) == (0.5, 4, 2)
     assert estimate([Value(None, True)] * 3) == Estimate(None, None, None, 0, 3)
     assert estimate([]) == Estimate(None, None, None, 0, 0)
     assert estimate([Value(0.25)]) == Estimate(0.25, 0.25, 0.25, 1, 0)

@@ -30,8 +30,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query, keep_blank_values=True).items()}
         assert asked.keys() == {"filename", "subfolder", "type"}
-        found = self.kept.get(asked["subfolder"] + asked["filename"])
-        self._answer(found or b"", 200 if found else 404)
+        content = self.kept.get(asked["subfolder"] + asked["filename"])
+        self._answer(content or b"", 200 if content else 404)
 
     def _answer(self, body: bytes, status: int = 200) -> None:
         self.send_response(status)

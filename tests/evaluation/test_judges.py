@@ -93,9 +93,9 @@ def models(options: dict[str, str]) -> ModelsJudge:
 
 def test_faces_are_where_and_as_they_were_drawn(models: ModelsJudge) -> None:
     picture = draw([stranger(1), stranger(2)], [("happy", 17, 20), ("sad", 0, -40)], 5)
-    found = sorted(models.faces(picture.image), key=lambda face: face.box[0])
-    assert len(found) == 2
-    for face, truth in zip(found, picture.faces, strict=True):
+    detected = sorted(models.faces(picture.image), key=lambda face: face.box[0])
+    assert len(detected) == 2
+    for face, truth in zip(detected, picture.faces, strict=True):
         np.testing.assert_allclose(face.box, truth.box, atol=6)
         np.testing.assert_allclose(face.pose, truth.pose, atol=9)
         assert face.embedding.shape == (512,) and np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)

@@ -29,9 +29,9 @@ def portraits() -> list[Picture]:
 
 @pytest.fixture(scope="module")
 def seen(portraits: list[Picture], judge: Judge) -> list[JudgedFace]:
-    found = [judge.faces(picture.image) for picture in portraits]
-    assert [len(faces) for faces in found] == [1] * len(portraits)
-    return [face for (face,) in found]
+    detections = [judge.faces(picture.image) for picture in portraits]
+    assert [len(faces) for faces in detections] == [1] * len(portraits)
+    return [face for (face,) in detections]
 
 
 def test_expressions_are_right_when_drawn_as_asked_and_wrong_when_others_are_asked(seen: list[JudgedFace]) -> None:
@@ -92,8 +92,8 @@ def test_a_person_is_far_more_like_themselves_than_like_others(
         return embedding.numpy()
 
     references = [embedding(draw([stranger(n)], [("neutral", 0, 0)], 50 + n, "at night")) for n in range(7)]
-    found = [embedding(picture) for picture in portraits]
-    table = np.array([[measures.face_similarity(one, other) for other in found] for one in references])
+    embeddings = [embedding(picture) for picture in portraits]
+    table = np.array([[measures.face_similarity(one, other) for other in embeddings] for one in references])
     same = table.diagonal()
     others = table[~np.eye(7, dtype=bool)]
     assert same.min() > others.max() and same.mean() - others.mean() > 0.75

@@ -129,10 +129,10 @@ def whole(run: Drawn, judge: Judge, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _means(folder: Path, table: str, row: str) -> dict[str, float]:
-    found = read_results(folder)[table][row]
-    assert {(name, e.n, e.missing) for name, e in found.items()} == {(name, 3, 0) for name in found}
+    measured = read_results(folder)[table][row]
+    assert {(name, e.n, e.missing) for name, e in measured.items()} == {(name, 3, 0) for name in measured}
     means = {}
-    for name, e in found.items():
+    for name, e in measured.items():
         assert e.low is not None and e.mean is not None and e.high is not None
         assert e.low - 1e-9 <= e.mean <= e.high + 1e-9
         means[name] = e.mean
@@ -275,14 +275,14 @@ def test_a_picture_without_a_face_counts_and_defines_no_similarity(
     kept, _ = run(tmp_path / "run", replace(config, benchmarks=config.benchmarks[:1]))
     empty = tmp_path / "run" / "pictures" / "one" / "full" / "room-1-0.png"
     Image.new("RGB", (128, 128), (90, 160, 90)).save(empty)
-    found = _measured(kept, tmp_path / "run", judge)["one"]["full"]
-    assert (found["Expr"].mean, found["Expr"].n, found["Expr"].missing) == (pytest.approx(2 / 3), 3, 1)
-    assert (found["Pose"].mean, found["Pose"].n, found["Pose"].missing) == (pytest.approx(2 / 3), 3, 1)
-    assert (found["FaceSim"].n, found["FaceSim"].missing) == (2, 1)
-    assert (found["Pose error"].n, found["Pose error"].missing) == (2, 1)
-    assert (found["CLIP-T"].n, found["CLIP-T"].missing) == (3, 0)
-    assert (found["Background PSNR"].n, found["Background PSNR"].missing) == (3, 1)
-    assert " 2 - 1 |" in markdown({"one": {"full": found}})
+    measured = _measured(kept, tmp_path / "run", judge)["one"]["full"]
+    assert (measured["Expr"].mean, measured["Expr"].n, measured["Expr"].missing) == (pytest.approx(2 / 3), 3, 1)
+    assert (measured["Pose"].mean, measured["Pose"].n, measured["Pose"].missing) == (pytest.approx(2 / 3), 3, 1)
+    assert (measured["FaceSim"].n, measured["FaceSim"].missing) == (2, 1)
+    assert (measured["Pose error"].n, measured["Pose error"].missing) == (2, 1)
+    assert (measured["CLIP-T"].n, measured["CLIP-T"].missing) == (3, 0)
+    assert (measured["Background PSNR"].n, measured["Background PSNR"].missing) == (3, 1)
+    assert " 2 - 1 |" in markdown({"one": {"full": measured}})
 
 
 def test_runs_with_the_same_settings_stand_beside_each_other(
@@ -292,8 +292,8 @@ def test_runs_with_the_same_settings_stand_beside_each_other(
     weights.write_bytes(b"others")
     kept, _ = run(tmp_path / "other", replace(config, files=(weights,)))
     _measured(kept, tmp_path / "other", judge)
-    found = compare([whole, tmp_path / "other"])
-    assert list(found["two"]) == ["full, whole", "full, other", "without regions, whole", "without regions, other"]
+    compared = compare([whole, tmp_path / "other"])
+    assert list(compared["two"]) == ["full, whole", "full, other", "without regions, whole", "without regions, other"]
     assert command.main(["table", str(whole), str(tmp_path / "other")]) == 0
     assert "| full, other |" in capsys.readouterr().out
 
@@ -421,8 +421,8 @@ def test_backgrounds_are_compared_with_the_variant_that_changes_the_same_inputs(
     table = replace(config.benchmarks[0], variants=variants)
     kept, _ = run(tmp_path / "run", replace(config, benchmarks=(table,)))
     rows = _measured(kept, tmp_path / "run", judge)["one"]
-    found = {name: row["Background difference"].mean for name, row in rows.items() if "plain" not in name}
-    assert all(mean is not None and mean < 25 for mean in found.values()), found
+    differences = {name: row["Background difference"].mean for name, row in rows.items() if "plain" not in name}
+    assert all(mean is not None and mean < 25 for mean in differences.values()), differences
 
 
 def test_a_server_that_does_not_start_is_told(

@@ -153,14 +153,14 @@ def executor_of_a_module() -> Iterator[Executor]:
         return list(await extension.get_node_list())
 
     server = _Server()
-    found = {node.GET_SCHEMA().node_id: node for node in asyncio.run(listed())}
+    pack = {node.GET_SCHEMA().node_id: node for node in asyncio.run(listed())}
     module = types.ModuleType("server")
     module.PromptServer = types.SimpleNamespace(instance=server)  # type: ignore[attr-defined]
     ours = {"TestsValue": _Value, "TestsResult": _Result}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "server", module)
-        for name, node in (found | ours).items():
+        for name, node in (pack | ours).items():
             patch.setitem(nodes.NODE_CLASS_MAPPINGS, name, node)
-        yield Executor(server, found)
+        yield Executor(server, pack)
     _Value.values.clear()
     _Result.kept.clear()

@@ -44,17 +44,17 @@ class Layer:
 def layers(model: Any, state: dict[str, Tensor]) -> list[Layer]:
     """The UNet's cross-attentions in the adapter's order, with `SAA_module.*` weights."""
     unet = model.model.diffusion_model
-    found: list[Layer] = []
+    result: list[Layer] = []
     for name, blocks in (("input", unet.input_blocks), ("output", unet.output_blocks), ("middle", [unet.middle_block])):
         for number, block in enumerate(blocks):
             for part in block:
                 transformers = getattr(part, "transformer_blocks", ())
                 for index, transformer in enumerate(transformers):
                     key = (name, number) if len(transformers) == 1 else (name, number, index)
-                    saa = f"SAA_module.{2 * len(found) + 1}"
+                    saa = f"SAA_module.{2 * len(result) + 1}"
                     weights = state[f"{saa}.to_k_ip.weight"], state[f"{saa}.to_v_ip.weight"]
-                    found.append(Layer(key, transformer.attn2, *weights))
-    return found
+                    result.append(Layer(key, transformer.attn2, *weights))
+    return result
 
 
 def apply(model: Any, state: dict[str, Tensor], people: Sequence[Person], negatives: Sequence[Tensor]) -> Any:

@@ -106,15 +106,15 @@ def likeness(miniature: Miniature, crop: str, pictures: int) -> tuple[float, flo
     """Mean similarity of drawings of the left person of a group to that person, and to the other one."""
 
     def embedding(image: Tensor) -> Tensor:
-        found: Encoded = encode(image, miniature.dynamicid)
-        assert found.identity.face is not None and found.identity.face.embedding is not None
-        return found.identity.face.embedding
+        result: Encoded = encode(image, miniature.dynamicid)
+        assert result.identity.face is not None and result.identity.face.embedding is not None
+        return result.identity.face.embedding
 
     prompts = [
         miniature.clip.encode_from_tokens_scheduled(miniature.clip.tokenize(text))
         for text in ("a portrait of a person, in a park", "")
     ]
-    found = []
+    similarities = []
     for number in range(pictures):
         scene = WORLD.sample(number, 2).scene
         identity = encode(shown(scene), miniature.dynamicid, Choice("left to right", 0), crop).identity
@@ -126,8 +126,8 @@ def likeness(miniature: Miniature, crop: str, pictures: int) -> tuple[float, flo
         people = [
             shown(replace(scene, width=128, figures=(replace(figure, x=64.0, scale=26.0),))) for figure in scene.figures
         ]
-        found.append([float(face @ embedding(person)) for person in people])
-    own, other = torch.tensor(found).mean(0).tolist()
+        similarities.append([float(face @ embedding(person)) for person in people])
+    own, other = torch.tensor(similarities).mean(0).tolist()
     return own, other
 
 

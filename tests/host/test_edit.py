@@ -67,9 +67,9 @@ def test_it_is_imr_on_both_motions(miniature: Miniature, dynamicid: DynamicID, p
     source, target = source_motion(person.face), target_motion(person.face, "surprise", yaw=25.0)
     imr = IdentityMotionReconfigurator.from_weights(dynamicid.checkpoint.imr or {})
     expected = imr(person.tokens[None], *(_features(miniature, dynamicid, motion) for motion in (source, target)))[0]
-    found = edit_motion(person, dynamicid, miniature.clip, source, target)
-    assert torch.allclose(found.tokens, expected, atol=1e-5)
-    assert found.face_prompt == target.prompt and torch.equal(found.negative_tokens, person.negative_tokens)
+    edited = edit_motion(person, dynamicid, miniature.clip, source, target)
+    assert torch.allclose(edited.tokens, expected, atol=1e-5)
+    assert edited.face_prompt == target.prompt and torch.equal(edited.negative_tokens, person.negative_tokens)
     half = edit_motion(person, dynamicid, miniature.clip, source, target, 0.5)
     assert torch.allclose(half.tokens, (person.tokens + expected) / 2, atol=1e-5)
 

@@ -98,20 +98,20 @@ def test_many_in_a_row_are_the_same_and_leave_memory_and_analyzer_alone(miniatur
 def test_several_references_make_one_person(miniature: Miniature, combine: str) -> None:
     pictures = several(32)
     alone = torch.stack([encode(p[None], miniature.dynamicid).identity.tokens for p in pictures])
-    found = encode(pictures, miniature.dynamicid, combine=combine).identity.tokens
+    combined = encode(pictures, miniature.dynamicid, combine=combine).identity.tokens
     if combine == "average":
-        assert torch.allclose(found, alone.mean(0), atol=1e-5)
+        assert torch.allclose(combined, alone.mean(0), atol=1e-5)
     elif combine == "best only":
-        assert any(torch.equal(found, tokens) for tokens in alone)
+        assert any(torch.equal(combined, tokens) for tokens in alone)
     else:
-        assert torch.allclose(found.norm(dim=-1), alone.norm(dim=-1).mean(0), rtol=1e-4)
+        assert torch.allclose(combined.norm(dim=-1), alone.norm(dim=-1).mean(0), rtol=1e-4)
 
 
 def test_a_stranger_among_the_references_is_left_out_and_named(miniature: Miniature) -> None:
     pictures = several(33)
-    found = encode(torch.cat([pictures[:2], several(34, 1), pictures[2:]]), miniature.dynamicid)
-    assert found.notes == ["picture 3 seems to show another person, and was left out"]
-    assert [face is None for face in found.faces] == [False, False, True, False, False]
+    encoded = encode(torch.cat([pictures[:2], several(34, 1), pictures[2:]]), miniature.dynamicid)
+    assert encoded.notes == ["picture 3 seems to show another person, and was left out"]
+    assert [face is None for face in encoded.faces] == [False, False, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_a_face_at_the_border_is_a_person(miniature: Miniature) -> None:
 
 def test_pictures_without_a_face_are_left_out_of_a_batch(miniature: Miniature) -> None:
     batch = torch.cat([image(drawn(1)), torch.zeros(1, 128, 128, 3)])
-    found = encode(batch, miniature.dynamicid)
-    assert len(found.notes) == 1 and found.notes[0].startswith("picture 2 of 2: no face was found")
+    encoded = encode(batch, miniature.dynamicid)
+    assert len(encoded.notes) == 1 and encoded.notes[0].startswith("picture 2 of 2: no face was found")
 
 
 @pytest.mark.parametrize(

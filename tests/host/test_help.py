@@ -89,7 +89,7 @@ def test_pages_show_a_graph_and_the_usual_mistakes(pages: dict[str, str], nodes:
 def test_pages_name_every_input_with_its_default_and_range(pages: dict[str, str], nodes: dict[str, JsonDict]) -> None:
     for name, page in pages.items():
         rows = table(page, "## Inputs")
-        inputs = {key: found for key, found, _ in page_inputs(nodes[name]["input"])}
+        inputs = {key: described for key, described, _ in page_inputs(nodes[name]["input"])}
         assert list(rows) == list(inputs), name
         for key, (kind, options) in inputs.items():
             text, default, values = rows[key]

@@ -162,8 +162,8 @@ def test_a_driving_picture_is_followed_or_told(server: Server) -> None:
             driving_image=driving[0],
         )  # fmt: skip
         graph.add("PreviewImage", images=edited[1])
-        found = server.run(graph).message
-        assert found.startswith(message) and bool(found) == bool(message)
+        error = server.run(graph).message
+        assert error.startswith(message) and bool(error) == bool(message)
 
 
 def test_clip_vision_of_another_width_is_refused(tmp_path: Path) -> None:

@@ -143,9 +143,9 @@ def test_every_step_of_a_graph_runs_on_a_gpu(dtype: torch.dtype) -> None:
     latent = torch.zeros(1, 4, 8, 16)
     with pretend_gpu(dtype) as log:
         miniature = load_miniature()
-        found = [encode(image(PAIR), miniature.dynamicid, Choice("left to right", i)).identity for i in (0, 1)]
-        (edited,), _ = EditFacialMotion.execute(found[0], miniature.dynamicid, miniature.clip, **ASKED).result
-        people = {"person_0": edited, "person_1": found[1]}
+        identities = [encode(image(PAIR), miniature.dynamicid, Choice("left to right", i)).identity for i in (0, 1)]
+        (edited,), _ = EditFacialMotion.execute(identities[0], miniature.dynamicid, miniature.clip, **ASKED).result
+        people = {"person_0": edited, "person_1": identities[1]}
         assert all(person.tokens.device == CPU for person in people.values()) and log.operators
 
         (model,) = Apply.execute(miniature.model, miniature.dynamicid, people, 1.0).args

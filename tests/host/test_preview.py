@@ -19,9 +19,9 @@ def placed(box: Box, thumbnail: Tensor | None = None) -> Placement:
 def test_an_outline_is_the_inner_edge() -> None:
     mask = torch.zeros(20, 20)
     mask[4:14, 5:20] = 1
-    found = outline(mask)
-    assert found[4, 10] and found[5, 10] and not found[6, 10] and not found[3, 10]
-    assert found[8, 5] and found[8, 19] and not found[8, 12]
+    outlined = outline(mask)
+    assert outlined[4, 10] and outlined[5, 10] and not outlined[6, 10] and not outlined[3, 10]
+    assert outlined[8, 5] and outlined[8, 19] and not outlined[8, 12]
     assert not outline(torch.zeros(20, 20)).any()
 
 

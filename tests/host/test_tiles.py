@@ -49,11 +49,11 @@ def test_a_face_is_found_where_the_whole_shows_none(
     analyzer: FaceAnalyzer, height: int, width: int, place: tuple[int, int], size: int
 ) -> None:
     image = scene(height, width, {place: size})
-    (found,) = analyzer.detect(image)
-    assert np.abs(np.subtract(found.box.center, place)).max() < 0.12 * size
-    assert found.box.longer_side == pytest.approx(size, rel=0.25)
-    assert np.abs(found.keypoints - place).max() < 0.5 * size
-    landmarks = analyzer.describe(image, found).landmarks
+    (detection,) = analyzer.detect(image)
+    assert np.abs(np.subtract(detection.box.center, place)).max() < 0.12 * size
+    assert detection.box.longer_side == pytest.approx(size, rel=0.25)
+    assert np.abs(detection.keypoints - place).max() < 0.5 * size
+    landmarks = analyzer.describe(image, detection).landmarks
     assert landmarks is not None
     assert np.abs(landmarks.numpy() / 512 * [width, height] - place).max() < 0.7 * size
 
@@ -61,10 +61,10 @@ def test_a_face_is_found_where_the_whole_shows_none(
 def test_several_faces_come_once_each(analyzer: FaceAnalyzer) -> None:
     """Half of each tile overlaps the next, so that most faces are seen twice or more."""
     places = [(640, 120), (960, 150), (2000, 180), (3555, 140)]
-    found = analyzer.detect(scene(300, 3900, dict.fromkeys(places, 130)))
-    centers = sorted(detection.box.center for detection in found)
+    detections = analyzer.detect(scene(300, 3900, dict.fromkeys(places, 130)))
+    centers = sorted(detection.box.center for detection in detections)
     assert np.abs(np.subtract(centers, places)).max() < 20
-    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert [one.score for one in detections] == sorted((one.score for one in detections), reverse=True)
 
 
 def test_where_the_whole_shows_a_face_no_tile_is_looked_at(

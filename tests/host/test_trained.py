@@ -43,10 +43,10 @@ def drawn(
         path.write_text(json.dumps(said))
         run = ["run", "--config", str(path), "--output", str(tmp_path / "run"), "--server", server.url]
         assert evaluation.main(run) == 0, capsys.readouterr().err
-        found = json.loads((tmp_path / "run" / "results.json").read_text())
+        results = json.loads((tmp_path / "run" / "results.json").read_text())
         return {
             table: {row: {name: said["mean"] for name, said in measured.items()} for row, measured in rows.items()}
-            for table, rows in found.items()
+            for table, rows in results.items()
         }
 
     return drawn
@@ -71,8 +71,8 @@ def test_each_of_two_people_is_in_their_place(drawn: Drawn) -> None:
 
 @pytest.mark.full
 def test_three_people_are_all_there(drawn: Drawn) -> None:
-    found = drawn(6, {"three people": ("DynamicID",)})["three people"]["DynamicID"]
-    assert found["Count"] >= 0.8 and found["Assignment"] >= 0.7
+    measured = drawn(6, {"three people": ("DynamicID",)})["three people"]["DynamicID"]
+    assert measured["Count"] >= 0.8 and measured["Assignment"] >= 0.7
 
 
 @pytest.mark.full

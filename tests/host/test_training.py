@@ -44,8 +44,8 @@ def base(folder: Path) -> BaseNetworks:
     return load_base_model(folder)
 
 
-def apart(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+def apart(result: Tensor, expected: Tensor) -> float:
+    return float((result - expected).norm() / expected.norm())
 
 
 def test_what_is_exported_computes_as_in_the_host(base: BaseNetworks, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +53,8 @@ def test_what_is_exported_computes_as_in_the_host(base: BaseNetworks, monkeypatc
     monkeypatch.setattr(comfy.cli_args.args, "fp32_vae", True)
     miniature = load_miniature()
     states, pooled = miniature.clip.encode_from_tokens(miniature.clip.tokenize(PROMPT), return_pooled=True)
-    found = base.text([PROMPT])
-    assert apart(found[0], states) < 1e-5 and apart(found[1], pooled) < 1e-5
+    encoded = base.text([PROMPT])
+    assert apart(encoded[0], states) < 1e-5 and apart(encoded[1], pooled) < 1e-5
     pictures = torch.rand(2, 128, 128, 3)
     image = pictures.permute(0, 3, 1, 2)
     host = miniature.dynamicid.vision.encode_image(pictures)["penultimate_hidden_states"]
@@ -92,9 +92,9 @@ def test_diffusers_and_the_host_predict_the_same_noise(
         tokens = torch.stack([person.negative_tokens if role == 1 else person.tokens for role in roles])
         text, gating = TextStates(context, context[:, -1]), SimpleNamespace(gate=gate, gate_threshold=threshold)
         with torch.no_grad():
-            found = predict_noise(base, x, times, text, tokens, gating)  # type: ignore[arg-type]
+            predicted = predict_noise(base, x, times, text, tokens, gating)  # type: ignore[arg-type]
             nobody = predict_noise(base, x, times, text, None, gating)  # type: ignore[arg-type]
-        assert apart(found, expected) < 1e-4 < 1e-2 < apart(nobody, expected)
+        assert apart(predicted, expected) < 1e-4 < 1e-2 < apart(nobody, expected)
 
 
 def test_trained_weights_load_and_draw(miniature: Miniature, base: BaseNetworks, tmp_path: Path) -> None:

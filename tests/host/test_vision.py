@@ -35,17 +35,17 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return ours, theirs
 
 
-def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected))
+def _relative(result: torch.Tensor, expected: torch.Tensor) -> float:
+    return float(torch.linalg.norm(result - expected) / torch.linalg.norm(expected))
 
 
 def test_states_are_transformers(models) -> None:
     ours, theirs = models
     images = torch.rand(2, 300, 240, 3)
-    found = vision.states(ours, images)
+    result = vision.states(ours, images)
     pixels = comfy.clip_vision.clip_preprocess(images, size=224, mean=ours.image_mean, std=ours.image_std, crop=True)
     expected = theirs(pixel_values=pixels.float(), output_hidden_states=True).hidden_states[-2]
-    assert found.shape == (2, 257, 160) and _relative(found, expected) < 1e-5
+    assert result.shape == (2, 257, 160) and _relative(result, expected) < 1e-5
 
 
 def test_nobodys_states_are_those_of_zero_pixels(models) -> None:
@@ -64,10 +64,10 @@ def test_the_preprocessing_is_nearly_clips_own(models) -> None:
     image = image.mul(255).round().div(255)
     processor = CLIPImageProcessor(size={"shortest_edge": 224}, crop_size=224)
     expected = processor(image[0].permute(1, 2, 0).mul(255).byte().numpy(), return_tensors="pt").pixel_values
-    found = comfy.clip_vision.clip_preprocess(
+    pixels = comfy.clip_vision.clip_preprocess(
         image.permute(0, 2, 3, 1), size=224, mean=ours.image_mean, std=ours.image_std, crop=True
     )
-    assert _relative(found.float(), expected) < 0.02
+    assert _relative(pixels.float(), expected) < 0.02
 
 
 @pytest.mark.parametrize(

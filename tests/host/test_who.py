@@ -29,11 +29,11 @@ def image(picture) -> Tensor:
 
 def people(miniature: Miniature, order: tuple[int, int] = (0, 1)) -> dict[str, Identity]:
     """The two of PAIR, ann from its left, ben from its right; wired in this order."""
-    found = [
+    identities = [
         replace(encode(image(PAIR), miniature.dynamicid, Choice("left to right", i)).identity, name=name)
         for i, name in enumerate(("ann", "ben"))
     ]
-    return {f"person_{place}": found[i] for place, i in enumerate(order)}
+    return {f"person_{place}": identities[i] for place, i in enumerate(order)}
 
 
 def test_people_find_themselves(miniature: Miniature) -> None:

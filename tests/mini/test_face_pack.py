@@ -108,9 +108,9 @@ def test_the_truth_of_a_cut_gives_points_and_pose_as_insightface_computes_them(s
     half = LANDMARK_CROP / 2
     said = np.column_stack([to_crop_coords(points[:, :2], matrix) / half - 1, points[:, 2] * scale / half])
     said[:, :2] += 1
-    found = face_align.trans_points(said * half, cv2.invertAffineTransform(matrix))
-    assert np.allclose(found[:, :2], points[:, :2], atol=1e-2)
-    affine = transform.estimate_affine_matrix_3d23d(get_object("meanshape_68.pkl"), found)
+    restored = face_align.trans_points(said * half, cv2.invertAffineTransform(matrix))
+    assert np.allclose(restored[:, :2], points[:, :2], atol=1e-2)
+    affine = transform.estimate_affine_matrix_3d23d(get_object("meanshape_68.pkl"), restored)
     pose = transform.matrix2angle(transform.P2sRt(affine)[1])
     assert np.abs(np.array(pose) - truth.pose[3, 0]).max() < 6
 
@@ -155,6 +155,6 @@ def test_insightface_loads_the_pack_under_buffalo_ls_names(tmp_path, seen):
     blob = np.random.default_rng(0).normal(size=(1, 3, 128, 192)).astype(np.float32)
     with torch.no_grad():
         expected = pack.detector(torch.from_numpy(blob))
-    found = detector.session.run(detector.output_names, {detector.input_name: blob})
-    for made, true in zip(found, expected, strict=True):
+    outputs = detector.session.run(detector.output_names, {detector.input_name: blob})
+    for made, true in zip(outputs, expected, strict=True):
         assert np.allclose(made, true.numpy(), atol=5e-3)

@@ -31,12 +31,12 @@ def test_kept_weights_come_back_nearly_as_they_were():
     state["matrix"][5] = 0
     kept = quantize(state)
     assert kept["kernel"].dtype == kept["matrix"].dtype == torch.int8 and kept["bias"].dtype == torch.float16
-    found = dequantize(kept)
-    assert found.keys() == state.keys()
-    assert torch.equal(found["ids"], state["ids"]) and not found["matrix"][5].any()
+    restored = dequantize(kept)
+    assert restored.keys() == state.keys()
+    assert torch.equal(restored["ids"], state["ids"]) and not restored["matrix"][5].any()
     for name in ("kernel", "matrix"):
-        assert found[name].shape == state[name].shape and found[name].dtype == torch.float32
-        rows, back = state[name].flatten(1), found[name].flatten(1)
+        assert restored[name].shape == state[name].shape and restored[name].dtype == torch.float32
+        rows, back = state[name].flatten(1), restored[name].flatten(1)
         # half a step of a row's 127, and what half precision loses of its scale
         assert ((rows - back).abs() <= rows.abs().amax(1, keepdim=True) * (0.5 / 127 + 1e-3) + 1e-6).all()
 
@@ -85,9 +85,9 @@ def test_what_shipped_can_be_trained_from(tmp_path):
     for name in ship.NETWORKS:
         save_file(quantize(state), tmp_path / f"{name}.safetensors")
     assert main(["restore", "--checkpoints", str(tmp_path / "checkpoints"), "--from", str(tmp_path)]) == 0
-    found = TrainContext(tmp_path / "checkpoints").stored("unet")
-    assert found.keys() == state.keys()
-    assert torch.allclose(found["layer.weight"], state["layer.weight"], atol=0.05)
+    weights = TrainContext(tmp_path / "checkpoints").stored("unet")
+    assert weights.keys() == state.keys()
+    assert torch.allclose(weights["layer.weight"], state["layer.weight"], atol=0.05)
     ship.ship(TrainContext(tmp_path / "checkpoints"), tmp_path / "again")
     for file in (tmp_path / ship.PACK).iterdir():
         assert (tmp_path / "again" / ship.PACK / file.name).read_bytes() == file.read_bytes()

@@ -77,9 +77,9 @@ def test_the_judge_judges(originals: dict[str, float]) -> None:
 def test_round_trips_keep_what_the_judge_looks_for(
     context: TrainContext, stage: JudgeStage, originals: dict[str, float]
 ) -> None:
-    found = stage.measures(context.load("judge", judge.Judge()), lambda images: _round_trip(context, images))
+    measured = stage.measures(context.load("judge", judge.Judge()), lambda images: _round_trip(context, images))
     for name in ("expression", "glasses", "hair"):
-        assert found[name] >= originals[name] - 0.1, name
+        assert measured[name] >= originals[name] - 0.1, name
 
 
 @pytest.mark.parametrize(("kind", "choices"), [("expression", tuple(ADJECTIVES)), ("garment", GARMENTS)])
@@ -96,16 +96,20 @@ def test_the_texts_end_tells_small_things_too(context: TrainContext, kind: str, 
         states = encoders.read(network, words().batch(captions))[0][:, -1].unflatten(0, (len(specs), len(choices)))
     states = states - states.mean(1, keepdim=True)
     known, asked = states[:12].mean(0), states[12:]
-    found = torch.cdist(asked, known.expand(len(asked), -1, -1)).argmin(2)
-    assert (found == torch.arange(len(choices))).float().mean() > 0.9
+    nearest = torch.cdist(asked, known.expand(len(asked), -1, -1)).argmin(2)
+    assert (nearest == torch.arange(len(choices))).float().mean() > 0.9
 
 
 @pytest.mark.full
 def test_the_unet_draws_what_captions_say(context: TrainContext) -> None:
     with torch.no_grad():
-        found = UNetStage(context).measures(context.load("unet", comfyui.unet()), (16, 4, 1))
-    assert min(found["place"], found["count"]) >= 0.8 and found["clothes"] >= 0.7
-    assert found["expression"] >= 0.6 and found["clothes_in_groups"] >= 0.6 and found["expression_in_groups"] >= 0.4
+        measured = UNetStage(context).measures(context.load("unet", comfyui.unet()), (16, 4, 1))
+    assert min(measured["place"], measured["count"]) >= 0.8 and measured["clothes"] >= 0.7
+    assert (
+        measured["expression"] >= 0.6
+        and measured["clothes_in_groups"] >= 0.6
+        and measured["expression_in_groups"] >= 0.4
+    )
 
 
 @pytest.mark.full
@@ -114,11 +118,11 @@ def test_insightface_finds_faces_with_the_pack(context: TrainContext) -> None:
     stage.held_out.size = FEW
     for groups in stage.held_out_groups:
         groups.size = 16
-    found = stage.report(SHIPPED / ship.PACK)
-    assert min(found["detection"], found["detection_of_2"], found["detection_of_3"]) >= 0.85
-    assert found["landmarks"] < 0.03
-    assert found["yaw_degrees"] < 6 and found["pitch_degrees"] < 6
-    assert found["person_of_100"] >= 0.8
+    measured = stage.report(SHIPPED / ship.PACK)
+    assert min(measured["detection"], measured["detection_of_2"], measured["detection_of_3"]) >= 0.85
+    assert measured["landmarks"] < 0.03
+    assert measured["yaw_degrees"] < 6 and measured["pitch_degrees"] < 6
+    assert measured["person_of_100"] >= 0.8
 
 
 @pytest.mark.train

@@ -83,12 +83,12 @@ BASE = {
 @pytest.fixture(scope="module")
 def context(tmp_path_factory, host):
     """All stages, trained for two steps in their order."""
-    found = TrainContext(tmp_path_factory.mktemp("base"))
+    train_context = TrainContext(tmp_path_factory.mktemp("base"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "SHARD", 8)
         for make in BASE.values():
-            Trainer(make(found), log=quiet).run()
-    return found
+            Trainer(make(train_context), log=quiet).run()
+    return train_context
 
 
 @pytest.mark.parametrize("name", ["judge", "vision", "text", "unet"])
@@ -118,16 +118,16 @@ def test_a_gallery_shows_each_person_in_a_row_in_other_pictures():
 def test_faces_are_found_where_the_cells_say(tmp_path):
     truth = Pictures(tmp_path, World(seed=3), 3, 8).take(np.arange(8))[1]
     peaks, offsets = judge._cells(truth.box, 128, 256)
-    found = judge.find_faces(torch.cat([torch.logit(peaks[:, None].clamp(1e-3, 1 - 1e-3)), offsets], 1))
-    for boxes, true in zip(found, truth.box, strict=True):
+    detections = judge.find_faces(torch.cat([torch.logit(peaks[:, None].clamp(1e-3, 1 - 1e-3)), offsets], 1))
+    for boxes, true in zip(detections, truth.box, strict=True):
         assert np.allclose(boxes.numpy(), true, atol=1e-3)
 
 
 def test_a_cut_is_centred_on_the_face():
     image = torch.zeros(1, 3, 128, 128)
     image[..., 40:80, 60:90] = 1
-    found = judge.crop_faces(image, torch.tensor([[60.0, 40.0, 90.0, 80.0]]))[0, 0]
-    rows, columns = torch.nonzero(found > 0.5, as_tuple=True)
+    cropped = judge.crop_faces(image, torch.tensor([[60.0, 40.0, 90.0, 80.0]]))[0, 0]
+    rows, columns = torch.nonzero(cropped > 0.5, as_tuple=True)
     assert abs(float(rows.float().mean()) - 47.5) < 1 and abs(float(columns.float().mean()) - 47.5) < 1
     assert abs(float(rows.max() - rows.min() + 1) - judge.CROP / judge.AROUND) < 3
 
@@ -184,11 +184,11 @@ def test_of_whom_a_word_speaks(context):
 
 
 def test_what_a_caption_says_is_numbered_and_its_silence_too():
-    found = labels_of(
+    labels = labels_of(
         ["a portrait of a person in a red hoodie, facing up", "two people, at night, on the right in side view"]
     )
-    assert found.keys() == SAYINGS.keys()
-    told = {name: [SAYINGS[name][i] if i >= 0 else None for i in found[name]] for name in found}
+    assert labels.keys() == SAYINGS.keys()
+    told = {name: [SAYINGS[name][i] if i >= 0 else None for i in labels[name]] for name in labels}
     assert told["count"] == [1, 2] and told["place"] == [None, "at night"]
     assert told["colour_0"] == ["red", None] and told["tilt_0"] == ["facing up", None]
     assert told["view_1"] == [None, "in side view"] and told["view_0"] == [None, None]
@@ -220,8 +220,8 @@ def test_the_host_reads_captions_as_the_trainer(context):
     tokenizer = comfy.sd1_clip.SDTokenizer(embedding_size=networks.CONTEXT_DIM)
     for i, caption in enumerate(captions):
         with torch.no_grad():
-            found, pooled = model.encode_token_weights(tokenizer.tokenize_with_weights(caption))
-        assert torch.allclose(found[0], states[i], atol=1e-4)
+            encoded, pooled = model.encode_token_weights(tokenizer.tokenize_with_weights(caption))
+        assert torch.allclose(encoded[0], states[i], atol=1e-4)
         assert torch.allclose(pooled[0], vectors[i], atol=1e-4)
 
 
@@ -238,11 +238,11 @@ def test_the_host_sees_pictures_as_the_trainer(context, tmp_path):
     missing, unexpected = model.load_sd(context.stored("vision"))
     assert not missing and not unexpected
     with torch.inference_mode():
-        found = model.encode_image(images.permute(0, 2, 3, 1))
-    assert found.penultimate_hidden_states.shape == (2, 65, 192)
+        output = model.encode_image(images.permute(0, 2, 3, 1))
+    assert output.penultimate_hidden_states.shape == (2, 65, 192)
     # in half precision, as the host chooses
-    assert torch.allclose(found.penultimate_hidden_states.float(), states, atol=2e-2)
-    assert torch.allclose(found.image_embeds.float(), vectors, atol=2e-2)
+    assert torch.allclose(output.penultimate_hidden_states.float(), states, atol=2e-2)
+    assert torch.allclose(output.image_embeds.float(), vectors, atol=2e-2)
 
 
 # --- the UNet ---
@@ -279,10 +279,10 @@ def test_sampling_draws_pictures_of_the_right_size(context, monkeypatch):
     monkeypatch.setattr(unet, "sample", partial(unet.sample, steps=2))
     stage = small_unet(context)
     network = unet.comfyui.unet()
-    found = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
-    assert found.shape == (2, 128, 256, 3) and found.dtype == np.uint8
+    images = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
+    assert images.shape == (2, 128, 256, 3) and images.dtype == np.uint8
     again = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
-    assert np.array_equal(found, again)
+    assert np.array_equal(images, again)
 
 
 def test_people_are_looked_for_in_their_own_columns():

@@ -143,12 +143,12 @@ def test_a_half_written_checkpoint_is_not_taken(context):
 
 
 def test_another_seed_is_another_training(tmp_path):
-    found = []
+    weights = []
     for seed in (0, 1):
         training = Trainer(Line(TrainContext(tmp_path / str(seed), seed)), log=quiet)
         training.run(until=3)
-        found.append(parameters(training)["0.weight"])
-    assert not torch.equal(*found)
+        weights.append(parameters(training)["0.weight"])
+    assert not torch.equal(*weights)
 
 
 def test_steps_draw_from_seed_stage_and_step_alone():
@@ -166,8 +166,8 @@ def test_the_learning_rate_rises_stays_and_falls():
 def test_a_step_without_a_finite_gradient_changes_nothing(context):
     class Broken(Line):
         def step_losses(self, network, step, rng):
-            found = super().step_losses(network, step, rng)
-            return {"loss": found["loss"] * float("nan")} if step == 1 else found
+            losses = super().step_losses(network, step, rng)
+            return {"loss": losses["loss"] * float("nan")} if step == 1 else losses
 
     training = Trainer(Broken(context), log=quiet)
     training.one_step()
@@ -221,9 +221,9 @@ def test_every_turn_reads_each_number_once_in_another_order():
 
 
 def test_of_two_sorts_no_batch_is_left_out():
-    found = [turns(step, 4) for step in range(12)]
-    assert [turn for rare, turn in found if rare] == [0, 1, 2]
-    assert [turn for rare, turn in found if not rare] == list(range(9))
+    schedule = [turns(step, 4) for step in range(12)]
+    assert [turn for rare, turn in schedule if rare] == [0, 1, 2]
+    assert [turn for rare, turn in schedule if not rare] == list(range(9))
 
 
 def test_all_pictures_are_in_order(drawn):

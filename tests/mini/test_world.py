@@ -170,12 +170,12 @@ def test_the_far_eye_is_narrower():
 def test_rotation_gives_back_its_angles():
     for pitch, yaw, roll in ((0, 0, 0), (10, -30, 5), (-20, 40, -8)):
         turn = rotation(pitch, yaw, roll)
-        found = (
+        angles = (
             math.atan2(turn[2, 1], turn[2, 2]),
             math.atan2(-turn[2, 0], math.hypot(turn[0, 0], turn[1, 0])),
             math.atan2(turn[1, 0], turn[0, 0]),
         )
-        assert np.allclose(np.degrees(found), (pitch, yaw, roll)) and np.allclose(turn @ turn.T, np.eye(3))
+        assert np.allclose(np.degrees(angles), (pitch, yaw, roll)) and np.allclose(turn @ turn.T, np.eye(3))
 
 
 def test_insightface_finds_the_pose_in_the_68_points():
@@ -269,10 +269,10 @@ def test_held_out_people_and_pairs_are_never_in_training():
 
 
 def test_a_persons_portraits_differ_by_motion_alone():
-    found = World().portraits_of(7)
-    assert len(found) == 35 and len({s.scene.figures[0].person for s in found}) == 1
-    assert len({(s.scene.place, s.scene.seed, s.scene.figures[0].colour) for s in found}) == 1
-    assert len({(s.scene.figures[0].motion.expression, s.caption) for s in found}) == 35
+    portraits = World().portraits_of(7)
+    assert len(portraits) == 35 and len({s.scene.figures[0].person for s in portraits}) == 1
+    assert len({(s.scene.place, s.scene.seed, s.scene.figures[0].colour) for s in portraits}) == 1
+    assert len({(s.scene.figures[0].motion.expression, s.caption) for s in portraits}) == 35
 
 
 def test_no_two_of_a_group_are_the_same_person():

@@ -76,10 +76,10 @@ def test_a_step_sees_one_person_and_asks_for_motions_of_theirs(editing: Callable
 
 def test_the_loss_is_tokens_and_lambda_times_what_the_unet_makes_of_them(editing: Callable[..., Path]) -> None:
     stage = stage_of(editing(consistency_weight=0.5))
-    found = stage.module(stage.batch(0, [0]))
-    expected = float(found["tokens"] + 0.5 * found["consistency"])
-    assert float(found["loss"]) == pytest.approx(expected, rel=1e-6)
-    assert found["consistency"] > 0
+    losses = stage.module(stage.batch(0, [0]))
+    expected = float(losses["tokens"] + 0.5 * losses["consistency"])
+    assert float(losses["loss"]) == pytest.approx(expected, rel=1e-6)
+    assert losses["consistency"] > 0
     perfect = stage.batch(0, [0])
     stage.trained["imr"].entangle = lambda identity, target: perfect.target.tokens.clone()  # type: ignore[assignment]
     assert float(stage.module(perfect)["loss"]) == 0
@@ -93,9 +93,9 @@ def test_the_unet_is_asked_of_the_first_targets_of_each_person_alone(editing: Ca
 
     def consistency(wrong: int) -> float:
         """With the tokens of one target missed."""
-        found = true.clone()
-        found[wrong] += 1
-        stage.trained["imr"].entangle = lambda identity, target: found  # type: ignore[assignment]
+        predicted = true.clone()
+        predicted[wrong] += 1
+        stage.trained["imr"].entangle = lambda identity, target: predicted  # type: ignore[assignment]
         return float(stage.module(batch)["consistency"])
 
     assert [consistency(wrong) > 0 for wrong in range(6)] == [True, True, False, True, True, False]
@@ -150,9 +150,9 @@ def test_the_contrastive_term_is_least_where_people_are_themselves() -> None:
 
 def test_the_contrastive_term_joins_the_loss(editing: Callable[..., Path]) -> None:
     stage = stage_of(editing(contrastive_weight=0.3, people=2, consistency_weight=0.0))
-    found = stage.module(stage.batch(0, range(2)))
-    assert float(found["loss"]) == pytest.approx(float(found["tokens"] + 0.3 * found["contrast"]), rel=1e-6)
-    assert "consistency" not in found
+    losses = stage.module(stage.batch(0, range(2)))
+    assert float(losses["loss"]) == pytest.approx(float(losses["tokens"] + 0.3 * losses["contrast"]), rel=1e-6)
+    assert "consistency" not in losses
     with pytest.raises(ValueError, match="Set people to 4 or more"):
         stage_of(editing(contrastive_weight=0.3, people=2), processes=2)
 
