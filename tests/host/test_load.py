@@ -88,10 +88,16 @@ def test_the_node_itself_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 INSTALLED = {
     "nothing": (set(), set(), "python -m pip install insightface onnxruntime"),
+    "NumPy and protobuf": (
+        {"numpy", "Protobuf"},
+        {"numpy", "google.protobuf"},
+        "python -m pip install insightface onnxruntime numpy==1.2 protobuf==1.2",
+    ),
     "onnxruntime-gpu": (
         {"onnxruntime-gpu", "numpy"},
         {"onnxruntime", "numpy", "tqdm", "requests", "scipy"},
-        "python -m pip install onnx scikit-image opencv-python && python -m pip install --no-deps insightface",
+        "python -m pip install onnx scikit-image opencv-python numpy==1.2"
+        " && python -m pip install --no-deps insightface",
     ),
     "headless OpenCV": (
         {"opencv_python_headless"},
@@ -110,7 +116,7 @@ INSTALLED = {
 def test_the_command_puts_nothing_over_a_twin(
     names: set[str], modules: set[str], command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = [SimpleNamespace(metadata={"Name": name}) for name in names]
+    there = [SimpleNamespace(metadata={"Name": name}, version="1.2") for name in names]
     monkeypatch.setattr(installation, "distributions", lambda: there)
     monkeypatch.setattr(installation, "find_spec", lambda name: name if name in modules else None)
     assert installation.install_command() == command
