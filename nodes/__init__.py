@@ -13,6 +13,7 @@ from .inspect import ActivationMap
 from .layout import AutoLayout
 from .load import LoadDynamicID, LoadDynamicIDMini
 from .place import PlaceIdentity
+from .redraw import RedrawPeople
 from .who_is_who import WhoIsWho
 
 
@@ -38,4 +39,5 @@ class DynamicIDExtension(ComfyExtension):
             ApplyAdvanced,
             ActivationMap,
             WhoIsWho,
+            RedrawPeople,
         ]

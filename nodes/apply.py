@@ -62,7 +62,7 @@ class Apply(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: ModelPatcher, dynamicid: DynamicID, people: People, weight: float) -> io.NodeOutput:
-        scene = _present(cls, people, weight)
+        scene = present_people(cls, people, weight)
         if not scene or weight == 0:
             return io.NodeOutput(model)
         settings = AttentionSettings(layout_steps=dynamicid.layout_steps, gate=dynamicid.gate)
@@ -130,24 +130,36 @@ class ApplyAdvanced(io.ComfyNode):
         lora_strength: float,
         **settings: Any,  # named as the fields of AttentionSettings
     ) -> io.NodeOutput:
-        scene = _present(cls, people, weight, start_at, end_at)
+        scene = present_people(cls, people, weight, start_at, end_at)
         if not scene:
             return io.NodeOutput(model)
         method = AttentionSettings(**settings)
         return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, method, lora_strength, partial(warn, cls)))
 
 
-def _present(
-    node: type[io.ComfyNode], people: People, weight: float, start_at: float = 0.0, end_at: float = 1.0
+def present_people(
+    node: type[io.ComfyNode],
+    people: People,
+    weight: float = 1.0,
+    start_at: float = 0.0,
+    end_at: float = 1.0,
+    in_columns: bool = True,
+    main_input: str = "model",
 ) -> tuple[Placement, ...]:
-    """Return the people who can appear; a warning names how many can't. None is someone Encode Identity skipped."""
+    """Return the people who can appear; a warning names how many can't. None is someone Encode Identity skipped.
+
+    Args:
+        in_columns: see `arrange`.
+        main_input: what the node hands on where nobody can appear.
+    """
+    name = node.define_schema().display_name.removesuffix(" (Advanced)")
     if not people:
-        raise ValueError("Apply DynamicID needs at least one person: connect an identity or placements to people.")
-    everybody = arrange([person for person in people.values() if person is not None])
+        raise ValueError(f"{name} needs at least one person: connect an identity or placements to people.")
+    everybody = arrange([person for person in people.values() if person is not None], in_columns)
     present = adjusted(everybody, weight, start_at, end_at)
     left_out = len(everybody) - len(present)
     if not present:
-        warn(node, "nobody is left to draw; the model passes through unchanged.")
+        warn(node, f"nobody is left to draw; the {main_input} passes through unchanged.")
     elif left_out:
         warn(node, f"{left_out} of {len(everybody)} people have no place or time and are left out.")
     warn_of_lost_people(node)

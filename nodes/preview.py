@@ -1,6 +1,6 @@
 """Drawing: images that show who stands where, which face was used, and how landmarks move."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..dynamicid_core.host.layout import CANVAS
+from ..dynamicid_core.host.redraw import Redrawn
 from ..dynamicid_core.identity.comparison import Comparison
-from ..dynamicid_core.identity.faces import Face
+from ..dynamicid_core.identity.faces import Detection, Face
 from ..dynamicid_core.image_inputs import Image as Pixels
 from ..dynamicid_core.imr.motion import FacialMotion
 from ..dynamicid_core.saa.scene import Placement, names_of
@@ -112,18 +113,52 @@ def comparison_preview(images: Sequence[Pixels], comparisons: Sequence[Compariso
     """Draw each image with its faces' boxes, whose each is, and how similar: (n, H, W, 3) in [0, 1]."""
     sheets = []
     for image, comparison in zip(images, comparisons, strict=True):
-        sheet = Image.fromarray(image)
-        draw, width = ImageDraw.Draw(sheet), max(1, min(sheet.size) // 150)
-        font = ImageFont.load_default(max(10, sheet.height // 24))
         assignment = comparison.assignment
-        for number, face in enumerate(comparison.faces):
-            person = assignment.face_of.index(number) if number in assignment.face_of else None
-            ink = _LIGHT_GRAY if person is None else color(person)
-            draw.rectangle(face.box, outline=ink, width=width)
-            label = "nobody" if person is None else f"{names[person]} {assignment.match(person):.2f}"
-            draw.text(face.box[:2], label, fill=ink, font=font, anchor="lb", stroke_width=2, stroke_fill=_PAPER)
-        sheets.append(sheet)
+        labels = {
+            face: (person, f"{names[person]} {assignment.match(person):.2f}")
+            for person, face in enumerate(assignment.face_of)
+            if face is not None
+        }
+        sheets.append(_with_faces(Image.fromarray(image), comparison.faces, labels))
     return _to_tensor(sheets)
+
+
+def redraw_preview(images: Tensor, results: Sequence[Redrawn]) -> Tensor:
+    """Draw each image (n, H, W, 3) before and after, with whose each face is and how similar, in [0, 1].
+
+    Tall images stand side by side, wide ones one above the other.
+    """
+    sheets = []
+    for image, result in zip(images, results, strict=True):
+        people = [(person, one) for person, one in enumerate(result.people) if one.face is not None]
+        halves = []
+        for shown, likeness in ((image, "before"), (result.image, "after")):
+            labels = {
+                one.face: (person, one.name if (value := getattr(one, likeness)) is None else f"{one.name} {value:.2f}")
+                for person, one in people
+            }
+            halves.append(_with_faces(_to_pillow(shown), result.faces, labels))
+        wide = halves[0].width > halves[0].height
+        sheets.append(Image.fromarray(np.concatenate([np.asarray(half) for half in halves], axis=0 if wide else 1)))
+    return _to_tensor(sheets)
+
+
+def _with_faces(
+    sheet: Image.Image, faces: Sequence[Detection], labels: Mapping[int | None, tuple[int, str]]
+) -> Image.Image:
+    """Draw the faces' boxes onto an image, and return it.
+
+    Args:
+        labels: by the face's number, its person's and what is written; other faces are nobody's.
+    """
+    draw, width = ImageDraw.Draw(sheet), max(1, min(sheet.size) // 150)
+    font = ImageFont.load_default(max(10, sheet.height // 24))
+    for number, face in enumerate(faces):
+        person, label = labels.get(number, (None, "nobody"))
+        ink = _LIGHT_GRAY if person is None else color(person)
+        draw.rectangle(face.box, outline=ink, width=width)
+        draw.text(face.box[:2], label, fill=ink, font=font, anchor="lb", stroke_width=2, stroke_fill=_PAPER)
+    return sheet
 
 
 def motion_preview(source: FacialMotion, targets: Sequence[FacialMotion]) -> Tensor:

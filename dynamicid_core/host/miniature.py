@@ -57,6 +57,7 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None) -> Minia
         # mini/RESULTS.md: a layout phase costs faces, and the LoRA, which has seen one person in each picture, counts.
         layout_steps=0,
         lora_in_groups=0.5,
+        size=128,
     )
     return Miniature(model, _clip(with_all_rows(text)), vae, dynamicid)
 

@@ -19,6 +19,8 @@ from ..saa.adapter import Adapter
 from .managed import Managed
 from .sampling_run import AttentionSettings
 
+SDXL_TEXT_DIM, SDXL_SIZE = 2048, 1024
+
 
 @dataclass(frozen=True, eq=False)
 class DynamicID:
@@ -33,6 +35,7 @@ class DynamicID:
         layout_steps: length of the layout phase that suits these weights, for Apply DynamicID, which has no widget for
             it.
         lora_in_groups: strength of the adapter's LoRA there for several people; for one person it is 1.
+        size: pixels a side of the images that the base model was trained with, at which Redraw People draws a face.
     """
 
     adapter: Adapter
@@ -42,6 +45,7 @@ class DynamicID:
     embeds_rgb: bool = True
     layout_steps: int = AttentionSettings().layout_steps
     lora_in_groups: float = 1.0
+    size: int = 512
 
     @property
     def gate(self) -> bool:
@@ -114,7 +118,8 @@ def load_dynamicid(
         )
     rgb = checkpoint.adapter.encoding.embeds_rgb
     load_faces = load_faces and partial(load_faces, embeds_rgb=rgb)
-    return DynamicID(checkpoint.adapter, checkpoint, load_vision, load_faces, embeds_rgb=rgb)
+    size = SDXL_SIZE if checkpoint.adapter.text_dim == SDXL_TEXT_DIM else DynamicID.size
+    return DynamicID(checkpoint.adapter, checkpoint, load_vision, load_faces, embeds_rgb=rgb, size=size)
 
 
 def _keypoint_encoder_beside(imr: Path) -> list[Path]:

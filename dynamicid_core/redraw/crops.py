@@ -16,6 +16,9 @@ from ..box import Box
 from ..image_inputs import CropBox, crop_box
 from ..saa.regions import regions_about
 
+PASTED = 0.5
+"""Of a square's margin, what is pasted back: the rest shows the model what surrounds a face, and stays as it is."""
+
 
 @dataclass(frozen=True, eq=False)
 class FaceCrop:
@@ -40,10 +43,10 @@ def face_crops(boxes: Sequence[Box], height: int, width: int, margin: float, fea
 
     Args:
         boxes: of all faces of the image, in its pixels: masks meet in the middle between two faces.
-        margin: part of its size that is added to a face on each side.
+        margin: part of its size that is added to a face on each side of the square; of the mask, PASTED of it.
         feather: part of the square's side over which a mask goes from 0 to 1. The image's edge has no feather.
     """
-    regions = regions_about([box.to_fractions(width, height) for box in boxes], margin)
+    regions = regions_about([box.to_fractions(width, height) for box in boxes], PASTED * margin)
     crops = []
     for box, region in zip(boxes, regions, strict=True):
         square = crop_box(box, margin, within=(height, width))

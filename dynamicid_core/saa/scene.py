@@ -45,15 +45,19 @@ def check_span(start_at: float, end_at: float) -> None:
         )
 
 
-def arrange(people: Sequence[Identity | Placement | Sequence[Placement]]) -> tuple[Placement, ...]:
+def arrange(
+    people: Sequence[Identity | Placement | Sequence[Placement]], in_columns: bool = True
+) -> tuple[Placement, ...]:
     """Return identities and placements as one scene.
 
-    An identity without a place of its own gets the column of its position: person i of n the i-th of n equal strips.
+    Args:
+        in_columns: an identity without a place of its own gets the column of its position: person i of n the i-th of n
+            equal strips. Off: the whole image.
     """
     flat: list[Identity | Placement] = []
     for person in people:
         flat += [person] if isinstance(person, (Identity, Placement)) else person
-    regions = columns(len(flat)) if flat else ()
+    regions = columns(len(flat)) if flat and in_columns else (Region(),) * len(flat)
     return tuple(
         person if isinstance(person, Placement) else Placement(person, region)
         for person, region in zip(flat, regions, strict=True)

@@ -22,6 +22,8 @@ NAMED_SOCKETS = 8
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 FILES = {"saa", "adapter", "imr", "clip_vision", "face_pack", "name"}
 """Combos that list files, so that no page can tell their values."""
+OF_THE_HOST = {"sampler_name", "scheduler"}
+"""Combos that list what the host has, each version its own."""
 
 JsonDict = dict[str, Any]
 
@@ -121,13 +123,15 @@ def range_of(kind: str, options: JsonDict, name: str) -> str:
         return f"{options['min']:g} to {options['max']:g}"
     if kind == "COMBO" and name in FILES:
         return "files"
+    if kind == "COMBO" and name in OF_THE_HOST:
+        return "KSampler's"
     words = {"STRING": "text", "BOOLEAN": "on, off"}
     return words.get(kind) or ", ".join(choices_of(options, name)) or "-"
 
 
 def choices_of(options: JsonDict, name: str) -> list[str]:
-    """Return a combo's values; [] where they are files."""
-    if name in FILES:
+    """Return a combo's values; [] where they are files, or the host's own."""
+    if name in FILES | OF_THE_HOST:
         return []
     return [choice["key"] if isinstance(choice, dict) else choice for choice in options.get("options", ())]
 
