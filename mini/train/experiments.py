@@ -29,6 +29,7 @@ from ..world.head import EXPRESSIONS
 from ..world.person import NUMBERS, Person, draw_person
 from ..world.render import render
 from ..world.world import HELD_OUT_PAIRS, PAIRS, World, training_pairs
+from .redraw_experiments import put_into_pictures, redrawn
 
 PEOPLE = 100  # who are requested
 GALLERY = 100  # people among whom one is identified
@@ -93,6 +94,9 @@ class Experiments:
             "one person, pairs never seen": partial(self._edits, "one person, pairs never seen", 1, HELD_OUT_PAIRS),
             "two people, edited": partial(self._edits, "two people, edited", 2, training_pairs()),
         }
+        for name in ("two people", "three people", "two people, edited"):
+            builders[f"{name}, redrawn"] = partial(self._redrawn, builders[name], 3 if name == "three people" else 2)
+        builders["people put into pictures"] = lambda: put_into_pictures(self._several(2), graph_of(2), self.folder)
         if self._has(UNGATED):
             for count, people in enumerate(("one person", "two people", "three people"), 1):
                 builders[f"{people}, trained without gate"] = partial(self._trained_without_gate, count)
@@ -174,6 +178,9 @@ class Experiments:
         ]
         name = f"{benchmark['name']}, trained without gate"
         return {**benchmark, "name": name, "variants": [*variants, NOBODY]}
+
+    def _redrawn(self, build: Callable[[], Json], count: int) -> Json:
+        return redrawn(build(), graph_of(count), self.folder)
 
     # --- parts ------------------------------------------------------------------------------------------------------
 

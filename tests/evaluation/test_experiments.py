@@ -1,5 +1,6 @@
 """The miniature's experiments: what is asked, of whom."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,25 @@ def test_a_true_picture_shows_the_people_in_the_requested_motion(config: Evaluat
                 else:
                     own = cached.face(person.reference)
                     assert face.expression != own.expression or abs(face.pose[1] - own.pose[1]) > 10
+
+
+def test_faces_are_redrawn_by_a_prompt_for_one_person_and_by_nothing_of_them_where_they_are_strangers(
+    config: EvaluationConfig,
+) -> None:
+    benchmarks = {benchmark.name: benchmark for benchmark in config.benchmarks}
+    names = ("two people", "three people", "two people, edited")
+    for plain, redrawn in ((benchmarks[name], benchmarks[f"{name}, redrawn"]) for name in names):
+        for before, sample in zip(plain.samples, redrawn.samples, strict=True):
+            assert (sample.prompt, sample.seeds, sample.people) == (before.prompt, before.seeds, before.people)
+            one = parse_caption(sample.overrides["one"]["text"])
+            assert len(one.people) == 1 and one.place == parse_caption(sample.prompt).place
+            assert before.overrides.items() <= sample.overrides.items()
+        graph = json.loads(redrawn.template.read_text())
+        assert graph["redraw"]["inputs"]["model"] == ["mini", 0] and graph["save"]["inputs"]["images"] == ["redraw", 0]
+        assert graph["sampler"]["inputs"]["model"] == ["apply", 0]
+        assert redrawn.variants[0].overrides == {"redraw": {"denoise": 0.0}}
+    strangers = json.loads(benchmarks["people put into pictures"].template.read_text())
+    assert strangers["sampler"]["inputs"]["model"] == ["mini", 0] and "apply" not in strangers
 
 
 def test_rows_that_need_a_training_are_there_when_it_is(config: EvaluationConfig, tmp_path: Path) -> None:
