@@ -3,10 +3,12 @@
     python -m dynamicid_core.evaluation run --config FILE --output FOLDER --server http://127.0.0.1:8188
     python -m dynamicid_core.evaluation run --config FILE --output FOLDER -- python main.py --cpu
     python -m dynamicid_core.evaluation run ... --servers 2 -- ...              two of them, side by side
+    python -m dynamicid_core.evaluation benchmark KIND LIST --template FILE --output FOLDER ...   a public benchmark
     python -m dynamicid_core.evaluation measure FOLDER      the kept images again, without a server
     python -m dynamicid_core.evaluation table FOLDER ...    what was measured; several runs beside each other
 
-A run that was cut short goes on where it ended when it is started again. `config` describes FILE.
+A run that was cut short goes on where it ended when it is started again. `config` describes FILE, `sample_lists` the
+lists; docs/evaluation.md has both with examples. FOLDER/report.html shows tables and images.
 """
 
 import argparse
@@ -16,12 +18,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .client import Client, ServerError, server
-from .config import EvaluationConfig, load_config
+from .config import EvaluationConfig, JudgeConfig, Overrides, load_config
 from .generation import generate
-from .judges import CachedJudge, Judge, load_judge
+from .judges import MODELS, CachedJudge, Judge, load_judge
+from .list_config import list_config, parse_option, parse_override, without_faceless
 from .measuring import check_references, measure
-from .report import compare, markdown, results_of, settings_of, write_grids, write_report
+from .report import PAGE, compare, markdown, results_of, settings_of, write_grids, write_report
 from .run_folder import RunFolder, load_snapshot, snapshot
+from .sample_lists import KINDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,17 +49,23 @@ def _parser() -> argparse.ArgumentParser:
 
     runs = commands.add_parser("run", help="generate what is missing, measure all of it")
     runs.add_argument("--config", type=Path, required=True, metavar="FILE", help="a JSON file")
-    runs.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="images and results")
-    runs.add_argument(
-        "--server",
-        metavar="URL",
-        action="append",
-        help="a server that runs; several, with folders of their own, share the work",
-    )
-    runs.add_argument("--servers", type=int, default=1, metavar="N", help="so many are started (1)")
-    runs.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="for one graph (3600)")
-    runs.add_argument("command", nargs="*", help="after --: what starts a server, but for its port")
+    _add_server_options(runs)
     runs.set_defaults(run=_run)
+
+    lists = commands.add_parser("benchmark", help="the same, of a public benchmark's samples and one graph of yours")
+    lists.add_argument("kind", choices=KINDS, help="whose list it is")
+    lists.add_argument("list", type=Path, metavar="LIST", help="the benchmark's own list of samples")
+    lists.add_argument("--images", type=Path, metavar="FOLDER", help="where its paths start, if they lie elsewhere")
+    lists.add_argument("--template", type=Path, required=True, metavar="FILE", help="a graph for one person")
+    lists.add_argument("--weights", type=Path, nargs="*", default=(), metavar="FILE", help="with others: drawn anew")
+    lists.add_argument("--judge", default=MODELS, metavar="KIND", help="see `judges.load_judge` (models)")
+    lists.add_argument("--judge-option", action="append", default=[], metavar="NAME=VALUE", help="of the judge")
+    lists.add_argument("--ablate", action="append", default=[], metavar="WHAT", help="a row more, without it")
+    lists.add_argument("--seeds", type=int, default=1, metavar="N", help="images of each sample (1)")
+    lists.add_argument("--first", type=int, metavar="N", help="so many samples of the list (all)")
+    lists.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="an input of the graph")
+    _add_server_options(lists)
+    lists.set_defaults(run=_benchmark)
 
     again = commands.add_parser("measure", help="measure the kept images again")
     again.add_argument("folder", type=Path, metavar="FOLDER")
@@ -67,13 +77,59 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="images and results")
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        action="append",
+        help="a server that runs; several, with folders of their own, share the work",
+    )
+    parser.add_argument("--servers", type=int, default=1, metavar="N", help="so many are started (1)")
+    parser.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="for one graph (3600)")
+    parser.add_argument("command", nargs="*", help="after --: what starts a server, but for its port")
+
+
 def _run(arguments: argparse.Namespace) -> None:
-    if bool(arguments.server) == bool(arguments.command):
-        raise ValueError("Expected a server: its address after --server, or after -- what starts one; not both.")
+    _check_server(arguments)
     config = load_config(arguments.config)
     judge = load_judge(config.judge.kind, config.judge.options)
     config = snapshot(config, arguments.output)
     check_references(config, CachedJudge(judge, config.gallery))
+    _draw_and_report(arguments, config, judge)
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    _check_server(arguments)
+    options = dict(parse_option(text) for text in arguments.judge_option)
+    overrides: Overrides = {}
+    for node, inputs in (item for text in arguments.set for item in parse_override(text).items()):
+        overrides[node] = overrides.get(node, {}) | inputs
+    config = list_config(
+        arguments.kind,
+        arguments.list,
+        arguments.template,
+        JudgeConfig.model_validate({"kind": arguments.judge, "options": options}, context={"folder": Path.cwd()}),
+        images=arguments.images,
+        ablate=arguments.ablate,
+        seeds=arguments.seeds,
+        first=arguments.first,
+        overrides=overrides,
+        files=arguments.weights,
+    )
+    judge = load_judge(config.judge.kind, config.judge.options)
+    config, faceless = without_faceless(snapshot(config, arguments.output), CachedJudge(judge))
+    if faceless:
+        _log(f"left out, since the judge finds no face in a reference: {len(faceless)} samples, {', '.join(faceless)}")
+    _draw_and_report(arguments, config, judge)
+
+
+def _check_server(arguments: argparse.Namespace) -> None:
+    if bool(arguments.server) == bool(arguments.command):
+        raise ValueError("Expected a server: its address after --server, or after -- what starts one; not both.")
+
+
+def _draw_and_report(arguments: argparse.Namespace, config: EvaluationConfig, judge: Judge) -> None:
     with _clients(arguments) as clients:
         generate(config, clients, RunFolder(arguments.output), arguments.timeout, _log)
     _report(arguments.output, config, judge)
@@ -92,6 +148,7 @@ def _report(path: Path, config: EvaluationConfig, judge: Judge) -> None:
     write_report(path, settings_of(config, judge), values, results)
     write_grids(config, folder)
     print(markdown(results))
+    _log(f"tables and images: {path / PAGE}")
 
 
 @contextlib.contextmanager

@@ -180,7 +180,12 @@ class Variant(ConfigModel):
 
 
 class Benchmark(ConfigModel):
-    """A table of images: a row for each variant, a column for each sample and seed."""
+    """A table of images: a row for each variant, a column for each sample and seed.
+
+    Attributes:
+        grow: the template is for one person and is grown to as many as each sample has, see `grow.grow`; `inputs` has
+            no people then.
+    """
 
     name: FolderName
     template: ExistingFile
@@ -188,10 +193,15 @@ class Benchmark(ConfigModel):
     variants: Annotated[tuple[Variant, ...], Field(min_length=1), Distinct]
     inputs: SampleInputs = SampleInputs()
     overrides: Overrides = Field(default_factory=dict)
+    grow: bool = False
 
     @model_validator(mode="after")
     def _people_fit(self) -> Benchmark:
         count = len(self.inputs.people)
+        if self.grow and count:
+            raise ValueError("expected no people in inputs of a benchmark that grows its template: it has its own")
+        if self.grow and not all(sample.people for sample in self.samples):
+            raise ValueError("expected people in each sample of a benchmark that grows its template")
         for sample in self.samples:
             if count and len(sample.people) != count:
                 raise ValueError(f"inputs has {count} people, but the sample {sample.name} has {len(sample.people)}")

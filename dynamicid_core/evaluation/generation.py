@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ..files import sha256_of_file
 from .client import ServerError
 from .config import EvaluationConfig
+from .grow import grow
 from .run_folder import Job, RunFolder, graph_digest
 from .template import Graph
 from .variants import build_graph, read_template
@@ -84,10 +85,14 @@ def _graphs(config: EvaluationConfig, host: Host) -> dict[Job, Graph]:
     references = {path: host.upload(f"dynamicid-{path.name}", path.read_bytes()) for path in images}
     graphs = {}
     for benchmark in config.benchmarks:
-        template = read_template(benchmark.template, nodes)
+        template, wired = read_template(benchmark.template, nodes), benchmark
         for sample in benchmark.samples:
+            grown = template
+            if benchmark.grow:
+                grown, people = grow(template, len(sample.people))
+                wired = benchmark.model_copy(update={"inputs": benchmark.inputs.model_copy(update={"people": people})})
             for seed in sample.seeds:
                 for variant in benchmark.variants:
                     job = Job.of(benchmark, variant, sample, seed)
-                    graphs[job] = build_graph(template, nodes, benchmark, variant, sample, seed, references)
+                    graphs[job] = build_graph(grown, nodes, wired, variant, sample, seed, references)
     return graphs

@@ -3,6 +3,7 @@
 settings.json   what two runs must share to be compared
 values.json     benchmark -> variant -> image -> measure -> [value, whether a face is missing]
 results.json    benchmark -> variant -> measure -> {mean, low, high, n, missing}
+tables.md       the results as tables; report.html: the same as a page, with the grids of images beside it
 """
 
 import json
@@ -20,12 +21,14 @@ from .bootstrap import LEVEL, RESAMPLES, SEED, Estimate, estimate
 from .config import EvaluationConfig, as_json
 from .judges import Judge
 from .measuring import Row
+from .page import html_page
 from .run_folder import Job, RunFolder
 
 Results = dict[str, dict[str, dict[str, Estimate]]]
 """benchmark -> variant -> measure -> estimate"""
 
 SETTINGS, VALUES, RESULTS, MARKDOWN = "settings.json", "values.json", "results.json", "tables.md"
+PAGE = "report.html"
 _DIGITS = {"Pose error": 1, "Background difference": 2, "Background PSNR": 1, "ID-Conf": 1}
 _UNITS = {"Pose error": " (degrees)", "Background PSNR": " (dB)"}
 _NOTE = "Mean [95 % interval] n pictures; - m: in m of the row's pictures a face that is asked for was not found."
@@ -59,6 +62,8 @@ def settings_of(config: EvaluationConfig, judge: Judge) -> dict[str, Any]:
         for sample in benchmark["samples"]:
             truth = sample.pop("ground_truth")  # left out where there is none, as in runs from before it was there
             sample |= {"ground_truth": Path(truth).stem} if truth else {}
+        if not benchmark["grow"]:
+            benchmark.pop("grow")  # likewise
         for key in ("samples", "variants"):
             benchmark[key] = {part.pop("name"): part for part in benchmark[key]}
     return {
@@ -78,6 +83,8 @@ def write_report(
     write_atomically(folder / VALUES, json.dumps(values) + "\n")
     write_atomically(folder / RESULTS, json.dumps(results, indent=2, default=asdict) + "\n")
     write_atomically(folder / MARKDOWN, markdown(results))
+    tables = {benchmark: _cells(rows) for benchmark, rows in results.items()}
+    write_atomically(folder / PAGE, html_page(tables, _NOTE, settings))
 
 
 def read_results(folder: Path) -> Results:
@@ -133,12 +140,16 @@ def markdown(results: Results) -> str:
 
 
 def _markdown(benchmark: str, rows: Mapping[str, Mapping[str, Estimate]]) -> str:
+    (_, *columns), *cells = _cells(rows)
+    lines = [f"### {benchmark}", "", f"| | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(line)} |" for line in cells), "", _NOTE, ""])
+
+
+def _cells(rows: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
+    """Return a table's cells, the columns' names first."""
     names = list(dict.fromkeys(name for estimates in rows.values() for name in estimates))
-    lines = [f"### {benchmark}", "", "| | " + " | ".join(name + _UNITS.get(name, "") for name in names) + " |"]
-    lines.append("| --- " * (len(names) + 1) + "|")
-    for variant, estimates in rows.items():
-        lines.append(f"| {variant} | " + " | ".join(_cell_text(name, estimates.get(name)) for name in names) + " |")
-    return "\n".join([*lines, "", _NOTE, ""])
+    header = ["", *(name + _UNITS.get(name, "") for name in names)]
+    return [header, *([row, *(_cell_text(n, estimates.get(n)) for n in names)] for row, estimates in rows.items())]
 
 
 def _cell_text(name: str, value: Estimate | None) -> str:

@@ -13,8 +13,9 @@ from .template import Graph, api_graph
 Nodes = dict[str, Any]
 """The server's /object_info: what its nodes take and give."""
 
-_APPLY, _ADVANCED = "DynamicIDApply", "DynamicIDApplyAdvanced"
-_EDIT, _PLACE, _LAYOUT = "DynamicIDEditMotion", "DynamicIDPlace", "DynamicIDLayout"
+APPLY = _APPLY, _ADVANCED = "DynamicIDApply", "DynamicIDApplyAdvanced"
+ENCODE, EDIT = "DynamicIDEncode", "DynamicIDEditMotion"
+_PLACE, _LAYOUT = "DynamicIDPlace", "DynamicIDLayout"
 _WHOLE = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0}
 
 
@@ -141,14 +142,14 @@ class _GraphDraft:
 
     def ablate_imr(self) -> bool:
         """At strength 0 Edit Facial Motion gives the identity as it came, bit for bit."""
-        edits = self._of_class(_EDIT)
+        edits = self._of_class(EDIT)
         for node in edits:
             self.graph[node]["inputs"]["strength"] = 0.0
         return bool(edits)
 
     def ablate_regions(self) -> bool:
         """Everybody has the whole image; the layout phase, which would press people into all of it, is left out."""
-        for node in self._of_class(_APPLY, _ADVANCED):
+        for node in self._of_class(*APPLY):
             inputs = self.graph[node]["inputs"]
             for name, link in list(inputs.items()):
                 if name.startswith("people."):
@@ -157,7 +158,7 @@ class _GraphDraft:
 
     def ablate_identity(self) -> bool:
         """What took the model from Apply DynamicID takes the one that it was given."""
-        appliers = self._of_class(_APPLY, _ADVANCED)
+        appliers = self._of_class(*APPLY)
         for node in appliers:
             model = self.graph.pop(node)["inputs"]["model"]
             for other in self.graph.values():
@@ -196,7 +197,7 @@ class _GraphDraft:
 
     def _set_advanced(self, name: str, value: Any) -> bool:
         """Set an input of every Apply DynamicID, which becomes the advanced one."""
-        appliers = self._of_class(_APPLY, _ADVANCED)
+        appliers = self._of_class(*APPLY)
         for entry in (self.graph[node] for node in appliers):
             if entry["class_type"] == _APPLY:
                 entry |= {"class_type": _ADVANCED, "inputs": self._defaults(_ADVANCED) | entry["inputs"]}

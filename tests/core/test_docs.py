@@ -5,7 +5,7 @@ import re
 import pytest
 from dynamicid_pack.tests.support import ROOT
 
-DOCS = (f"docs/{page}.md" for page in ("architecture", "glossary", "training", "scale"))
+DOCS = (f"docs/{page}.md" for page in ("architecture", "evaluation", "glossary", "training", "scale"))
 PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
 PATH = re.compile(r"`((?:dynamicid_core|nodes|mini|tests|docs|web|benchmarks)/[\w./-]*\w(?:\.\w+)?/?)`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)\)")

@@ -348,6 +348,7 @@ def test_true_pictures_are_copied_compared_with_and_part_of_what_runs_share(
     assert (full["Copy-Paste"].mean or 0) < 0 and "Sim(GT)" not in results["two"]["full"]
     before = json.loads((whole / "settings.json").read_text())
     assert "ground_truth" not in before["benchmarks"]["one"]["samples"]["room"]
+    assert "grow" not in before["benchmarks"]["one"]
     with pytest.raises(ValueError, match=r"samples.room.ground_truth: .*nothing"):
         compare([whole, tmp_path / "run"])
 
