@@ -3,7 +3,7 @@
     python -m dynamicid_core.evaluation run --config FILE --output FOLDER --server http://127.0.0.1:8188
     python -m dynamicid_core.evaluation run --config FILE --output FOLDER -- python main.py --cpu
     python -m dynamicid_core.evaluation run ... --servers 2 -- ...              two of them, side by side
-    python -m dynamicid_core.evaluation benchmark KIND LIST --template FILE --output FOLDER ...   a public benchmark
+    python -m dynamicid_core.evaluation benchmark --list KIND FILE --template FILE --output FOLDER ...
     python -m dynamicid_core.evaluation measure FOLDER      the kept images again, without a server
     python -m dynamicid_core.evaluation table FOLDER ...    what was measured; several runs beside each other
 
@@ -53,8 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     runs.set_defaults(run=_run)
 
     lists = commands.add_parser("benchmark", help="the same, of a public benchmark's samples and one graph of yours")
-    lists.add_argument("kind", choices=KINDS, help="whose list it is")
-    lists.add_argument("list", type=Path, metavar="LIST", help="the benchmark's own list of samples")
+    listed = f"whose list of samples it is ({', '.join(KINDS)}), and the list"
+    # Not positional: argparse would take the command after -- for them.
+    lists.add_argument("--list", nargs=2, required=True, metavar=("KIND", "FILE"), help=listed)
     lists.add_argument("--images", type=Path, metavar="FOLDER", help="where its paths start, if they lie elsewhere")
     lists.add_argument("--template", type=Path, required=True, metavar="FILE", help="a graph for one person")
     lists.add_argument("--weights", type=Path, nargs="*", default=(), metavar="FILE", help="with others: drawn anew")
@@ -106,8 +107,8 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     for node, inputs in (item for text in arguments.set for item in parse_override(text).items()):
         overrides[node] = overrides.get(node, {}) | inputs
     config = list_config(
-        arguments.kind,
-        arguments.list,
+        arguments.list[0],
+        Path(arguments.list[1]),
         arguments.template,
         JudgeConfig.model_validate({"kind": arguments.judge, "options": options}, context={"folder": Path.cwd()}),
         images=arguments.images,

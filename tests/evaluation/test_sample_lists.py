@@ -226,8 +226,8 @@ def run(
             yield [fakes.DrawingHost(known)]
 
         monkeypatch.setattr(command, "_clients", clients)
-        typed = ["benchmark", kind, str(path), "--template", str(template), "--judge", MINIATURE, *options]
-        assert command.main([*typed, "--output", str(tmp_path / "run"), "--server", "http://127.0.0.1:1"]) == 0
+        typed = ["benchmark", "--list", kind, str(path), "--template", str(template), "--judge", MINIATURE, *options]
+        assert command.main([*typed, "--output", str(tmp_path / "run"), "--", "python", "main.py", "--cpu"]) == 0
         ((_, rows),) = read_results(tmp_path / "run").items()
         return dict(rows["full"])
 
