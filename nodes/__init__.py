@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..dynamicid_core import runtime
 from ..dynamicid_core.host import folders
+from .animate import AnimateMotion
 from .apply import Apply, ApplyAdvanced
 from .edit import EditFacialMotion
 from .encode import EncodeIdentity
@@ -30,6 +31,7 @@ class DynamicIDExtension(ComfyExtension):
             LoadDynamicIDMini,
             EncodeIdentity,
             EditFacialMotion,
+            AnimateMotion,
             LoadIdentity,
             SaveIdentity,
             MixIdentities,

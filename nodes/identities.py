@@ -95,7 +95,9 @@ def _same_person(identity: Identity, path: Path) -> bool:
         saved = load_identity(path)
     except (ValueError, OSError):
         return False
-    return saved.shares == identity.shares and torch.equal(saved.tokens, identity.tokens)
+    curves = [(one.curve.frames, one.curve.tokens) if one.curve else ((), one.tokens) for one in (saved, identity)]
+    (frames, tokens), (own_frames, own_tokens) = curves
+    return saved.shares == identity.shares and frames == own_frames and torch.equal(tokens, own_tokens)
 
 
 class MixIdentities(io.ComfyNode):

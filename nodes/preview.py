@@ -161,8 +161,8 @@ def _with_faces(
     return sheet
 
 
-def motion_preview(source: FacialMotion, targets: Sequence[FacialMotion]) -> Tensor:
-    """Draw the source's landmarks (gray) and each target's, with the prompts: (n, 512, 512, 3) in [0, 1]."""
+def motion_preview(source: FacialMotion, targets: Sequence[FacialMotion], side: int = CANVAS) -> Tensor:
+    """Draw the source's landmarks (gray) and each target's, with the prompts: (n, side, side, 3) in [0, 1]."""
     sheets = []
     for number, target in enumerate(targets):
         sheet = Image.new("RGB", (CANVAS, CANVAS), _PAPER)
@@ -172,7 +172,7 @@ def motion_preview(source: FacialMotion, targets: Sequence[FacialMotion]) -> Ten
                 draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=ink)
         draw.text((8, 8), f"from: {source.prompt}", fill=_GRAY, font=font)
         draw.text((8, 30), f"to: {target.prompt}", fill=color(number), font=font)
-        sheets.append(sheet)
+        sheets.append(sheet if side == CANVAS else sheet.resize((side, side)))
     return _to_tensor(sheets)
 
 

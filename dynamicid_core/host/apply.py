@@ -131,12 +131,17 @@ def _holds(model: ModelPatcher, patches: Mapping[str, LoRAAdapter]) -> bool:
 
 
 def _project(scene: Sequence[Placement], adapter: Adapter, cross_attention: int) -> tuple[PersonTokens, ...]:
-    """Return everybody's k_id and v_id for one layer, by its number; they don't change during sampling."""
+    """Return everybody's k_id and v_id for one layer, by its number; they don't change during sampling.
+
+    Of a person who moves, each token set is projected once, however many frames it is drawn in.
+    """
     to_k, to_v = (adapter.weights[f"{cross_attention}.{name}.weight"].float() for name in ("to_k_ip", "to_v_ip"))
     projected = []
     for person in scene:
-        tokens = torch.stack([person.identity.tokens, person.identity.negative_tokens])  # (2, t, token dim)
-        keys = tokens @ to_k.T  # (2, t, c)
+        sets = [person.identity.tokens, person.identity.negative_tokens]
+        curve = person.identity.curve
+        tokens = torch.stack(sets if curve is None else [*sets, *curve.tokens[1:]])  # (sets, t, token dim)
+        keys = tokens @ to_k.T  # (sets, t, c)
         shared = keys * person.identity.token_shares[:, None]
         projected.append(PersonTokens(shared, tokens @ to_v.T * person.weight, keys.sum(dim=1)))
     return tuple(projected)

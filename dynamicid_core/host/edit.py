@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from comfy.sd import CLIP
 from einops import rearrange
 from torch import Tensor
 
+from ..identity.curve import Curve
 from ..identity.faces import Face
 from ..identity.identity import Identity, check_encoding
 from ..imr import mediapipe
@@ -20,8 +21,11 @@ from ..imr.motion_text import MotionSpec, motion_in, written_motion
 from .encode import face_of
 from .models import DynamicID
 
+Item = TypeVar("Item")
+
 ALL = "all"
 """In place of an expression: each of them in turn."""
+_AT_ONCE = 64  # motions that the networks are given in one call
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,17 +122,63 @@ def edit_motion(
         ValueError: IMR is not loaded, the identity or the text encoder is not of its dims, or the identity was encoded
             for another kind of weights.
     """
-    if strength == 0:
-        return identity
+    return identity if strength == 0 else animate(identity, dynamicid, clip, source, [target], strength)
+
+
+def animate(
+    identity: Identity,
+    dynamicid: DynamicID,
+    clip: CLIP,
+    source: FacialMotion,
+    targets: Sequence[FacialMotion],
+    strength: float = 1.0,
+) -> Identity:
+    """Return the identity showing a motion in each frame of a batch, instead of `source`; see `edit_motion`.
+
+    Frames whose motion is the same for IMR are edited once. Where all are, the identity is one that doesn't move.
+
+    Args:
+        targets: of each frame, 1 to `curve.MAX_FRAMES`.
+    """
+    if identity.curve is not None:
+        raise ValueError(
+            f"The motion of {identity.name or 'this person'!r} changes by frame already. Edit and animate the person "
+            "once, before: connect the identity that Animate Motion was given."
+        )
     imr, keypoint_encoder = dynamicid.imr
     check_encoding(identity, dynamicid.adapter.encoding, "IMR")
     sets = rearrange(identity.tokens, "(s t) d -> s t d", s=len(identity.shares))
-    keypoints = keypoint_encoder(torch.stack([_keypoints(motion) for motion in (source, target)])).flatten(1)
-    texts = torch.cat([_text_state(clip, motion) for motion in (source, target)])
-    # source and target, each (keypoints (S, K), text (S, P))
-    motions = [(keypoints[i].expand(len(sets), -1), texts[i].expand(len(sets), -1)) for i in (0, 1)]
-    edited = imr(sets, *motions).flatten(0, 1)
-    return replace(identity, tokens=torch.lerp(identity.tokens, edited, strength), face_prompt=target.prompt)
+    numbers: dict[Any, int] = {}
+    images = [_keypoints(motion) for motion in targets]
+    frames = [
+        numbers.setdefault((motion.texts, image.numpy().tobytes()), len(numbers))
+        for motion, image in zip(targets, images, strict=True)
+    ]
+    distinct = [frames.index(number) for number in range(len(numbers))]
+    pooled: dict[str, Tensor] = {}
+    texts = torch.cat([_text_state(clip, motion, pooled) for motion in (source, *(targets[i] for i in distinct))])
+    images = [_keypoints(source), *(images[i] for i in distinct)]
+    keypoints = torch.cat([keypoint_encoder(torch.stack(part)).flatten(1) for part in _batches(images)])
+
+    def motions(numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return what IMR reads of motions for each token set, (S * motions, K) and (S * motions, P); 0: the source."""
+        return keypoints[numbers].repeat(len(sets), 1), texts[numbers].repeat(len(sets), 1)
+
+    edited = torch.cat(
+        [
+            rearrange(imr(sets, motions([0]), motions(part)), "(s n) t d -> n (s t) d", s=len(sets))
+            for part in _batches(range(1, len(images)))
+        ]
+    )
+    tokens = torch.lerp(identity.tokens.expand_as(edited), edited, strength)
+    curve = Curve(tokens, tuple(frames)) if len(distinct) > 1 else None
+    return replace(identity, tokens=tokens[0], face_prompt=targets[0].prompt, curve=curve)
+
+
+def _batches(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Yield items in order, as many at once as a network is given."""
+    for start in range(0, len(items), _AT_ONCE):
+        yield [*items[start : start + _AT_ONCE]]
 
 
 def _keypoints(motion: FacialMotion) -> Tensor:
@@ -138,9 +188,16 @@ def _keypoints(motion: FacialMotion) -> Tensor:
     return torch.from_numpy(keypoint_image(motion.landmarks)).float()[None] / 127.5 - 1
 
 
-def _text_state(clip: CLIP, motion: FacialMotion) -> Tensor:
-    """Return what IMR reads of a motion's words, (1, P): of a mixture, the sum of its prompts' states by share."""
-    return torch.stack([share * _pooled(clip, prompt) for prompt, share in motion.texts]).sum(dim=0)
+def _text_state(clip: CLIP, motion: FacialMotion, pooled: dict[str, Tensor]) -> Tensor:
+    """Return what IMR reads of a motion's words, (1, P): of a mixture, the sum of its prompts' states by share.
+
+    Args:
+        pooled: the prompts' states that are known; others are added.
+    """
+    for prompt, _ in motion.texts:
+        if prompt not in pooled:
+            pooled[prompt] = _pooled(clip, prompt)
+    return torch.stack([share * pooled[prompt] for prompt, share in motion.texts]).sum(dim=0)
 
 
 def _pooled(clip: CLIP, prompt: str) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,23 +14,36 @@ from ..saa.attention import LayoutTerms, RegionTerms, layout_terms, person_activ
 from ..saa.regions import rasterize
 from .blocks import BlockKey, block_name
 from .coexistence import SharedAttention
-from .rows import Rows, in_layer
+from .rows import NEGATIVE, POSITIVE, Rows, in_layer
 from .sampling_run import RECORDER, AppliedScene, Step, current_step
 
 _ALIGNMENT = 8  # elements
 
 
 class PersonTokens(NamedTuple):
-    """One person's identity tokens projected for one layer: CPU, float32; axis 0 is (POSITIVE, NEGATIVE).
+    """One person's identity tokens projected for one layer: CPU, float32.
 
-    keys:     (2, t, c) k_id, scaled by the shares of a mixed identity.
-    values:   (2, t, c) v_id, scaled by the person's weight.
-    key_sum:  (2, c) sum of the unscaled keys over t, for the gate.
+    Axis 0 is (POSITIVE, NEGATIVE), and behind them, of a person whose motion changes, the curve's sets but the first.
+
+    keys:     (sets, t, c) k_id, scaled by the shares of a mixed identity.
+    values:   (sets, t, c) v_id, scaled by the person's weight.
+    key_sum:  (sets, c) sum of the unscaled keys over t, for the gate.
     """
 
     keys: Tensor
     values: Tensor
     key_sum: Tensor
+
+
+class RowKind(NamedTuple):
+    """What decides the tokens that a row is drawn with.
+
+    present:  numbers of the active people who have a place in the row's frame.
+    sets:     for each active person, the place on axis 0 of the `PersonTokens`.
+    """
+
+    present: tuple[int, ...]
+    sets: tuple[int, ...]
 
 
 class IdentityAttention(SharedAttention):
@@ -88,33 +103,84 @@ class IdentityAttention(SharedAttention):
         return Rows(roles, tuple(min(frame, last) for frame in frames))
 
     def _present(self, step: Step, frame: int) -> tuple[int, ...]:
+        frame = min(frame, self.applied.region_frames - 1)
         return step.run.once(("present", step.active, frame), lambda: self.applied.present_in(frame, among=step.active))
+
+    def _kind(self, step: Step, role: int, frame: int) -> RowKind:
+        curves = (self.applied.scene[i].identity.curve for i in step.active)
+        numbers = (0 if curve is None or role == NEGATIVE else curve.set_at(frame) for curve in curves)
+        return RowKind(self._present(step, frame), tuple(NEGATIVE + number if number else role for number in numbers))
 
     def _people(self, q: Tensor, step: Step, rows: Rows, heads: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return k_id, v_id (b, h, t, d) in q's dtype and mean_key (b, c) in float32, on q's device.
 
         They are the active people's. With the gate off there is no mean_key.
         """
-        present = {frame: self._present(step, frame) for frame in set(rows.frames)}
-        kinds = tuple((role, present[frame]) for role, frame in zip(*rows, strict=True))
+        if self.applied.motion_frames > 1:
+            return self._moving_people(q, step, rows, heads)
+        kinds = step.once(("kinds", rows), lambda: tuple(self._kind(step, *row) for row in zip(*rows, strict=True)))
+        on_q = (q.dtype, q.device)
+        return step.run.once((self.key, step.active, kinds, *on_q), lambda: self._tokens(q, step, kinds, heads))
 
-        def mean_key(role: int, there: tuple[int, ...]) -> Tensor:
+    def _tokens(
+        self, q: Tensor, step: Step, kinds: Sequence[RowKind], heads: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what `_people` returns, for rows of these kinds."""
+        people, by_person = [self.tokens[i] for i in step.active], [*zip(*(kind.sets for kind in kinds), strict=True)]
+
+        def joined(parts: Sequence[Tensor]) -> Tensor:
+            """Return (b, h, t, d) of each person's (sets, t, c)."""
+            by_row = [part[list(sets)] for part, sets in zip(parts, by_person, strict=True)]
+            return split_heads(torch.cat(by_row, dim=1), heads)
+
+        def mean_key(kind: RowKind) -> Tensor:
             """Return (c,): the gate listens to those alone who are there."""
-            return torch.stack([self.tokens[i].key_sum[role] for i in there or step.active]).mean(dim=0)
+            sums = [person.key_sum[number] for person, number in zip(people, kind.sets, strict=True)]
+            there = [step.active.index(i) for i in kind.present] or range(len(sums))
+            return torch.stack([sums[i] for i in there]).mean(dim=0)
 
-        def prepare() -> tuple[Tensor, Tensor, Tensor | None]:
-            people = [self.tokens[i] for i in step.active]
-            k_id = split_heads(torch.cat([person.keys for person in people], dim=1), heads)  # (2, h, t, d)
-            v_id = split_heads(torch.cat([person.values for person in people], dim=1), heads)
-            roles = list(rows.roles)
-            drawn = torch.tensor([bool(there) for _, there in kinds])  # where nobody is, nobody's values are
-            by_row = k_id[roles], v_id[roles] * drawn[:, None, None, None]
-            k_id, v_id = (part.contiguous().to(q, non_blocking=True) for part in by_row)
-            if not self.applied.settings.gate:
-                return k_id, v_id, None
-            return k_id, v_id, torch.stack([mean_key(*kind) for kind in kinds]).to(q.device, non_blocking=True)
+        drawn = torch.tensor([bool(kind.present) for kind in kinds])  # where nobody is, nobody's values are
+        k_id = joined([person.keys for person in people])
+        v_id = joined([person.values for person in people]) * drawn[:, None, None, None]
+        k_id, v_id = (part.contiguous().to(q, non_blocking=True) for part in (k_id, v_id))
+        if not self.applied.settings.gate:
+            return k_id, v_id, None
+        return k_id, v_id, torch.stack([mean_key(kind) for kind in kinds]).to(q.device, non_blocking=True)
 
-        return step.run.once((self.key, step.active, kinds, q.dtype, q.device), prepare)
+    def _moving_people(self, q: Tensor, step: Step, rows: Rows, heads: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what `_people` returns, where motions change by frame.
+
+        All kinds of rows that the run may have lie in one table, (kinds, k_id and v_id and the bytes of mean_key). The
+        rows of a call select theirs in one operator; windows of a long batch need no memory of their own.
+        """
+        kinds, number_of = step.run.once(("kinds", step.active), lambda: self._all_kinds(step))
+
+        def prepare() -> tuple[Tensor, tuple[int, ...]]:
+            k_id, v_id, mean_key = self._tokens(q, step, kinds, heads)
+            parts = [k_id.flatten(1), v_id.flatten(1)]
+            if mean_key is not None:
+                parts.append(mean_key.view(q.dtype))
+            return torch.cat(parts, dim=1), tuple(k_id.shape[1:])
+
+        table, shape = step.run.once((self.key, step.active, "table", q.dtype, q.device), prepare)
+        index = step.once(
+            ("row index", rows, q.device),
+            lambda: torch.tensor([number_of[row] for row in zip(*rows, strict=True)]).to(q.device, non_blocking=True),
+        )
+        by_row = table.index_select(0, index)
+        size = math.prod(shape)  # h * t * d
+        k_id, v_id = (by_row[:, start : start + size].view(-1, *shape) for start in (0, size))
+        return k_id, v_id, by_row[:, 2 * size :].view(torch.float32) if self.applied.settings.gate else None
+
+    def _all_kinds(self, step: Step) -> tuple[list[RowKind], dict[tuple[int, int], int]]:
+        """Return the kinds of rows of all frames, each once, and the number of the kind of a role and frame."""
+        numbers: dict[RowKind, int] = {}
+        number_of = {
+            (role, frame): numbers.setdefault(self._kind(step, role, frame), len(numbers))
+            for role in (POSITIVE, NEGATIVE)
+            for frame in range(self.applied.frames)
+        }
+        return [*numbers], number_of
 
     def _terms(
         self, q: Tensor, step: Step, frames: tuple[int, ...], height: int, width: int
@@ -124,6 +190,8 @@ class IdentityAttention(SharedAttention):
         Where all rows show one frame they are (n, t) and (n, 1), for all rows alike; else (b, 1, n, t) and (b, n, 1).
         The regions are rasterized once per run, grid and frame: layers of one size share them.
         """
+        last = self.applied.region_frames - 1
+        frames = tuple(min(frame, last) for frame in frames)
         at = (step.active, height, width)
         on_q = (*at, q.dtype, q.device)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
-from ..saa.scene import Placement
+from ..saa.scene import Placement, names_of
 from .blocks import BlockKey
 from .coexistence import NO_SIGMA, logger, warn_if_replaced
 from .compiled import without_compile
@@ -67,9 +67,31 @@ class AppliedScene:
     warn: Callable[[str], None] = logger.warning
 
     @cached_property
-    def frames(self) -> int:
-        """Number of frames in which anybody moves; 1 where all stand still."""
+    def region_frames(self) -> int:
+        """Number of frames in which anybody's region moves; 1 where all regions stand still."""
         return max((person.region.frames for person in self.scene), default=1)
+
+    @cached_property
+    def motion_frames(self) -> int:
+        """Number of frames in which anybody's facial motion changes; 1 where nobody's does."""
+        return max((person.identity.frames for person in self.scene), default=1)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames in which anybody moves in any way; 1 where all stand still."""
+        return max(self.region_frames, self.motion_frames)
+
+    def warn_of_frames(self, batch: int) -> None:
+        """Tell of motions that have more or fewer frames than the batch that is sampled."""
+        for name, person in zip(names_of(self.scene), self.scene, strict=True):
+            frames = person.identity.frames
+            if 1 < frames < batch:
+                rest = f"the last one stays for the remaining {batch - frames}. Ask Animate Motion for {batch} frames"
+            elif frames > batch:
+                rest = f"those after the first {batch} are not drawn. Make the latent a batch of {frames}"
+            else:
+                continue
+            self.warn(f"the motion of {name} has {frames} frames, the batch {batch}: {rest}.")
 
     def present_in(self, frame: int, among: Sequence[int]) -> tuple[int, ...]:
         """Return those of these people who have a place in a frame."""
@@ -151,6 +173,7 @@ def run_wrapper(applied: AppliedScene) -> Callable[..., Any]:
         sample_sigmas = options.get("sample_sigmas", sigmas)
         run = _begin_run(applied, guider.inner_model.model_sampling, sample_sigmas)
         run.guidance = Guidance(guider.conds, noise.shape[0])
+        applied.warn_of_frames(noise.shape[0])
         model_options = {**extra_args["model_options"], "transformer_options": {**options, RUN: run}}
         extra_args = {**extra_args, "model_options": model_options}
         eagerly = without_compile(model_options, guider.inner_model.diffusion_model, applied.warn)

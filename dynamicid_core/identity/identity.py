@@ -2,7 +2,8 @@
 
 File format `dynamicid-identity-1`: safetensors with `tokens` (T, D), `negative_tokens` (T, D) and optionally
 `face.embedding` (512,), `face.landmarks` (106, 2), `face.points68` (68, 3), `face.pose` (3,), `face.box` (4,),
-`face.size` (2,), `thumbnail` (H, W, 3) uint8; metadata `format`, `encoder` (sha256 of the face encoder's weights),
+`face.size` (2,), `thumbnail` (H, W, 3) uint8, and of a person who moves `curve.tokens` (sets, T, D) and `curve.frames`
+(frames,), the number of each frame's set; metadata `format`, `encoder` (sha256 of the face encoder's weights),
 `name`, `face_prompt`, `shares` (of a mixed identity, comma-separated), `encoding` (JSON of `Encoding`; absent: the
 release's).
 A file with the two token tensors and the format is enough.
@@ -11,7 +12,7 @@ A file with the two token tensors and the format is enough.
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..files import write_atomically
 from ..messages import LIMIT, about, printable, quoted, shown
 from ..state_dict import listed
 from ..tensor_file import open_tensors
+from .curve import MAX_FRAMES, Curve, curve_of
 from .encoding import RELEASE, Encoding
 from .faces import Face
 
@@ -41,7 +43,8 @@ _PLAIN: dict[str, Callable[[list[Any]], Any]] = {  # no tensors in a Face
     "pose": tuple, "box": Box.of, "size": lambda size: tuple(map(int, size)),
 }  # fmt: skip
 _THUMBNAIL = 1024  # pixels of a side, at most
-_NAMES = {"tokens", "negative_tokens", "thumbnail", *(f"face.{name}" for name in _FACE)}
+_CURVE = ("curve.tokens", "curve.frames")
+_NAMES = {"tokens", "negative_tokens", "thumbnail", *_CURVE, *(f"face.{name}" for name in _FACE)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ class Identity:
 
     Attributes:
         tokens: (T, D) from the face encoder; D is 768 for SD1.5. A mixed identity holds its token sets one after
-            the other, T / len(shares) tokens each.
+            the other, T / len(shares) tokens each. Of a person who moves, those of the first frame.
         negative_tokens: (T, D), the encoder's tokens without a face, for the negative half of guidance.
         encoder: sha256 of the weights of the face encoder that made the tokens; "" when not known.
         shares: factor on the attention scores of each token set; (1.0,) unless mixed.
@@ -59,6 +62,7 @@ class Identity:
         face: the face the tokens were made from, or None.
         thumbnail: (H, W, 3) uint8 image of the face, or None.
         encoding: how the face encoder was shown the person, which its weights don't tell.
+        curve: the person's motion by frame; None where the person is the same in all frames.
     """
 
     tokens: Tensor
@@ -70,10 +74,12 @@ class Identity:
     face: Face | None = None
     thumbnail: Tensor | None = None
     encoding: Encoding = RELEASE
+    curve: Curve | None = None
 
     def __repr__(self) -> str:
         encoder = printable(self.encoder[:12]) or "unknown"
-        return f"Identity({quoted(self.name[:60])}, {self.tokens.shape[0]} tokens of {self.dim}, encoder {encoder})"
+        tokens = f"{self.tokens.shape[0]} tokens of {self.dim}" + (f", {self.frames} frames" if self.curve else "")
+        return f"Identity({quoted(self.name[:60])}, {tokens}, encoder {encoder})"
 
     def __post_init__(self) -> None:
         for field in ("tokens", "negative_tokens"):
@@ -82,6 +88,13 @@ class Identity:
             raise ValueError(
                 "An identity's tokens and negative tokens must have the same shape, got "
                 f"{tuple(self.tokens.shape)} and {tuple(self.negative_tokens.shape)}. Encode the identity again."
+            )
+        if self.curve is not None and len(self.curve.tokens) == 1:
+            object.__setattr__(self, "curve", None)
+        if self.curve is not None and not torch.equal(self.curve.at(0), self.tokens):
+            raise ValueError(
+                "The tokens of a person who moves must be those of the first frame, but they differ. Edit before "
+                "Animate Motion, and save the person again."
             )
         if not self.shares or self.tokens.shape[0] % len(self.shares):
             raise ValueError(
@@ -98,6 +111,15 @@ class Identity:
     def dim(self) -> int:
         """D, the dim of the UNet's text context that the tokens were made for."""
         return self.tokens.shape[1]
+
+    @property
+    def frames(self) -> int:
+        """Number of frames in which the person's motion is known; 1 where it doesn't change."""
+        return 1 if self.curve is None else len(self.curve.frames)
+
+    def at(self, frame: int) -> "Identity":
+        """Return the person as of one frame, from 0, who moves no more; after the last frame the motion stays."""
+        return self if self.curve is None else replace(self, tokens=self.curve.at(frame), curve=None)
 
     @property
     def token_shares(self) -> Tensor:
@@ -135,6 +157,10 @@ def mix(a: Identity, b: Identity, amount: float) -> Identity:
         )
     if amount in (0, 1):
         return b if amount else a
+    curve = None
+    if a.curve or b.curve:
+        frames = range(max(a.frames, b.frames))
+        curve = curve_of([torch.cat([a.at(frame).tokens, b.at(frame).tokens]) for frame in frames])
     return Identity(
         tokens=torch.cat([a.tokens, b.tokens]),
         negative_tokens=torch.cat([a.negative_tokens, b.negative_tokens]),
@@ -142,19 +168,23 @@ def mix(a: Identity, b: Identity, amount: float) -> Identity:
         shares=tuple(s * (1 - amount) for s in a.shares) + tuple(s * amount for s in b.shares),
         name=printable(" + ".join(filter(None, (a.name, b.name)))),
         encoding=a.encoding,
+        curve=curve,
     )
 
 
 def save_identity(identity: Identity, path: Path) -> None:
     """Write an identity file; an existing file is replaced only once the new one is complete.
 
-    Raises OSError where it can't be written.
+    Raises OSError where it can't be written, ValueError where it is larger than what is read.
     """
     tensors = {"tokens": identity.tokens, "negative_tokens": identity.negative_tokens}
     if identity.face is not None:
         tensors |= _face_tensors(identity.face)
     if identity.thumbnail is not None:
         tensors["thumbnail"] = identity.thumbnail
+    if identity.curve is not None:
+        sets = identity.curve.tokens.clone()  # of which `tokens` may be a part, and a file holds no shared memory
+        tensors |= dict(zip(_CURVE, (sets, torch.tensor(identity.curve.frames)), strict=True))
     metadata = {
         "format": FORMAT,
         "encoder": identity.encoder,
@@ -165,6 +195,11 @@ def save_identity(identity: Identity, path: Path) -> None:
     if encoding := identity.encoding.to_text():
         metadata["encoding"] = encoding
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    if len(content) > LARGEST_FILE:
+        raise ValueError(
+            f"{shown(path)}: the identity has {len(content):,} bytes, at most {LARGEST_FILE:,} can be read again. "
+            "Animate fewer frames."
+        )
     try:
         write_atomically(path, content)
     except OSError as error:
@@ -210,6 +245,7 @@ def _check_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
             )
     for name in ("tokens", "negative_tokens"):
         _check_tokens(tensors[name], name)
+    _check_curve(tensors)
     expected = {f"face.{name}": shape for name, (shape, _) in _FACE.items() if f"face.{name}" in tensors}
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:
@@ -227,6 +263,27 @@ def _check_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
         raise ValueError(
             f"thumbnail is {image.dtype} of shape {tuple(image.shape)}, expected torch.uint8 of shape "
             f"(height, width, 3) with sides up to {_THUMBNAIL}. Save the identity again."
+        )
+
+
+def _check_curve(tensors: Mapping[str, Tensor]) -> None:
+    there = [name for name in _CURVE if name in tensors]
+    if not there:
+        return
+    if len(there) < len(_CURVE):
+        raise ValueError(f"of {' and '.join(_CURVE)} the file holds {there[0]} alone. Save the identity again.")
+    sets, frames = (tensors[name] for name in _CURVE)
+    shape = tuple(tensors["tokens"].shape)
+    if not sets.is_floating_point() or sets.ndim != 3 or tuple(sets.shape[1:]) != shape or not len(sets):
+        raise ValueError(
+            f"curve.tokens is {sets.dtype} of shape {tuple(sets.shape)}, expected floats of shape (sets, {shape[0]}, "
+            f"{shape[1]}). Save the identity again."
+        )
+    whole = not (frames.is_floating_point() or frames.is_complex() or frames.dtype is torch.bool)
+    if not whole or frames.ndim != 1 or not 0 < len(frames) <= MAX_FRAMES or len(sets) > len(frames):
+        raise ValueError(
+            f"curve.frames is {frames.dtype} of shape {tuple(frames.shape)}, expected whole numbers of shape "
+            f"(frames,), of at least {len(sets)} and at most {MAX_FRAMES:,} frames. Save the identity again."
         )
 
 
@@ -252,6 +309,7 @@ def _identity_from(tensors: dict[str, Tensor], metadata: Mapping[str, str], defa
         face=_face_from(tensors),
         thumbnail=tensors.get("thumbnail"),
         encoding=Encoding.from_text(metadata.get("encoding", "")),
+        curve=Curve(tensors[_CURVE[0]], tuple(tensors[_CURVE[1]].tolist())) if _CURVE[0] in tensors else None,
     )
 
 

@@ -36,6 +36,11 @@ def number(name: str, value: float) -> Tensor:
     return tensor
 
 
+def curve(tokens: Tensor, *frames: int) -> dict[str, Tensor]:
+    """Return a motion over time as a file holds it."""
+    return {"curve.tokens": tokens, "curve.frames": torch.tensor(frames)}
+
+
 NAN, INFINITY = float("nan"), float("inf")
 BAD: dict[str, tuple[dict[str, Tensor], str]] = {
     "an embedding of true and false": ({"face.embedding": torch.ones(512, dtype=torch.bool)}, "torch.bool, expected"),
@@ -60,6 +65,22 @@ BAD: dict[str, tuple[dict[str, Tensor], str]] = {
     "a thumbnail of a poster": ({"thumbnail": torch.zeros(2048, 4, 3, dtype=torch.uint8)}, "sides up to 1024"),
     "whole tokens": ({"tokens": torch.ones(4, 8, dtype=torch.int64)}, "must be floats, got torch.int64"),
     "complex tokens": ({"tokens": torch.ones(4, 8, dtype=torch.complex64)}, "must be floats, got torch.complex64"),
+    "a curve without frames": ({"curve.tokens": torch.ones(2, 4, 8)}, "holds curve.tokens alone"),
+    "a curve of other tokens": (
+        curve(torch.ones(2, 3, 8), 0, 1),
+        r"\(2, 3, 8\), expected floats of shape \(sets, 4, 8\)",
+    ),
+    "a curve of whole tokens": (curve(torch.ones(2, 4, 8).int(), 0, 1), "torch.int32 .* expected floats"),
+    "a curve of too few frames": (curve(torch.ones(2, 4, 8), 0), "of at least 2 and at most 4,096 frames"),
+    "a curve of too many frames": (curve(torch.ones(1, 4, 8), *[0] * 4097), "at most 4,096 frames"),
+    "frames in floats": (
+        {"curve.tokens": torch.ones(1, 4, 8), "curve.frames": torch.zeros(3)},
+        "expected whole numbers",
+    ),
+    "a frame without tokens": (curve(torch.ones(2, 4, 8), 0, 2), "aren't all of 2 sets"),
+    "a curve that begins elsewhere": (curve(torch.ones(2, 4, 8), 1, 0), "first of which is 0, got 1"),
+    "a curve of others": (curve(torch.zeros(2, 4, 8), 0, 1), "must be those of the first frame"),
+    "a curve with NaN": (curve(torch.full((2, 4, 8), NAN), 0, 1), "NaN or infinity"),
     "tokens beyond float": ({"tokens": number("tokens", 1e300)}, "tokens must be finite"),
 }
 """Case -> tensors changed, what the message must say."""
@@ -87,6 +108,13 @@ def test_other_floats_become_float32(dtype: torch.dtype, tmp_path: Path) -> None
     for tensor in (person.tokens, person.negative_tokens, face.embedding, face.landmarks, face.points68):
         assert tensor.dtype == torch.float32
     assert face.pose == pytest.approx((3.0, -12.0, 1.0)) and face.size == (480, 640)
+
+
+def test_a_motion_over_time(tmp_path: Path) -> None:
+    sets = torch.stack([torch.ones(4, 8), torch.full((4, 8), 2.0)])
+    person = load_identity(written(tmp_path, curve(sets.half(), 0, 1, 1)))
+    assert person.frames == 3 and [float(person.at(frame).tokens[0, 0]) for frame in range(4)] == [1, 2, 2, 2]
+    assert load_identity(written(tmp_path, curve(torch.ones(1, 4, 8), 0, 0))).curve is None
 
 
 def test_a_size_in_floats_becomes_whole(tmp_path: Path) -> None:

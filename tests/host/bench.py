@@ -17,10 +17,13 @@ from .graphs import Graph, Node
 NODES = (
     "DynamicIDEncode", "DynamicIDEditMotion", "DynamicIDPlace", "DynamicIDLayout", "DynamicIDApply",
     "DynamicIDApplyAdvanced", "DynamicIDWhoIsWho", "DynamicIDActivationMap", "DynamicIDMix",
+    "DynamicIDAnimate",
 )  # fmt: skip
 PICTURE = torch.from_numpy(World(seed=9, held_out_people=True).sample(5, 2).picture().image).float().div(255)[None]
 FACES = {"layout": "faces in a picture", "layout.order": "left to right", "layout.reach": 0.5}
-_SECOND_OUTPUT = ("DynamicIDEncode", "DynamicIDEditMotion", "DynamicIDActivationMap", "DynamicIDLayout")
+_SECOND_OUTPUT = (
+    "DynamicIDEncode", "DynamicIDEditMotion", "DynamicIDActivationMap", "DynamicIDLayout", "DynamicIDAnimate",
+)  # fmt: skip
 
 
 def person(seed: int = 1) -> Identity:
@@ -86,6 +89,11 @@ class Bench:
             "DynamicIDEditMotion": {
                 "identity": person(), "dynamicid": m.dynamicid, "clip": m.clip, "expression": "happy", "yaw": 0.0,
                 "pitch": 0.0, "strength": 1.0, "prompt": "", "source_expression": "neutral", "source_prompt": "",
+                "driving_strength": 1.0,
+            },
+            "DynamicIDAnimate": {
+                "identity": person(), "dynamicid": m.dynamicid, "clip": m.clip, "keyframes": "0: sad; 2: happy",
+                "frames": 3, "easing": "linear", "strength": 1.0, "source_expression": "neutral",
                 "driving_strength": 1.0,
             },
             "DynamicIDPlace": {

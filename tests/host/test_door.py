@@ -44,6 +44,7 @@ TAKES_IMAGES = {
     "DynamicIDWhoIsWho": "image",
     "DynamicIDLayout": "layout.picture",
     "DynamicIDEditMotion": "driving_image",
+    "DynamicIDAnimate": "driving_images",
 }
 
 
@@ -147,6 +148,7 @@ NUMBERS = {
     "DynamicIDEncode": ("index",),
     "DynamicIDActivationMap": ("at",),
     "DynamicIDMix": ("mix",),
+    "DynamicIDAnimate": ("frames", "strength", "driving_strength"),
 }  # fmt: skip
 
 
@@ -181,6 +183,7 @@ def test_a_layout_that_is_unknown_or_missing(bench: Bench, layout: Any) -> None:
         ("DynamicIDEncode", "face"), ("DynamicIDEncode", "crop"), ("DynamicIDEncode", "combine"),
         ("DynamicIDEncode", "no_face"), ("DynamicIDEditMotion", "expression"),
         ("DynamicIDEditMotion", "source_expression"), ("DynamicIDActivationMap", "layer"),
+        ("DynamicIDAnimate", "easing"), ("DynamicIDAnimate", "source_expression"),
     ],
 )  # fmt: skip
 def test_choices_from_other_nodes(bench: Bench, node: str, name: str) -> None:

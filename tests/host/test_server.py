@@ -41,6 +41,13 @@ CONTRACT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("DYNAMICID_IDENTITY", "IMAGE"),
     ),
+    "DynamicIDAnimate": (
+        (
+            *("identity", "dynamicid", "clip", "keyframes", "frames", "easing", "strength", "source_expression"),
+            *("driving_strength", "driving_images"),
+        ),
+        ("DYNAMICID_IDENTITY", "IMAGE"),
+    ),
     "DynamicIDMini": (("adapter",), ("MODEL", "CLIP", "VAE", "DYNAMICID")),
     "DynamicIDWhoIsWho": (("image", "people", "dynamicid"), ("STRING", "IMAGE", "FLOAT")),
     "DynamicIDActivationMap": (("model", "positive", "latent", "at", "layer", "image"), ("IMAGE", "MASK")),
