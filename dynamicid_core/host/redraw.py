@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import comfy.model_management as memory
 import numpy as np
@@ -119,8 +120,9 @@ class Redraw:
         self._vae, self._scene, self._sampling, self._settings = vae, scene, sampling, settings
         self._analyzer: FaceAnalyzer = dynamicid.faces
         method = AttentionSettings(layout_steps=dynamicid.layout_steps, gate=dynamicid.gate)
-        alone = [replace(person, region=Region()) for person in scene]
-        self._models = [apply_scene(model, dynamicid.adapter, [person], method, 1.0, warn) for person in alone]
+        self._alone = [replace(person, region=Region()) for person in scene]
+        self._applied = partial(apply_scene, model, dynamicid.adapter, settings=method, warn=warn)
+        self._models = [self._applied(scene=[person]) for person in self._alone]
         size = settings.size or dynamicid.size
         self._size = max(_CELL, round(size / _CELL) * _CELL)
 
@@ -157,6 +159,13 @@ class Redraw:
                 after = likeness if kept else result.after
                 people[person] = replace(result, after=after, drawn=result.drawn + 1, kept=result.kept or kept)
         return Redrawn(image, faces, people, left_out)
+
+    def _model(self, person: int, number: int) -> ModelPatcher:
+        """Return the model that draws a person alone, with the motion of an image's number in its batch."""
+        placed = self._alone[person]
+        if placed.identity.frames == 1:
+            return self._models[person]
+        return self._applied(scene=[replace(placed, identity=placed.identity.at(number))])
 
     def _is_due(self, result: PersonResult, person: int, attempt: int) -> bool:
         """Return whether a person is drawn in this pass; who can't be measured is drawn once."""
@@ -196,8 +205,8 @@ class Redraw:
         }
         s = self._sampling
         (sampled,) = host_nodes.common_ksampler(
-            self._models[person], seed, s.steps, s.cfg, s.sampler, s.scheduler, positive.entries, negative.entries,
-            latent, denoise=s.denoise,
+            self._model(person, number), seed, s.steps, s.cfg, s.sampler, s.scheduler, positive.entries,
+            negative.entries, latent, denoise=s.denoise,
         )  # fmt: skip
         drawn = self._vae.decode(sampled["samples"])
         drawn = drawn.reshape(-1, *drawn.shape[-3:])[0].to("cpu", torch.float32).clamp(0, 1)

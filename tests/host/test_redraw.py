@@ -13,6 +13,7 @@ from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.redraw import Redraw
 from dynamicid_pack.dynamicid_core.identity.assignment import NO_MATCH
+from dynamicid_pack.dynamicid_core.identity.curve import curve_of
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.dynamicid_core.redraw.conditioning import cut_conditioning
 from dynamicid_pack.dynamicid_core.saa.regions import Region, columns
@@ -293,3 +294,14 @@ def test_a_hint_of_the_hosts_own_adapter_is_cut_and_gligen_is_named(room: Room, 
     text_, options = room.prompts["positive"][0]
     room.redraw(picture(PAIR), positive=[[text_, {**options, "gligen": ("position", None, [])}]])
     assert "GLIGEN can't be cut" in warnings.pop()
+
+
+def test_who_moves_shows_each_pictures_motion(room: Room) -> None:
+    first = room.people[0]
+    moving = replace(first, curve=curve_of([first.tokens, first.tokens.flip(0).mul(1.5)]))
+    pair = picture(PAIR).expand(2, -1, -1, -1)
+    both, _, _ = room.redraw(pair, [moving])
+    for frame in (0, 1):
+        alone, _, _ = room.redraw(pair, [moving.at(frame)])
+        assert torch.equal(both[frame], alone[frame])
+    assert not torch.equal(both[1], room.redraw(pair, [first])[0][1])
