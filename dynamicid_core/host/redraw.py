@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
+from numpy.typing import NDArray
 from torch import Tensor
 
 import nodes as host_nodes
@@ -176,10 +177,10 @@ class Redraw:
     def _faces(self, image: Tensor) -> tuple[list[Detection], list[Tensor]]:
         """Return the faces of an image from left to right, and their embeddings (512,)."""
         (pixels,) = as_pixels(image[None])
-        faces = in_order(self._analyzer.detect(pixels), "left to right", pixels.shape[:2])
+        faces = in_order(self._analyzer.detect(pixels), "left to right", (pixels.shape[0], pixels.shape[1]))
         return faces, [self._analyzer.embed(pixels, face) for face in faces]
 
-    def _similarity(self, embeddings: Sequence[Tensor]) -> np.ndarray:
+    def _similarity(self, embeddings: Sequence[Tensor]) -> NDArray[np.float64]:
         """Return (people, faces) cosines; NaN for somebody whose identity holds no face."""
         similarity = np.full((len(self._scene), len(embeddings)), np.nan)
         for i, person in enumerate(self._scene):

@@ -17,7 +17,7 @@ from .graphs import Graph, Node
 NODES = (
     "DynamicIDEncode", "DynamicIDEditMotion", "DynamicIDPlace", "DynamicIDLayout", "DynamicIDApply",
     "DynamicIDApplyAdvanced", "DynamicIDWhoIsWho", "DynamicIDActivationMap", "DynamicIDMix",
-    "DynamicIDAnimate",
+    "DynamicIDAnimate", "DynamicIDRedraw",
 )  # fmt: skip
 PICTURE = torch.from_numpy(World(seed=9, held_out_people=True).sample(5, 2).picture().image).float().div(255)[None]
 FACES = {"layout": "faces in a picture", "layout.order": "left to right", "layout.reach": 0.5}
@@ -108,6 +108,11 @@ class Bench:
             "DynamicIDApply": people | {"model": m.model, "dynamicid": m.dynamicid, "weight": 1.0},
             "DynamicIDMix": {"identity_a": person(1), "identity_b": person(2), "mix": 0.5},
             "DynamicIDWhoIsWho": people | {"image": PICTURE, "dynamicid": m.dynamicid},
+            "DynamicIDRedraw": people | {
+                "image": PICTURE, "model": m.model, "dynamicid": m.dynamicid, "positive": text, "negative": text,
+                "vae": m.vae, "seed": 1, "steps": 2, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal",
+                "denoise": 0.0, "size": 0, "margin": 0.75, "feather": 0.1, "only_below": 1.0, "passes": 1,
+            },
             "DynamicIDActivationMap": {
                 "model": self.patched, "positive": text, "latent": {"samples": torch.zeros(1, 4, 16, 16)},
                 "at": 0.5, "layer": "average",

@@ -42,6 +42,7 @@ TAKES_IMAGES = {
     "DynamicIDEncode": "image",
     "DynamicIDActivationMap": "image",
     "DynamicIDWhoIsWho": "image",
+    "DynamicIDRedraw": "image",
     "DynamicIDLayout": "layout.picture",
     "DynamicIDEditMotion": "driving_image",
     "DynamicIDAnimate": "driving_images",

@@ -50,6 +50,13 @@ CONTRACT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "DynamicIDMini": (("adapter",), ("MODEL", "CLIP", "VAE", "DYNAMICID")),
     "DynamicIDWhoIsWho": (("image", "people", "dynamicid"), ("STRING", "IMAGE", "FLOAT")),
+    "DynamicIDRedraw": (
+        (
+            *("image", "people", "model", "dynamicid", "positive", "negative", "vae", "seed", "steps", "cfg"),
+            *("sampler_name", "scheduler", "denoise", "size", "margin", "feather", "only_below", "passes"),
+        ),
+        ("IMAGE", "STRING", "IMAGE"),
+    ),
     "DynamicIDActivationMap": (("model", "positive", "latent", "at", "layer", "image"), ("IMAGE", "MASK")),
 }
 """Node id -> its inputs in order, its outputs' types. Graph files store widgets by position: new ones come last."""

@@ -7,7 +7,9 @@ import torch
 
 from .bench import FACES, NODES, PICTURE, Bench, assert_refused, person
 
-GROWING = ("DynamicIDApply", "DynamicIDApplyAdvanced", "DynamicIDLayout", "DynamicIDWhoIsWho")
+GROWING = ("DynamicIDApply", "DynamicIDApplyAdvanced", "DynamicIDLayout", "DynamicIDWhoIsWho", "DynamicIDRedraw")
+SLOW = ("DynamicIDWhoIsWho", "DynamicIDRedraw")
+"""Nodes without widgets, or whose defaults would draw for long."""
 WIDGETS = (str, int, float, bool)
 
 
@@ -37,7 +39,7 @@ def test_nobody_at_all_is_told_in_words(bench: Bench, node: str) -> None:
     assert_refused(ran, node, "", "needs at least one person")
 
 
-@pytest.mark.parametrize("node", [node for node in NODES if node != "DynamicIDWhoIsWho"])
+@pytest.mark.parametrize("node", [node for node in NODES if node not in SLOW])
 def test_a_graph_saved_before_a_widget_was_there_runs_with_its_default(bench: Bench, node: str) -> None:
     """Each widget alone, and all together, left out of a graph in the API's format."""
     widgets = [name for name, value in bench.right(node).items() if isinstance(value, WIDGETS) and name != "layout"]
@@ -62,9 +64,9 @@ def test_widgets_of_a_layout_may_be_left_out(bench: Bench) -> None:
 
 
 def page_graph(node: str, inside: bool, links: list[Any], sockets: list[Any]) -> dict[str, Any]:
-    """The page's own graph around one node (7), whose sockets hold these links; as a subgraph where that is told."""
+    """The page's own graph around one node (70), whose sockets hold these links; as a subgraph where that is told."""
     shown = {
-        "id": 7,
+        "id": 70,
         "type": node,
         "inputs": [{"name": f"people.person_{i}", "link": link} for i, link in enumerate(sockets)],
     }
@@ -75,9 +77,9 @@ def page_graph(node: str, inside: bool, links: list[Any], sockets: list[Any]) ->
     return {"nodes": [{"id": 3, "type": "a subgraph"}], "links": [], "definitions": {"subgraphs": [within]}}
 
 
-IDENTITY, SEVEN = "DYNAMICID_IDENTITY", {"id": 7, "type": "DynamicIDApply"}
-THREE = [[50, 27, 0, 7, 0, IDENTITY], [51, 27, 1, 7, 0, IDENTITY], [52, 27, 2, 7, 1, "DYNAMICID_PLACEMENTS"]]
-OTHERS = [[32, 18, 2, 7, 2, "ARRAY"], [60, 1, 0, 8, 0, IDENTITY]]
+IDENTITY, APPLY = "DYNAMICID_IDENTITY", {"id": 70, "type": "DynamicIDApply"}
+THREE = [[50, 27, 0, 70, 0, IDENTITY], [51, 27, 1, 70, 0, IDENTITY], [52, 27, 2, 70, 1, "DYNAMICID_PLACEMENTS"]]
+OTHERS = [[32, 18, 2, 70, 2, "ARRAY"], [60, 1, 0, 8, 0, IDENTITY]]
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -87,17 +89,17 @@ def test_people_whose_links_the_page_lost_are_told_of(bench: Bench, node: str, i
     told = {}
     for case, sockets in {"lost": [51, None], "whole": [50, 51, 52, None]}.items():
         workflow = page_graph(node, inside, THREE + OTHERS, sockets)
-        told[case] = [note for note in bench.run(node, as_id="7", workflow=workflow).notes if "don't arrive" in note]
+        told[case] = [note for note in bench.run(node, as_id="70", workflow=workflow).notes if "don't arrive" in note]
     assert len(told["lost"]) == 1 and "don't arrive (2)" in told["lost"][0] and not told["whole"]
 
 
 @pytest.mark.parametrize(
     "workflow",
-    [[], {"nodes": None}, {"nodes": [3, {"id": 7}]}, {"nodes": [SEVEN], "links": {"1": 2}},
-     {"definitions": [], "nodes": [SEVEN | {"inputs": 3}], "links": [[1], 2, ["x"] * 6, {}]},
-     {"nodes": [SEVEN | {"inputs": [{"link": [1]}, 3]}], "links": [[5, 1, 0, 8, 0, IDENTITY]]}],
+    [[], {"nodes": None}, {"nodes": [3, {"id": 70}]}, {"nodes": [APPLY], "links": {"1": 2}},
+     {"definitions": [], "nodes": [APPLY | {"inputs": 3}], "links": [[1], 2, ["x"] * 6, {}]},
+     {"nodes": [APPLY | {"inputs": [{"link": [1]}, 3]}], "links": [[5, 1, 0, 8, 0, IDENTITY]]}],
     ids=lambda workflow: str(workflow)[:30],
 )  # fmt: skip
 def test_whatever_is_sent_as_the_pages_graph_stops_nothing(bench: Bench, workflow: Any) -> None:
-    ran = bench.run("DynamicIDApply", as_id="7", workflow=workflow)
+    ran = bench.run("DynamicIDApply", as_id="70", workflow=workflow)
     assert ran.message == "" and not ran.notes
