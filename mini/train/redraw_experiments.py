@@ -21,6 +21,7 @@ def redrawn(benchmark: Json, graph: Json, folder: Path) -> Json:
     variants = [
         _variant("as drawn", denoise=0.0),
         _variant("redrawn"),
+        _variant("redrawn at denoise .9", denoise=0.9),
         _variant("in 3 passes", passes=3),
         _variant("below .6 in 3 passes", only_below=0.6, passes=3),
     ]
