@@ -16,7 +16,6 @@ from ..dynamicid_core.redraw.passes import report
 from .apply import People, present_people
 from .door import checked
 from .notify import warn
-from .page import warn_of_lost_people
 from .preview import redraw_preview
 from .sockets import PEOPLE_ALIASES, DynamicIDSocket, number, people_input, person_or_placements
 
@@ -42,7 +41,7 @@ class RedrawPeople(io.ComfyNode):
             display_name="Redraw People",
             category="DynamicID/apply",
             description="Redraws the faces of a finished picture one by one, each with its own person alone. Makes "
-            "people in groups as alike as one alone, and puts people into pictures that exist.",
+            "people in groups more alike, and puts people into pictures that exist.",
             search_aliases=[*PEOPLE_ALIASES, "face detailer", "detailer", "inpaint", "face swap", "fix faces"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose people are redrawn; of a batch, every picture."),
@@ -146,7 +145,6 @@ class RedrawPeople(io.ComfyNode):
         denoise: float,
         **settings: Any,  # named as the fields of RedrawSettings
     ) -> io.NodeOutput:
-        warn_of_lost_people(cls)
         scene = present_people(cls, people, in_columns=False, main_input="picture")
         results = [Redrawn(one, (), ()) for one in image]
         if scene and denoise:
