@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageSequence
 from playwright.sync_api import FloatRect, Page, sync_playwright
 
 from dynamicid_core.evaluation.client import Client, server
@@ -24,6 +25,7 @@ from .page import FLAGS, GraphPage, find_browser
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
 FULL_SIZE = [template for template in TEMPLATES if not template.stem.startswith("mini_")]
+MOST = 8  # pictures of a template's, evenly of those that it saves
 SIZE = 512  # of the longer side of a template's picture
 PAPER = (38, 38, 44)
 ICON = 3  # which drawn person is the pack's
@@ -108,7 +110,9 @@ def drawn(number: int, side: int) -> bytes:
 def result(client: Client, template: Path, nodes: dict[str, Any]) -> None:
     """What a template of the miniature saves, side by side."""
     saved = client.run(api_graph(template, nodes))
-    pictures = [Image.open(io.BytesIO(client.fetch(one))).convert("RGB") for one in saved][:8]
+    files = [Image.open(io.BytesIO(client.fetch(one))) for one in saved]
+    frames = [frame.convert("RGB") for file in files for frame in ImageSequence.Iterator(file)]
+    pictures = [frames[round(place)] for place in np.linspace(0, len(frames) - 1, min(len(frames), MOST))]
     width, height = pictures[0].size
     columns = 1 if len(pictures) == 1 or width > height else 2 if len(pictures) in (2, 4) else 4
     rows = -(-len(pictures) // columns)
