@@ -130,12 +130,12 @@ def redraw_preview(images: Tensor, results: Sequence[Redrawn]) -> Tensor:
     """
     sheets = []
     for image, result in zip(images, results, strict=True):
-        people = [(person, one) for person, one in enumerate(result.people) if one.face is not None]
+        people = [(one.face, person, one) for person, one in enumerate(result.people) if one.face is not None]
         halves = []
         for shown, likeness in ((image, "before"), (result.image, "after")):
             labels = {
-                one.face: (person, one.name if (value := getattr(one, likeness)) is None else f"{one.name} {value:.2f}")
-                for person, one in people
+                face: (person, one.name if (value := getattr(one, likeness)) is None else f"{one.name} {value:.2f}")
+                for face, person, one in people
             }
             halves.append(_with_faces(_to_pillow(shown), result.faces, labels))
         wide = halves[0].width > halves[0].height
@@ -144,7 +144,7 @@ def redraw_preview(images: Tensor, results: Sequence[Redrawn]) -> Tensor:
 
 
 def _with_faces(
-    sheet: Image.Image, faces: Sequence[Detection], labels: Mapping[int | None, tuple[int, str]]
+    sheet: Image.Image, faces: Sequence[Detection], labels: Mapping[int, tuple[int, str]]
 ) -> Image.Image:
     """Draw the faces' boxes onto an image, and return it.
 

@@ -150,11 +150,11 @@ class Redraw:
             for person, result in enumerate(people):
                 if result.face is None or not self._is_due(result, person, attempt):
                     continue
-                face = faces[result.face]
+                detection = faces[result.face]
                 seed = (self._sampling.seed + attempt + number * self._settings.passes) % _SEEDS
-                drawn, names = self._draw(image, face, crops[result.face], person, seed, number)
+                drawn, names = self._draw(image, detection, crops[result.face], person, seed, number)
                 left_out |= names
-                likeness, count = self._look(drawn, face, person)
+                likeness, count = self._look(drawn, detection, person)
                 kept = is_better(result.after, likeness, len(faces), count)
                 image = drawn if kept else image
                 after = likeness if kept else result.after

@@ -66,8 +66,8 @@ def report(results: Sequence[PersonResult], strangers: int, steps: int) -> str:
         lines.append("?: not measurable, the identity holds no face to compare with")
     if strangers:
         lines.append(f"faces of none of these people, left as they were: {strangers}")
-    drawn = sum(result.drawn for result in results)
-    lines.append(f"drawings of {steps} steps each: {drawn}")
+    drawings = sum(result.drawn for result in results)
+    lines.append(f"drawings of {steps} steps each: {drawings}")
     return "\n".join(lines)
 
 

@@ -191,14 +191,16 @@ def test_only_below_and_passes_choose_who_is_drawn_how_often(
 
 @pytest.mark.parametrize("where", ["border", "overlap", "odd", "small"])
 def test_faces_at_the_border_squares_that_overlap_and_sizes_of_all_kinds(room: Room, where: str) -> None:
-    before, changes = picture(PAIR), {}
+    before = picture(PAIR)
+    changes: dict[str, Any] = {}
     if where == "border":
         left = int(min(face.box[0] for face in PAIR.faces)) + 4
         before = before[:, :, left:]
     elif where == "overlap":
         changes = {"margin": 3.0}
     elif where == "odd":
-        before, changes = before[:, 3:, 5:252], {"size": 92}
+        before = before[:, 3:, 5:252]
+        changes = {"size": 92}
     else:
         before = torch.nn.functional.interpolate(before.movedim(-1, 1), (77, 155), mode="area").movedim(1, -1)
     after, report, _ = room.redraw(before, **changes)
