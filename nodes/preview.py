@@ -143,9 +143,7 @@ def redraw_preview(images: Tensor, results: Sequence[Redrawn]) -> Tensor:
     return _to_tensor(sheets)
 
 
-def _with_faces(
-    sheet: Image.Image, faces: Sequence[Detection], labels: Mapping[int, tuple[int, str]]
-) -> Image.Image:
+def _with_faces(sheet: Image.Image, faces: Sequence[Detection], labels: Mapping[int, tuple[int, str]]) -> Image.Image:
     """Draw the faces' boxes onto an image, and return it.
 
     Args:
