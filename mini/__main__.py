@@ -1,6 +1,7 @@
 """The miniature's commands.
 
 `python -m mini sheet OUT.png`                     a contact sheet of people, motions, places and groups
+`python -m mini standard-face web/standard_face.js`  the face that the panel of Edit Facial Motion begins with
 `python -m mini experiments --to FOLDER [...]`     what `python -m dynamicid_core.evaluation` draws and measures
 `python -m mini results RUN --to mini`             what that measured, kept as RESULTS.md, results.json and grids
 `python -m mini train --checkpoints FOLDER [...]`  train the miniature's networks, or go on with it
@@ -23,6 +24,7 @@ import cv2
 # imported when they are needed: most need torch.
 COMMANDS = {
     "sheet": ("world.sheet", "write_sheet", "draw a contact sheet"),
+    "standard-face": ("train.standard_face", "write_standard_face", "write the face of Edit Facial Motion's panel"),
     "experiments": ("train.experiments", "write_experiments", "write the experiments' configuration"),
     "results": ("train.results", "keep_results", "keep what an evaluation measured"),
     "train": ("train.command", "train", "train the networks, or go on with it"),
@@ -45,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     files: dict[str, Any] = {"type": Path, "nargs": "*", "default": ()}
 
     add["sheet"]("path", type=Path, metavar="OUT", help="the PNG to write")
+    add["standard-face"]("path", type=Path, metavar="OUT", help="the pack's web/standard_face.js")
     add["experiments"]("--to", **to, help="where it and references go")
     add["experiments"]("--pictures", type=int, default=200, help="of a row, at least")
     add["experiments"]("--trained", **files, metavar="FILE", help="of the recipes ungated, contrastive, ungated_imr")

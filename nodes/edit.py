@@ -1,5 +1,6 @@
 """Edit Facial Motion: a person's expression and pose, changed before sampling."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from ..dynamicid_core.host.edit import ALL, MotionRequest, edit_motion
 from ..dynamicid_core.host.layout import CANVAS
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity.identity import Identity
-from ..dynamicid_core.imr.motion import EXPRESSIONS
+from ..dynamicid_core.imr.motion import EXPRESSIONS, turnable
 from .door import checked
 from .notify import warn
 from .preview import motion_preview
@@ -100,4 +101,10 @@ class EditFacialMotion(io.ComfyNode):
             warn(cls, f"{others + 1} faces are in driving_image: the largest drives.")
         source, targets = motion.source(face), motion.targets(face, driver)
         edited = [edit_motion(identity, dynamicid, clip, source, target, strength) for target in targets]
-        return io.NodeOutput(edited, motion_preview(source, targets))
+        told = {"face": turnable(face, driver), "inputs": plain(request)}
+        return io.NodeOutput(edited, motion_preview(source, targets), ui={"dynamicid_motion": [told]})
+
+
+def plain(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page's panel needs of the inputs: those that are plain numbers and words."""
+    return {name: value for name, value in request.items() if isinstance(value, str | int | float)}

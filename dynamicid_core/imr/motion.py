@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -112,6 +113,30 @@ def _move(face: Face, driver: Face | None, strength: float, pose: Points) -> Poi
         points = points + strength * (transfer_expression(_head(driver)[1], points) - points)
     pitch, yaw, roll = (float(angle) for angle in pose)
     return frame.outward(points, (pitch, yaw, roll))[:, :2] * _squash(face)
+
+
+def turnable(face: Face | None, driver: Face | None = None) -> dict[str, Any] | None:
+    """Return a face in plain numbers, from which the page moves keypoints as `target_motion` does: web/keypoints.js.
+
+    None without 3-D points. `points` (106, 3) in the head's space; `scale` (pixels a unit), `pivot` (3,) and `pose` put
+    them into the image; `squash` (2,) makes its pixels those of the squashed one. `driven`: None, or a driver's `pose`,
+    and the face's `points` with the driver's expression.
+    """
+    if face is None or not _has_depth(face):
+        return None
+    frame, points = _head(face)
+    driven = None
+    if driver is not None and _has_depth(driver):
+        moved = transfer_expression(_head(driver)[1], points)
+        driven = {"points": moved.round(6).tolist(), "pose": list(_pose(driver))}
+    return {
+        "points": points.round(6).tolist(),
+        "scale": frame.scale,
+        "pivot": frame.pivot.tolist(),
+        "pose": list(_pose(face)),
+        "squash": _squash(face).tolist(),
+        "driven": driven,
+    }
 
 
 def _head(face: Face) -> tuple[Frame, Points]:

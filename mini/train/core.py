@@ -10,13 +10,30 @@ if TYPE_CHECKING or __package__ != "mini.train":
     from ...dynamicid_core.box import Box
     from ...dynamicid_core.evaluation.judges import JudgedFace
     from ...dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
+    from ...dynamicid_core.identity.faces import Face
     from ...dynamicid_core.image_grid import image_grid
     from ...dynamicid_core.image_inputs import clip_input
+    from ...dynamicid_core.imr.landmarks import FRAME
+    from ...dynamicid_core.imr.motion import turnable
 else:
     from dynamicid_core.box import Box
     from dynamicid_core.evaluation.judges import JudgedFace
     from dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
+    from dynamicid_core.identity.faces import Face
     from dynamicid_core.image_grid import image_grid
     from dynamicid_core.image_inputs import clip_input
+    from dynamicid_core.imr.landmarks import FRAME
+    from dynamicid_core.imr.motion import turnable
 
-__all__ = ["Box", "JudgedFace", "atomic_path", "clip_input", "image_grid", "sha256_of_file", "write_atomically"]
+__all__ = [
+    "FRAME",
+    "Box",
+    "Face",
+    "JudgedFace",
+    "atomic_path",
+    "clip_input",
+    "image_grid",
+    "sha256_of_file",
+    "turnable",
+    "write_atomically",
+]
