@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 # The host serves this folder at /extensions/<the pack's folder>, where its page looks for docs/<node id>.md, a node's
-# help. There is no script in it.
+# help, and loads the scripts: the panel of Edit Facial Motion (motion_panel.js).
 WEB_DIRECTORY = "./web"
 
 

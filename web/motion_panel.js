@@ -24,7 +24,7 @@ const LINES = [
     [52, 64, 63, 71, 67, 68, 61, 58, 59, 53, 56, 55, 52], [65, 66, 62, 70, 69, 57, 60, 54, 65],
 ]
 
-/** What nodes told, by graph and node, as long as the page is open: undo makes all nodes of a graph anew. */
+/** What nodes told, by tab, graph and node, as long as the page is open: undo makes all nodes of a graph anew. */
 const told = new Map()
 
 /** One node's panel. `redraws` counts; `shown` is what it drew last: the targets' keypoints, words, whose face. */
@@ -46,15 +46,17 @@ class MotionPanel {
 
     /** Return what the last run told: the node's face and the inputs that it got; nothing before. */
     get ran() {
-        return told.get(this.place) ?? {}
+        return this.told ?? told.get(this.place) ?? {}
     }
 
     set ran(output) {
-        told.set(this.place, output?.dynamicid_motion?.[0])
+        this.told = output?.dynamicid_motion?.[0]
+        told.set(this.place, this.told)
     }
 
     get place() {
-        return `${this.node.graph?.id} ${this.node.id}`
+        const tab = app.extensionManager?.workflow?.activeWorkflow?.path // a template loaded again is another one
+        return [tab, this.node.graph?.id, this.node.id].join()
     }
 
     isLinked(name) {

@@ -102,19 +102,6 @@ def target_motion(
     return FacialMotion(face_prompt(words, float(pose[0]), float(pose[1])), landmarks, prompts)
 
 
-def _move(face: Face, driver: Face | None, strength: float, pose: Points) -> Points:
-    """Return this face's landmarks (106, 2), squashed, with the driver's expression and the head turned to `pose`."""
-    frame, points = _head(face)
-    if driver is not None:
-        if not _has_depth(driver):
-            raise ValueError(
-                "The driving face has no 3-D points: take it from a picture, by Load DynamicID's face pack."
-            )
-        points = points + strength * (transfer_expression(_head(driver)[1], points) - points)
-    pitch, yaw, roll = (float(angle) for angle in pose)
-    return frame.outward(points, (pitch, yaw, roll))[:, :2] * _squash(face)
-
-
 def turnable(face: Face | None, driver: Face | None = None) -> dict[str, Any] | None:
     """Return a face in plain numbers, from which the page moves keypoints as `target_motion` does: web/keypoints.js.
 
@@ -137,6 +124,19 @@ def turnable(face: Face | None, driver: Face | None = None) -> dict[str, Any] | 
         "squash": _squash(face).tolist(),
         "driven": driven,
     }
+
+
+def _move(face: Face, driver: Face | None, strength: float, pose: Points) -> Points:
+    """Return this face's landmarks (106, 2), squashed, with the driver's expression and the head turned to `pose`."""
+    frame, points = _head(face)
+    if driver is not None:
+        if not _has_depth(driver):
+            raise ValueError(
+                "The driving face has no 3-D points: take it from a picture, by Load DynamicID's face pack."
+            )
+        points = points + strength * (transfer_expression(_head(driver)[1], points) - points)
+    pitch, yaw, roll = (float(angle) for angle in pose)
+    return frame.outward(points, (pitch, yaw, roll))[:, :2] * _squash(face)
 
 
 def _head(face: Face) -> tuple[Frame, Points]:

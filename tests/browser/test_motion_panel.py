@@ -1,4 +1,4 @@
-"""The panel of Edit Facial Motion: Python's numbers, at once, of the node's own face; the saved graph stays as it is."""
+"""The panel of Edit Facial Motion: Python's numbers, at once, of the node's own face; a saved graph stays as it is."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ import torch
 from dynamicid_pack.dynamicid_core.identity.faces import Face
 from dynamicid_pack.dynamicid_core.imr.landmarks import rotation, transfer_expression
 from dynamicid_pack.dynamicid_core.imr.motion import EXPRESSIONS, face_prompt, target_motion, turnable
+from dynamicid_pack.dynamicid_core.imr.motion_text import motion_in, written_motion
 from dynamicid_pack.mini.world.head import Head, Motion
 from dynamicid_pack.mini.world.person import draw_person
 
@@ -86,11 +87,11 @@ def saved_node(page: GraphPage) -> dict[str, Any]:
 def test_keypoints_are_pythons(page: GraphPage, driven: bool) -> None:
     person = face(3, Motion(yaw=8.0, pitch=-4.0, roll=3.0))
     driver = face(5, Motion("happy", yaw=-15.0, pitch=6.0, roll=-7.0)) if driven else None
-    for yaw, pitch, _ in POSES:
+    for yaw, pitch, roll in POSES:
         for strength in (0.0, 0.3, 1.0) if driven else (1.0,):
-            motion = {"yaw": yaw, "pitch": pitch, "strength": strength}
+            motion = {"yaw": yaw, "pitch": pitch, "roll": roll, "strength": strength}
             shown = computed(page, "targetLandmarks", turnable(person, driver), motion)
-            expected = target_motion(person, "sad", yaw, pitch, "", driver, strength).landmarks
+            expected = target_motion(person, "sad", yaw, pitch, "", driver, strength, roll).landmarks
             np.testing.assert_allclose(shown, expected, atol=5e-4, rtol=0, err_msg=str(motion))
 
 
@@ -123,6 +124,25 @@ def test_shapes_of_expressions_are_pythons(page: GraphPage) -> None:
 def test_words_are_pythons(page: GraphPage, yaw: float, pitch: float) -> None:
     shown = computed(page, "facePrompt", {"shares": {"sad": 1}}, (pitch, yaw, 0))
     assert shown == face_prompt("sad", pitch, yaw)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("happy 0.7, surprise 0.3", "Sad .5,YAW -20, roll 5.", "happy 1.3", "happy", "a happy 0.5", "happy 2, bold"),
+        *("fear 0, pitch 4", "happy 0.8, fear", "neutral 0.4, sad 0.6", "happy, yaw 20", ""),
+    ],
+)
+def test_amounts_are_pythons(page: GraphPage, text: str) -> None:
+    spec = motion_in(text)
+    shown = computed(page, "written", text)
+    if spec is None:
+        assert shown is None
+        return
+    assert (shown["yaw"], shown["pitch"], shown["roll"]) == (spec.yaw, spec.pitch, spec.roll)
+    assert shown["shares"] == pytest.approx(dict(spec.shares))
+    expected = written_motion(None, spec).prompt
+    assert computed(page, "facePrompt", shown, (spec.pitch, spec.yaw, spec.roll)) == expected
 
 
 def test_widgets_ask_for_people_as_the_node_does(page: GraphPage) -> None:
@@ -199,7 +219,7 @@ def test_the_saved_graph_is_as_before(panel: GraphPage) -> None:
     set_widgets(panel, yaw=-17, expression="fear", source_expression="sad")
     saved = panel.page.evaluate("() => app.graph.serialize()")
     text = json.dumps(saved)
-    assert "motion_panel" not in text and "points" not in text
+    assert "motion_panel" not in text and "dynamicid_motion" not in text
     expected = values(saved_node(panel))
     assert len(expected) == count and expected[:2] == ["fear", -17]
     panel.page.evaluate("async saved => await app.loadGraphData(saved)", saved)
@@ -223,7 +243,10 @@ def test_it_shows_the_nodes_own_face_after_a_run(panel: GraphPage) -> None:
     assert np.abs(np.array(own["points"]) - standard["points"]).max() > 0.05, "another face"
     set_widgets(panel, yaw=-20)
     assert drawn(panel)[0]["pose"][1] == pytest.approx(own["pose"][1] - 40)
-    panel.page.evaluate("async () => await app.loadGraphData(app.graph.serialize())")  # as undo does
+    panel.page.evaluate(  # as undo does
+        "async () => await app.loadGraphData(app.graph.serialize(), false, false,"
+        " app.extensionManager.workflow.activeWorkflow)"
+    )
     panel.page.wait_for_function(f"() => {PANEL}.redraws > 0")
     assert panel.page.evaluate(f"() => {PANEL}.shown.own"), "undo keeps the face"
     hosts = {urlsplit(url).hostname for url in fetched if not url.startswith(("data:", "blob:"))}

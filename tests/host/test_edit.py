@@ -1,5 +1,6 @@
 """Edit Facial Motion on an IMR of random weights: the same numbers as IMR itself, whatever way they come."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,22 @@ def test_the_node_makes_a_person_for_each_motion(
 
 def test_a_person_who_was_skipped_stays_absent(miniature: Miniature, dynamicid: DynamicID) -> None:
     assert EditFacialMotion.execute(None, dynamicid, miniature.clip, **ASKED).result[0] == [None]
+
+
+def test_the_panel_is_told_the_face_and_what_was_asked_for(
+    miniature: Miniature, dynamicid: DynamicID, person: Identity
+) -> None:
+    """In plain numbers and words, which the host sends as JSON; of the face what moves keypoints, no embedding."""
+    asked = ASKED | {"yaw": 20.0, "source_landmarks": None}
+    (told,) = json.loads(json.dumps(EditFacialMotion.execute(person, dynamicid, miniature.clip, **asked).ui))[
+        "dynamicid_motion"
+    ]
+    assert told["face"].keys() == {"points", "scale", "pivot", "pose", "squash", "driven"}
+    assert told["inputs"]["yaw"] == 20 and told["inputs"]["expression"] == "happy"
+    assert not told["inputs"].keys() & {"identity", "clip", "driving_image", "landmarks", "source_landmarks"}
+    faceless = Identity(person.tokens, person.negative_tokens)
+    (told,) = EditFacialMotion.execute(faceless, dynamicid, miniature.clip, **ASKED).ui["dynamicid_motion"]
+    assert told["face"] is None
 
 
 def test_without_imr_it_says_what_to_choose(miniature: Miniature, person: Identity) -> None:
