@@ -31,6 +31,7 @@ def at_hand(graph: dict[str, Any], models: Models = FULL_SIZE, size: tuple[int, 
         "ControlNetLoader": {"control_net_name": CONTROLNET},
         "EmptyLatentImage": dict(zip(("width", "height"), size, strict=True)),
         "KSampler": {"steps": 2},
+        "DynamicIDRedraw": {"steps": 2, "size": 64},
     }
     encodes = any(node["class_type"] == "DynamicIDEncode" for node in graph.values())
     edits = any(
