@@ -71,8 +71,15 @@ class MotionPanel {
         return values
     }
 
+    /** Take the place of the panel of the node before an undo, which Nodes 2.0 leave in the page. */
+    takePlace() {
+        if (this.node.graph !== app.canvas.graph) return // another graph's node may have this one's id
+        document.querySelector(`[data-node-id="${this.node.id}"] .${this.element.className}`)?.replaceWith(this.element)
+    }
+
     /** Draw, if anything has changed since it was last drawn and can be seen. */
     refresh() {
+        if (!this.element.isConnected) this.takePlace()
         const { clientWidth: width, clientHeight: height } = this.element
         if (!this.element.isConnected || !width || !height) return
         const inputs = this.inputs(), { face } = this.ran, driven = DRIVERS.some((name) => this.isLinked(name))

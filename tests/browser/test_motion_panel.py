@@ -246,13 +246,12 @@ def test_it_shows_the_nodes_own_face_after_a_run(panel: GraphPage) -> None:
     assert np.abs(np.array(own["points"]) - standard["points"]).max() > 0.05, "another face"
     set_widgets(panel, yaw=-20)
     assert drawn(panel)[0]["pose"][1] == pytest.approx(own["pose"][1] - yaw - 20)
-    if not panel.page.evaluate("() => LiteGraph.vueNodesMode"):  # Nodes 2.0 keep the element of the node before undo
-        panel.page.evaluate(  # as undo does
-            "async () => await app.loadGraphData(app.graph.serialize(), false, false,"
-            " app.extensionManager.workflow.activeWorkflow)"
-        )
-        panel.page.wait_for_function(f"() => {PANEL}.redraws > 0")
-        assert panel.page.evaluate(f"() => {PANEL}.shown.own"), "undo keeps the face"
+    panel.page.evaluate(  # as undo does
+        "async () => await app.loadGraphData(app.graph.serialize(), false, false,"
+        " app.extensionManager.workflow.activeWorkflow)"
+    )
+    panel.page.wait_for_function(f"() => {PANEL}.redraws > 0")
+    assert panel.page.evaluate(f"() => {PANEL}.shown.own"), "undo keeps the face"
     hosts = {urlsplit(url).hostname for url in fetched if not url.startswith(("data:", "blob:"))}
     assert hosts <= {"127.0.0.1", "localhost"}, hosts
     assert panel.errors == []
