@@ -25,7 +25,7 @@ from .drawings import stranger
 Means = Mapping[str, float | None]
 Pair = tuple[Person, Person]
 PAIRS: tuple[Pair, ...] = tuple((stranger(number), stranger(number + 1)) for number in (20, 30, 40, 50))
-REQUESTED, OWN = ("happy", 20.0), ("neutral", 0.0)
+REQUESTED, OWN = ("happy", 40.0), ("neutral", 0.0)
 PROMPT = "two people, in a park, on the left in a blue shirt, on the right in a red hoodie"
 CLOTHES = (("blue", "shirt"), ("red", "hoodie"))
 
@@ -44,7 +44,7 @@ NEARLY = {
 
 Each is at least twice what another seed of the honest picture moves it by (the first test), and a small part of what
 its cheat does. Shares of faces don't move at all. A seed turns heads by up to 4 degrees of yaw and 6 of pitch, 5 in
-the mean of both, and Motion Copy-Paste (pose) is a share of 10 here.
+the mean of both, and Motion Copy-Paste (pose) is a share of 20 here.
 """
 
 
