@@ -92,9 +92,9 @@ class Bench:
                 "driving_strength": 1.0,
             },
             "DynamicIDAnimate": {
-                "identity": person(), "dynamicid": m.dynamicid, "clip": m.clip, "keyframes": "0: sad; 2: happy",
-                "frames": 3, "easing": "linear", "strength": 1.0, "source_expression": "neutral",
-                "driving_strength": 1.0,
+                "identity": person(), "dynamicid": m.dynamicid, "clip": m.clip,
+                "keyframes": "0: neutral\n8: happy, yaw 20\n15: surprise", "frames": 16, "easing": "linear",
+                "strength": 1.0, "source_expression": "neutral", "driving_strength": 1.0,
             },
             "DynamicIDPlace": {
                 "identity": person(), "x": 0.0, "y": 0.0, "width": 0.5, "height": 1.0, "weight": 1.0,

@@ -114,7 +114,7 @@ def default_of(kind: str, options: JsonDict, name: str) -> str:
         return choices[0] if choices else "-"
     if kind == "BOOLEAN":
         return "on" if default else "off"
-    return f"{default:g}" if kind in ("INT", "FLOAT") else str(default) or "empty"
+    return f"{default:g}" if kind in ("INT", "FLOAT") else str(default).replace("\n", "; ") or "empty"
 
 
 def range_of(kind: str, options: JsonDict, name: str) -> str:
