@@ -20,7 +20,7 @@ import nodes as host_nodes
 from ..identity.analyzer import FaceAnalyzer
 from ..identity.assignment import NO_MATCH, assign_people
 from ..identity.faces import Detection, in_order
-from ..image_inputs import as_pixels
+from ..image_inputs import Image, as_pixels
 from ..redraw.conditioning import Entry, cut_conditioning
 from ..redraw.crops import FaceCrop, cut, face_crops, paste
 from ..redraw.passes import PersonResult, is_better, is_due
@@ -134,9 +134,9 @@ class Redraw:
             number: the image's in its batch, from 0.
         """
         height, width = image.shape[:2]
-        faces, embeddings = self._faces(image)
+        pixels, faces = self._faces(image)
         boxes = [face.box.to_fractions(width, height) for face in faces]
-        similarity = self._similarity(embeddings)
+        similarity = self._similarity([self._analyzer.embed(pixels, face) for face in faces])
         regions = [person.region.at(number) for person in self._scene]
         face_of = assign_people(regions, similarity, boxes)
         crops = face_crops([face.box for face in faces], height, width, self._settings.margin, self._settings.feather)
@@ -174,20 +174,20 @@ class Redraw:
             return False
         return is_due(result.after, self._settings.only_below)
 
-    def _faces(self, image: Tensor) -> tuple[list[Detection], list[Tensor]]:
-        """Return the faces of an image from left to right, and their embeddings (512,)."""
+    def _faces(self, image: Tensor) -> tuple[Image, list[Detection]]:
+        """Return the pixels of an image, and its faces from left to right."""
         (pixels,) = as_pixels(image[None])
-        faces = in_order(self._analyzer.detect(pixels), "left to right", (pixels.shape[0], pixels.shape[1]))
-        return faces, [self._analyzer.embed(pixels, face) for face in faces]
+        return pixels, in_order(self._analyzer.detect(pixels), "left to right", (pixels.shape[0], pixels.shape[1]))
 
     def _similarity(self, embeddings: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Return (people, faces) cosines; NaN for somebody whose identity holds no face."""
-        similarity = np.full((len(self._scene), len(embeddings)), np.nan)
-        for i, person in enumerate(self._scene):
-            face = person.identity.face
-            if face is not None and face.embedding is not None:
-                similarity[i] = [float(face.embedding @ embedding) for embedding in embeddings]
-        return similarity
+        """Return `_likeness` of everybody and each face, (people, faces)."""
+        rows = [[self._likeness(person, embedding) for embedding in embeddings] for person in range(len(self._scene))]
+        return np.array(rows, np.float64).reshape(len(self._scene), len(embeddings))
+
+    def _likeness(self, person: int, embedding: Tensor) -> float:
+        """Return the cosine of a person's reference and a face's embedding (512,); NaN where there is no reference."""
+        face = self._scene[person].identity.face
+        return np.nan if face is None or face.embedding is None else float(face.embedding @ embedding)
 
     def _draw(
         self, image: Tensor, face: Detection, crop: FaceCrop, person: int, seed: int, number: int
@@ -214,11 +214,11 @@ class Redraw:
         return paste(image, drawn, crop), positive.left_out | negative.left_out
 
     def _look(self, drawn: Tensor, face: Detection, person: int) -> tuple[float | None, int]:
-        """Return how alike the drawn face is, NO_MATCH where it is gone, None where nobody can tell; and all faces."""
-        faces, embeddings = self._faces(drawn)
-        near = [i for i, other in enumerate(faces) if face.box.contains(*other.box.center)]
-        nearest = min(near, key=lambda i: -faces[i].box.area, default=None)
-        if nearest is None:
+        """Return a drawn face's likeness, NO_MATCH where it is gone, None where not measurable; and how many faces."""
+        pixels, faces = self._faces(drawn)
+        near = [other for other in faces if face.box.contains(*other.box.center)]
+        if not near:
             return NO_MATCH, len(faces)
-        likeness = float(self._similarity([embeddings[nearest]])[person, 0])
+        largest = max(near, key=lambda other: other.box.area)
+        likeness = self._likeness(person, self._analyzer.embed(pixels, largest))
         return None if np.isnan(likeness) else likeness, len(faces)
