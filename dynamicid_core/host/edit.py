@@ -11,7 +11,7 @@ from comfy.sd import CLIP
 from einops import rearrange
 from torch import Tensor
 
-from ..identity.curve import Curve
+from ..identity.curve import Curve, numbered
 from ..identity.faces import Face
 from ..identity.identity import Identity, check_encoding
 from ..imr import mediapipe
@@ -148,13 +148,10 @@ def animate(
     imr, keypoint_encoder = dynamicid.imr
     check_encoding(identity, dynamicid.adapter.encoding, "IMR")
     sets = rearrange(identity.tokens, "(s t) d -> s t d", s=len(identity.shares))
-    numbers: dict[Any, int] = {}
     images = [_keypoints(motion) for motion in targets]
-    frames = [
-        numbers.setdefault((motion.texts, image.numpy().tobytes()), len(numbers))
-        for motion, image in zip(targets, images, strict=True)
-    ]
-    distinct = [frames.index(number) for number in range(len(numbers))]
+    frames, distinct = numbered(
+        (motion.texts, image.numpy().tobytes()) for motion, image in zip(targets, images, strict=True)
+    )
     pooled: dict[str, Tensor] = {}
     texts = torch.cat([_text_state(clip, motion, pooled) for motion in (source, *(targets[i] for i in distinct))])
     images = [_keypoints(source), *(images[i] for i in distinct)]
@@ -171,7 +168,7 @@ def animate(
         ]
     )
     tokens = torch.lerp(identity.tokens.expand_as(edited), edited, strength)
-    curve = Curve(tokens, tuple(frames)) if len(distinct) > 1 else None
+    curve = Curve(tokens, frames) if len(distinct) > 1 else None
     return replace(identity, tokens=tokens[0], face_prompt=targets[0].prompt, curve=curve)
 
 

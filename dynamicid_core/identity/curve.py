@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -53,6 +53,12 @@ class Curve:
 
 def curve_of(tokens: Sequence[Tensor]) -> Curve:
     """Return the curve of tokens (T, D) by frame; sets that are equal are kept once, in the order of their frames."""
-    numbers: dict[bytes, int] = {}
-    frames = tuple(numbers.setdefault(one.contiguous().numpy().tobytes(), len(numbers)) for one in tokens)
-    return Curve(torch.stack([tokens[frames.index(number)] for number in range(len(numbers))]), frames)
+    frames, firsts = numbered(one.contiguous().numpy().tobytes() for one in tokens)
+    return Curve(torch.stack([tokens[first] for first in firsts]), frames)
+
+
+def numbered(keys: Iterable[Hashable]) -> tuple[tuple[int, ...], list[int]]:
+    """Return each key's number, from 0 as they first come, equal ones alike; and where each number first comes."""
+    firsts: dict[Hashable, tuple[int, int]] = {}  # key -> number, place
+    numbers = tuple(firsts.setdefault(key, (len(firsts), place))[0] for place, key in enumerate(keys))
+    return numbers, [place for _, place in firsts.values()]
