@@ -195,24 +195,25 @@ def test_one_mask_is_no_batch(stage: Stage) -> None:
     assert_same(sample(stage, stage.ours(people=scene(Region(mask=repeated), RIGHT))), still, FLOAT_NOISE)
 
 
+def operators_by_layer(stage: Stage, people: dict[str, Any]) -> list[int]:
+    """Return how many operators each layer computes in the last call of a run, in rising order."""
+    model, tallies = stage.model.clone(), []
+
+    def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        with counted_calls(model.model.diffusion_model) as tally:
+            out = executor(*args, **kwargs)
+        tallies.append(tally)
+        return out
+
+    # Before ours, so that our wrapper comes to lie inside this one.
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "count", count)
+    sample(stage, stage.ours(model, people=people))
+    return sorted(computing(layer.counts) for layer in tallies[-1].layers.values())
+
+
 def test_moving_costs_a_layer_nothing(stage: Stage) -> None:
     """What differs by row is laid out once per grid and call: shares, and the layout phase's terms."""
-
-    def layers(people: dict[str, Any]) -> list[int]:
-        model, tallies = stage.model.clone(), []
-
-        def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
-            with counted_calls(model.model.diffusion_model) as tally:
-                out = executor(*args, **kwargs)
-            tallies.append(tally)
-            return out
-
-        # Before ours, so that our wrapper comes to lie inside this one.
-        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "count", count)
-        sample(stage, stage.ours(model, people=people))
-        return sorted(computing(layer.counts) for layer in tallies[-1].layers.values())
-
-    still, moving = layers(walking(0)), layers(MOVING["people"])
+    still, moving = (operators_by_layer(stage, people) for people in (walking(0), MOVING["people"]))
     more = [after - before for before, after in zip(still, moving, strict=True)]
     assert len(more) == len(stage.keys)
     assert sum(more) <= 4 * GRIDS

@@ -7,8 +7,6 @@ from typing import Any
 import comfy_extras.nodes_context_windows as windows
 import pytest
 import torch
-from comfy.patcher_extension import WrappersMP
-from dynamicid_pack.benchmarks.counting import computing, counted_calls
 from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.host import sampling_run
 from dynamicid_pack.dynamicid_core.host.identity_attention import IdentityAttention
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from . import fakes, tiles, tiny
 from .stage import Stage, assert_other, assert_same
-from .test_frames import FLOAT_NOISE, FRAMES, RIGHT, WALK, person, sample
+from .test_frames import FLOAT_NOISE, FRAMES, RIGHT, WALK, operators_by_layer, person, sample
 
 LEFT = Region(box=Box(0.0, 0.0, 0.5, 1.0))
 
@@ -157,22 +155,8 @@ def test_one_table_a_layer_serves_all_windows(stage: Stage, monkeypatch: pytest.
 
 
 def test_a_layer_takes_one_operator_more_and_only_where_motion_changes(stage: Stage) -> None:
-    def layers(people: dict[str, Any]) -> list[int]:
-        model, tallies = stage.model.clone(), []
-
-        def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
-            with counted_calls(model.model.diffusion_model) as tally:
-                out = executor(*args, **kwargs)
-            tallies.append(tally)
-            return out
-
-        # Before ours, so that our wrapper comes to lie inside this one.
-        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "count", count)
-        sample(stage, stage.ours(model, people=people))
-        return sorted(computing(layer.counts) for layer in tallies[-1].layers.values())
-
-    nothing = layers(still(0))
-    more = [after - before for before, after in zip(nothing, layers(BOTH), strict=True)]
+    nothing, moving = (operators_by_layer(stage, people) for people in (still(0), BOTH))
+    more = [after - before for before, after in zip(nothing, moving, strict=True)]
     assert len(more) == len(stage.keys)
     # the first layer makes the index of the call
     assert sorted(more)[:-1] == [1] * (len(more) - 1) and max(more) <= 3
