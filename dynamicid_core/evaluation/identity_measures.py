@@ -35,7 +35,7 @@ def multi_id_similarity(similarity: NDArray[np.floating]) -> float:
     A missing face counts 0. Source: the ID similarity of MultiHuman-Testbench (arXiv 2506.20879),
     `benchmarking/compute_scores.py`.
 
-    Raises ValueError when nobody is requested.
+    Raises ValueError when no person is requested.
     """
     if not len(similarity):
         raise ValueError("Expected the similarity of at least one person, got none.")
@@ -46,7 +46,7 @@ def id_conf(similarity: NDArray[np.floating]) -> float | None:
     """Return ID-Conf: 100 times how much more a reference is like its nearest face than like the second; 0 to 100.
 
     mean over references of min(1, (s1 - s2) / s1) where s1 > 0, else 0; s1 >= s2 are the reference's two highest
-    similarities. 100: nobody else looks like them. 0: two faces look like one person. None when there are fewer than
+    similarities. 100: no other face looks like them. 0: two faces look like one person. None when there are fewer than
     two faces. Source: UMO (arXiv 2509.06818), `eval/id_conf_xversebench.py`.
     """
     if similarity.shape[1] < 2:

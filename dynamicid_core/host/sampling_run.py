@@ -73,7 +73,7 @@ class AppliedScene:
 
     @cached_property
     def motion_frames(self) -> int:
-        """Number of frames in which anybody's facial motion changes; 1 where nobody's does."""
+        """Number of frames in which anybody's facial motion changes; 1 where no one's does."""
         return max((person.identity.frames for person in self.scene), default=1)
 
     @property
