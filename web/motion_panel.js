@@ -167,7 +167,7 @@ function watch() {
 }
 
 app.registerExtension({
-    name: "DynamicID.MotionPanel",
+    name: "dynamicid.motion_panel",
     nodeCreated(node) {
         if (node.comfyClass !== NODE) return
         const panel = new MotionPanel(node)
