@@ -22,10 +22,11 @@ from .identity.encoding import DYNAMICID, ENCODINGS, kind_of
 from .imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from .messages import about, printable, shown
 from .saa.adapter import Adapter, adapter_from_weights, check_adapter
+from .saa.bases import ALL_BLOCKS, UNET
 from .state_dict import Weights, fingerprint, listed
 from .tensor_file import open_tensors
 
-__all__ = ["Adapter", "Checkpoint", "load_checkpoint", "parts_of", "save_checkpoint"]
+__all__ = ["Adapter", "Checkpoint", "base_metadata", "load_checkpoint", "parts_of", "save_checkpoint"]
 
 FORMAT = "dynamicid-1"
 ADAPTER, FACE_ENCODER, IMR, KEYPOINT_ENCODER = "SAA_module", "proj_module", "imr", "keypoint_encoder"
@@ -42,7 +43,6 @@ _ALONE = {
     KEYPOINT_ENCODER: re.compile(r"blocks\.\d+\.\d+\.conv_block\."),
 }
 _CHECKS: dict[str, Callable[[Weights], None]] = {
-    ADAPTER: check_adapter,
     FACE_ENCODER: FaceEncoder.check,
     IMR: IdentityMotionReconfigurator.check,
     KEYPOINT_ENCODER: KeypointEncoder.check,
@@ -86,7 +86,7 @@ def load_checkpoint(
     """
     parts: dict[str, dict[str, Tensor]] = {}
     origin: dict[str, Path] = {}
-    faceid_name = ""
+    faceid_name, made_for = "", (UNET, ALL_BLOCKS)
     for path in map(Path, paths):
         with open_tensors(path) as file:
             if any(name.partition(".")[0] in _FACEID.values() for name in file.tensors):
@@ -99,7 +99,9 @@ def load_checkpoint(
                             f"holds {part}, which came from {shown(origin[part])} already. Expected every part once: "
                             "leave one of the two files out."
                         )
-                    _check(part, weights)
+                    if part == ADAPTER:
+                        made_for = _made_for(file.metadata, file_format)
+                    _check(part, weights, made_for)
                     origin[part] = path
             values = file.read()
         with about(path):
@@ -114,7 +116,7 @@ def load_checkpoint(
     if ADAPTER in parts:
         adapter = adapter_from_weights(
             parts[ADAPTER], fingerprint(encoder) if encoder else "", network.tokens if network else None,
-            ENCODINGS[kind],
+            ENCODINGS[kind], *made_for,
         )  # fmt: skip
         if network and network.dim != adapter.token_dim:
             raise ValueError(
@@ -161,10 +163,24 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
             part_file.touch()
             mode = part_file.stat().st_mode
             kind = {} if checkpoint.kind == DYNAMICID else {"kind": checkpoint.kind}
-            save_file(tensors, part_file, metadata={"format": FORMAT, **kind})
+            made_for = base_metadata(checkpoint.adapter) if checkpoint.adapter else {}
+            save_file(tensors, part_file, metadata={"format": FORMAT, **kind, **made_for})
             part_file.chmod(mode)  # safetensors makes files that only their owner may read
     except SafetensorError as error:
         raise OSError(f"{shown(path)}: could not be written ({error}).") from error
+
+
+def base_metadata(adapter: Adapter) -> dict[str, str]:
+    """Return what an adapter's file says of its base model, see `saa/bases.py`; nothing for a UNet's."""
+    if adapter.base == UNET:
+        return {}
+    return {"base": adapter.base, "identity_blocks": adapter.identity_blocks}
+
+
+def _made_for(metadata: Mapping[str, str], file_format: str) -> tuple[str, str]:
+    """Return the base model and the blocks with people that a file of ours tells of; a UNet's in any other file."""
+    ours = metadata if metadata.get("format") == file_format else {}
+    return ours.get("base", UNET), ours.get("identity_blocks", ALL_BLOCKS)
 
 
 def parts_of(checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
@@ -219,10 +235,13 @@ def _parts(tensors: dict[str, Tensor], metadata: Mapping[str, str], file_format:
     )
 
 
-def _check(part: str, weights: Weights) -> None:
+def _check(part: str, weights: Weights, made_for: tuple[str, str]) -> None:
     """Check names, shapes and dtypes of a part. Raises ValueError naming the part, the tensor and what is wrong."""
     try:
-        _CHECKS[part](weights)
+        if part == ADAPTER:
+            check_adapter(weights, *made_for)
+        else:
+            _CHECKS[part](weights)
         for name, tensor in weights.items():
             if tensor.dtype not in _DTYPES and not name.endswith(_COUNTER):
                 raise ValueError(

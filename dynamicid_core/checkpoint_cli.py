@@ -21,6 +21,7 @@ from .identity.encoder import FaceEncoder
 from .imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from .messages import shown
 from .saa.adapter import Adapter
+from .saa.bases import BASES, UNET
 from .state_dict import fingerprint
 
 _COLUMNS = ("part", "tensors", "values", "size", "dtype", "tokens", "rank", "depth", "shapes", "sha256")
@@ -89,7 +90,10 @@ def _sizes(part: str, weights: Mapping[str, Tensor], adapter: Adapter | None) ->
     if part == ADAPTER and adapter:
         dims = " ".join(map(str, sorted(set(adapter.dims))))
         tokens = "-" if adapter.tokens is None else str(adapter.tokens)
-        shape = f"layers of {dims}, text of {adapter.text_dim}, tokens of {adapter.token_dim}"
+        text = "" if adapter.text_dim is None else f"text of {adapter.text_dim}, "
+        shape = f"layers of {dims}, {text}tokens of {adapter.token_dim}"
+        if adapter.base != UNET:
+            shape += f", for {BASES[adapter.base].title}"
         return tokens, str(adapter.rank), str(len(adapter.dims)), shape
     if part == FACE_ENCODER:
         encoder = FaceEncoder.shaped_like(weights)

@@ -92,7 +92,7 @@ def matching_blocks(model: ModelPatcher, adapter: Adapter) -> tuple[TransformerB
 
 def known_base(adapter: Adapter) -> str | None:
     """Return the name of the base model that an adapter was made for; None where its sizes are no known one's."""
-    return _BASES.get((len(adapter.dims) // 2, adapter.text_dim))
+    return None if adapter.text_dim is None else _BASES.get((len(adapter.dims) // 2, adapter.text_dim))
 
 
 def _described(layers: list[tuple[int, ...]]) -> str:

@@ -7,6 +7,8 @@ each of its four linear maps:
     {i}.to_{q,k,v,out}_lora.down.weight     (rank, in)
     {i}.to_{q,k,v,out}_lora.up.weight       (out, rank)
     {i}.to_{k,v}_ip.weight                  (channels, token dim), odd i only: keys and values of identity tokens
+
+So much for a UNet; `bases.py` says how layers are numbered in other base models.
 """
 
 import re
@@ -15,7 +17,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..identity.encoding import RELEASE, Encoding
+from ..messages import printable
 from ..state_dict import Weights, compare, fingerprint, size
+from .bases import ALL_BLOCKS, BASES, DOUBLE_BLOCKS, IDENTITY_BLOCKS, UNET
 
 LINEARS = ("to_q", "to_k", "to_v", "to_out")
 
@@ -33,6 +37,8 @@ class Adapter:
         fingerprint: of the adapter's own weights.
         tokens: identity tokens per person, read from the face encoder; None when the files held none.
         encoding: how that face encoder is shown a person.
+        base: the kind of base model that it was made for, a name of `bases.BASES`.
+        identity_blocks: which of its blocks carry people, of `bases.IDENTITY_BLOCKS`.
     """
 
     weights: dict[str, Tensor] = field(repr=False)
@@ -40,6 +46,8 @@ class Adapter:
     fingerprint: str
     tokens: int | None = None
     encoding: Encoding = RELEASE
+    base: str = UNET
+    identity_blocks: str = ALL_BLOCKS
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -50,11 +58,18 @@ class Adapter:
     @property
     def token_dim(self) -> int:
         """Channels of an identity token."""
-        return self.weights["1.to_k_ip.weight"].shape[1]
+        return self.weights[f"{self.identity_layers[0]}.to_k_ip.weight"].shape[1]
 
     @property
-    def text_dim(self) -> int:
-        """Channels of a text token, which the cross-attention's keys and values come from."""
+    def identity_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers that people enter, in order: the cross-attentions, or the joint attentions."""
+        return tuple(i for i in range(len(self.dims)) if f"{i}.to_k_ip.weight" in self.weights)
+
+    @property
+    def text_dim(self) -> int | None:
+        """Channels of a text token, which the cross-attention's keys and values come from; None in joint attention."""
+        if BASES[self.base].attentions == 1:
+            return None
         return self.weights["1.to_k_lora.down.weight"].shape[1]
 
     @property
@@ -63,39 +78,69 @@ class Adapter:
         return max(tensor.shape[0] for name, tensor in self.weights.items() if name.endswith("_lora.down.weight"))
 
 
-def check_adapter(weights: Weights) -> None:
-    """Raise ValueError naming missing and extra tensors, or those whose shape does not fit the rest of their layer."""
-    compare(_expected_shapes(weights), weights)
+def check_adapter(weights: Weights, base: str = UNET, identity_blocks: str = ALL_BLOCKS) -> None:
+    """Raise ValueError naming missing and extra tensors, or those whose shape does not fit the rest of their layer.
+
+    Args: base, identity_blocks: what the file says, see `bases.py`.
+    """
+    check_base(base, identity_blocks)
+    compare(_expected_shapes(weights, base, identity_blocks), weights)
+
+
+def check_base(base: str, identity_blocks: str) -> None:
+    """Raise ValueError unless these are a base model that is known, and blocks that it has."""
+    if base not in BASES:
+        raise ValueError(
+            f"it was made for the base model '{printable(base)}', which this version does not know. Expected one of "
+            f"{', '.join(BASES)}. Update the pack."
+        )
+    if identity_blocks not in IDENTITY_BLOCKS or (identity_blocks == DOUBLE_BLOCKS and not BASES[base].has_double):
+        there = IDENTITY_BLOCKS if BASES[base].has_double else (ALL_BLOCKS,)
+        raise ValueError(
+            f"its people are in the blocks '{printable(identity_blocks)}', which {base} has none of. Expected "
+            f"identity_blocks in its metadata to be {' or '.join(there)}."
+        )
 
 
 def adapter_from_weights(
-    weights: Weights, encoder_fingerprint: str = "", tokens: int | None = None, encoding: Encoding = RELEASE
+    weights: Weights,
+    encoder_fingerprint: str = "",
+    tokens: int | None = None,
+    encoding: Encoding = RELEASE,
+    base: str = UNET,
+    identity_blocks: str = ALL_BLOCKS,
 ) -> Adapter:
     """Check tensors named as in the release, without its `SAA_module.`, and make an adapter of them.
 
     Raises ValueError as `check_adapter` does.
     """
-    check_adapter(weights)
-    return Adapter(dict(weights), encoder_fingerprint, fingerprint(weights), tokens, encoding)
+    check_adapter(weights, base, identity_blocks)
+    return Adapter(dict(weights), encoder_fingerprint, fingerprint(weights), tokens, encoding, base, identity_blocks)
 
 
-def _expected_shapes(weights: Weights) -> dict[str, tuple[int, int]]:
+def _expected_shapes(weights: Weights, base: str, identity_blocks: str) -> dict[str, tuple[int, int]]:
     """Return every name and shape the adapter must have, given its layer, text and token dims and its own ranks."""
     indices = [int(match[1]) for match in map(_NAME.fullmatch, weights) if match]
+    attentions = BASES[base].attentions
     count = 1 + max(indices, default=0)
-    count += count % 2  # half of a transformer block lacks the other half
-    text = size(weights, "1.to_k_lora.down.weight", 1)
-    token = size(weights, "1.to_k_ip.weight", 1)
+    count += count % attentions  # half of a transformer block lacks the other half
+    entered = range(attentions - 1, count, attentions)
+    if identity_blocks == DOUBLE_BLOCKS:
+        entered = range(1 + max((i for i in entered if f"{i}.to_k_ip.weight" in weights), default=0))
+    text = size(weights, "1.to_k_lora.down.weight", 1) if attentions == 2 else None
+    token = size(weights, f"{entered[0]}.to_k_ip.weight", 1)
     expected = {}
     for index in range(count):
         dim = size(weights, f"{index}.to_q_lora.down.weight", 1)
         inner = size(weights, f"{index}.to_q_lora.up.weight", 0)
-        source = text if index % 2 else dim
-        sides = {"to_q": (dim, inner), "to_k": (source, inner), "to_v": (source, inner), "to_out": (inner, dim)}
+        source = text if text is not None and index % 2 else dim
+        # in joint attention several heads of queries may share one of keys and values
+        keys = inner if attentions == 2 else size(weights, f"{index}.to_k_lora.up.weight", 0)
+        sides = {"to_q": (dim, inner), "to_k": (source, keys), "to_v": (source, keys), "to_out": (inner, dim)}
         for name, (before, after) in sides.items():
             rank = size(weights, f"{index}.{name}_lora.down.weight", 0)
             expected[f"{index}.{name}_lora.down.weight"] = (rank, before)
             expected[f"{index}.{name}_lora.up.weight"] = (after, rank)
-        if index % 2:
+        if index in entered:
             expected[f"{index}.to_k_ip.weight"] = expected[f"{index}.to_v_ip.weight"] = (inner, token)
     return expected
