@@ -20,7 +20,7 @@ from pathlib import Path
 from .client import Client, ServerError, server
 from .config import EvaluationConfig, JudgeConfig, Overrides, load_config
 from .generation import generate
-from .judges import MODELS, CachedJudge, Judge, load_judge
+from .judges import MODELS, CachedJudge, Judge, load_face_judge, load_judge
 from .list_config import list_config, parse_option, parse_override, without_faceless
 from .measuring import check_references, measure
 from .report import PAGE, compare, markdown, results_of, settings_of, write_grids, write_report
@@ -144,9 +144,11 @@ def _measure(arguments: argparse.Namespace) -> None:
 def _report(path: Path, config: EvaluationConfig, judge: Judge) -> None:
     folder = RunFolder(path)
     _log("measuring")
-    values = measure(config, folder, judge)
+    named = config.node_judge
+    node_judge = None if named is None else load_face_judge(named.kind, named.options)
+    values = measure(config, folder, judge, node_judge)
     results = results_of(values)
-    write_report(path, settings_of(config, judge), values, results)
+    write_report(path, settings_of(config, judge, node_judge), values, results)
     write_grids(config, folder)
     print(markdown(results))
     _log(f"tables and images: {path / PAGE}")

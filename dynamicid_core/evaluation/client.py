@@ -149,6 +149,11 @@ def saved_images(outputs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str
     return [image for image in images if image.get("type") == "output"]
 
 
+def shown_texts(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the texts that a graph's nodes showed, by their ids."""
+    return {name: [str(text) for text in node["text"]] for name, node in outputs.items() if node.get("text")}
+
+
 @contextlib.contextmanager
 def server(
     command: Sequence[str],

@@ -2,6 +2,7 @@
 
     {
       "judge": {"kind": "models", "options": {"face_pack": "buffalo_l", "clip": "clip-vit", "expressions": "fer.onnx"}},
+      "node_judge": {"kind": "face pack", "options": {"face_pack": "buffalo_l"}},
       "files": ["dynamicid.safetensors"],
       "benchmarks": [{
         "name": "one person",
@@ -17,7 +18,7 @@
     }
 
 Nodes are named by id, title, or class; paths start at the configuration's folder. `files` are those whose bytes the
-images follow from beside the graph (weights): with others, images are generated anew.
+images follow from beside the graph (weights): with others, images are generated anew. `node_judge` may be left out.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -185,6 +186,7 @@ class Benchmark(ConfigModel):
     Attributes:
         grow: the template is for one person and is grown to as many as each sample has, see `grow.grow`; `inputs` has
             no people then.
+        alike_from: likeness of a face to its person from which on it counts as alike; None: nothing is counted.
     """
 
     name: FolderName
@@ -194,6 +196,7 @@ class Benchmark(ConfigModel):
     inputs: SampleInputs = SampleInputs()
     overrides: Overrides = Field(default_factory=dict)
     grow: bool = False
+    alike_from: Annotated[float, Field(ge=-1, le=1)] | None = None
 
     @model_validator(mode="after")
     def _people_fit(self) -> Benchmark:
@@ -225,6 +228,8 @@ class EvaluationConfig(ConfigModel):
     """A whole run.
 
     Attributes:
+        node_judge: whom nodes asked for likeness while they made the images (Redraw People its face pack); the share of
+            images in which everybody is alike is told by this judge, too.
         gallery: images, each of another person, among whom a face's own person is picked.
         margin: how far faces' boxes are grown where the background is measured, in lengths of their longer side.
     """
@@ -232,6 +237,7 @@ class EvaluationConfig(ConfigModel):
     judge: JudgeConfig
     benchmarks: Annotated[tuple[Benchmark, ...], Distinct]
     files: Annotated[tuple[ConfigPath, ...], Distinct] = ()
+    node_judge: JudgeConfig | None = None
     gallery: tuple[ExistingFile, ...] = ()
     margin: float = 0.5
 

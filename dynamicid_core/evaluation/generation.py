@@ -7,7 +7,7 @@ from threading import Event, Lock
 from typing import Any, Protocol
 
 from ..files import sha256_of_file
-from .client import ServerError
+from .client import ServerError, saved_images, shown_texts
 from .config import EvaluationConfig
 from .grow import grow
 from .run_folder import Job, RunFolder, graph_digest
@@ -19,7 +19,7 @@ class Host(Protocol):
     """What is asked of a ComfyUI server; see `client.Client`."""
 
     def get(self, path: str) -> Any: ...
-    def run(self, graph: Mapping[str, Any], timeout: float = ...) -> list[dict[str, str]]: ...
+    def outputs(self, graph: Mapping[str, Any], timeout: float = ...) -> Mapping[str, Mapping[str, Any]]: ...
     def fetch(self, image: Mapping[str, str]) -> bytes: ...
     def upload(self, name: str, data: bytes) -> str: ...
 
@@ -64,10 +64,11 @@ def generate(
                     return
                 log(f"{number} of {len(due)}: {job}")
             try:
-                saved = host.run(graphs[job], timeout)
+                outputs = host.outputs(graphs[job], timeout)
+                saved = saved_images(outputs)
                 if not saved:
                     raise ServerError(f"the graph of {job} saved no picture: it needs a Save Image node")
-                folder.keep(job, first[job], files, [host.fetch(image) for image in saved])
+                folder.keep(job, first[job], files, [host.fetch(image) for image in saved], shown_texts(outputs))
             except BaseException:
                 failed.set()  # the others finish their graphs
                 raise

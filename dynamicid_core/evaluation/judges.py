@@ -1,11 +1,11 @@
 """Judges of images: what a judge answers, which judges there are, and one that judges each image once."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from PIL import Image as PillowImage
 from ..box import Box
 from ..image_inputs import Image
 
-MODELS = "models"
+MODELS, FACE_PACK = "models", "face pack"
 IN_THE_PACK = ("mini.train.judging:judge",)
 """Judges that a configuration may name: module:factory, from the pack's own folder. Nothing else is imported."""
 
 _PACK = Path(__file__).resolve().parents[2]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,8 @@ class JudgedFace:
     expression: str
 
 
-class Judge(Protocol):
-    """Judges images, (H, W, 3) uint8 RGB of any size."""
+class FaceJudge(Protocol):
+    """Judges the faces of images, (H, W, 3) uint8 RGB of any size."""
 
     @property
     def fingerprint(self) -> str:
@@ -47,6 +48,10 @@ class Judge(Protocol):
 
     def faces(self, image: Image) -> Sequence[JudgedFace]:
         """Return all faces of an image, in any order."""
+
+
+class Judge(FaceJudge, Protocol):
+    """Judges images and texts, too."""
 
     def image_vector(self, image: Image) -> NDArray[np.floating]:
         """Return the image's CLIP embedding (d,)."""
@@ -64,10 +69,32 @@ class JudgedImage:
     size: tuple[int, int]
 
 
-class CachedJudge:
+class CachedFaces:
+    """A judge that judges the faces of each image once."""
+
+    def __init__(self, judge: FaceJudge):
+        self._faces = lru_cache(maxsize=None)(lambda path: judge.faces(read_image(path)))
+
+    def faces(self, path: Path) -> Sequence[JudgedFace]:
+        return self._faces(path)
+
+    def face(self, reference: Path) -> JudgedFace:
+        """Return a reference's largest face. Raises ValueError when the judge finds none."""
+        faces = self.faces(reference)
+        if not faces:
+            raise ValueError(f"The judge finds no face in the reference {reference.name}. Take another picture.")
+        return max(faces, key=lambda face: face.box.area)
+
+    def person(self, reference: Path) -> NDArray[np.floating]:
+        """Return the embedding (d,) of a reference's largest face. Raises as `face`."""
+        return self.face(reference).embedding
+
+
+class CachedJudge(CachedFaces):
     """A judge that judges each image and text once, and knows the people of a gallery of images."""
 
     def __init__(self, judge: Judge, gallery: Sequence[Path] = ()):
+        super().__init__(judge)
         self._judge, self._gallery = judge, gallery
         self.text = lru_cache(maxsize=None)(judge.text_vector)
         self.image = lru_cache(maxsize=None)(self._image)
@@ -76,16 +103,8 @@ class CachedJudge:
         image = read_image(path)
         return JudgedImage(self._judge.faces(image), self._judge.image_vector(image), (image.shape[0], image.shape[1]))
 
-    def face(self, reference: Path) -> JudgedFace:
-        """Return a reference's largest face. Raises ValueError when the judge finds none."""
-        faces = self.image(reference).faces
-        if not faces:
-            raise ValueError(f"The judge finds no face in the reference {reference.name}. Take another picture.")
-        return max(faces, key=lambda face: face.box.area)
-
-    def person(self, reference: Path) -> NDArray[np.floating]:
-        """Return the embedding (d,) of a reference's largest face. Raises as `face`."""
-        return self.face(reference).embedding
+    def faces(self, path: Path) -> Sequence[JudgedFace]:
+        return self.image(path).faces
 
     def others(self, reference: Path) -> list[NDArray[np.floating]]:
         """Return the embeddings (d,) of the gallery's people but for the one of this image."""
@@ -96,6 +115,15 @@ def read_image(path: Path) -> Image:
     """Read a file as (H, W, 3) uint8 RGB."""
     with PillowImage.open(path) as image:
         return np.array(image.convert("RGB"))
+
+
+def load_face_judge(kind: str, options: Mapping[str, str]) -> FaceJudge:
+    """Make the judge of faces that a configuration names: FACE_PACK, or one of `load_judge`. Raises as it does."""
+    if kind != FACE_PACK:
+        return load_judge(kind, options)
+    from .models_judge import FacePackJudge
+
+    return _made(FacePackJudge.load, kind, options)
 
 
 def load_judge(kind: str, options: Mapping[str, str]) -> Judge:
@@ -116,8 +144,12 @@ def load_judge(kind: str, options: Mapping[str, str]) -> Judge:
         factory = getattr(_module(kind.partition(":")[0]), kind.partition(":")[2])
     else:
         raise ValueError(f"Expected the judge {MODELS} or one of {', '.join(IN_THE_PACK)}, got {kind!r}.")
+    return cast(Judge, _made(factory, kind, options))
+
+
+def _made(factory: Callable[..., Made], kind: str, options: Mapping[str, str]) -> Made:
     try:
-        return cast(Judge, factory(**options))
+        return factory(**options)
     except TypeError as error:
         raise ValueError(f"The judge {kind} can't be made with the options {sorted(options)}: {error}.") from error
 

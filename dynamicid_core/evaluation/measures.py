@@ -122,6 +122,18 @@ def count_share(requested: Sequence[int], detected: Sequence[int]) -> float:
     return _share([one == other for one, other in zip(requested, detected, strict=True)])
 
 
+def all_alike_share(similarity: Sequence[Sequence[float | None]], alike_from: float) -> float:
+    """Return All alike or All alike (node): (images in which everybody is alike) / (images); 0 to 1.
+
+    Alike is a face whose similarity (cosine) to its person is at least the benchmark's `alike_from`. All alike is by
+    the judge, All alike (node) by whom nodes asked while they made the images. Source: ours.
+
+    Args:
+        similarity: of everybody's face by image; None where the face is missing, which is not alike.
+    """
+    return _share([all(one is not None and one >= alike_from for one in image) for image in similarity])
+
+
 def background_mask(size: tuple[int, int], faces: Sequence[Box], margin: float) -> NDArray[np.bool_]:
     """Return a mask (height, width), True outside all boxes, each grown by `margin` of its longer side on each side.
 

@@ -12,8 +12,9 @@ from ..saa.regions import Region, strips
 from . import identity_measures, measures
 from .bootstrap import Value
 from .config import Benchmark, EvaluationConfig, SampleSpec, TargetPerson, Variant
-from .judges import CachedJudge, Judge, JudgedFace, JudgedImage, read_image
+from .judges import CachedFaces, CachedJudge, FaceJudge, Judge, JudgedFace, JudgedImage, read_image
 from .run_folder import Job, RunFolder
+from .spent import has_redraw, unet_calls
 
 Values = dict[str, Value]
 """Of one image, by measure; a measure that the sample doesn't ask for is not there."""
@@ -21,19 +22,26 @@ Row = dict[str, Values]
 """By image: `<sample>-<seed>-<k>`."""
 
 
-def measure(config: EvaluationConfig, folder: RunFolder, judge: Judge) -> dict[str, dict[str, Row]]:
+def measure(
+    config: EvaluationConfig, folder: RunFolder, judge: Judge, node_judge: FaceJudge | None = None
+) -> dict[str, dict[str, Row]]:
     """Return all values of a run's images: benchmark -> variant -> image -> measure.
+
+    Args:
+        node_judge: made from the configuration's.
 
     Raises ValueError when an image has not been generated, a reference shows no face, or two variants have the same
     images.
     """
     cached = CachedJudge(judge, config.gallery)
+    cached_node = None if node_judge is None else CachedFaces(node_judge)
     check_references(config, cached)
     for benchmark in config.benchmarks:
         check_variants(benchmark, folder)
     return {
         benchmark.name: {
-            variant.name: _row(benchmark, variant, folder, cached, config.margin) for variant in benchmark.variants
+            variant.name: _row(benchmark, variant, folder, cached, cached_node, config.margin)
+            for variant in benchmark.variants
         }
         for benchmark in config.benchmarks
     }
@@ -64,16 +72,32 @@ def check_variants(benchmark: Benchmark, folder: RunFolder) -> None:
             )
 
 
-def _row(benchmark: Benchmark, variant: Variant, folder: RunFolder, judge: CachedJudge, margin: float) -> Row:
+def _row(
+    benchmark: Benchmark,
+    variant: Variant,
+    folder: RunFolder,
+    judge: CachedJudge,
+    node_judge: CachedFaces | None,
+    margin: float,
+) -> Row:
     plain = _plain(benchmark, variant)
     row: Row = {}
     for sample in benchmark.samples:
         paths = list(_images(benchmark, variant, sample, folder))
         for path in paths:
             row[path.stem] = image_values(judge.image(path), sample, judge)
+            if benchmark.alike_from is not None:
+                row[path.stem] |= alike_values(path, sample, judge, node_judge, benchmark.alike_from)
             if plain is not None:
                 before = path.parents[1] / plain.name / path.name
                 row[path.stem] |= background_values(path, before, judge, margin)
+        for seed in sample.seeds:
+            row_of_job = Job.of(benchmark, variant, sample, seed)
+            record = folder.record(row_of_job)
+            if record is not None and has_redraw(record.graph):
+                calls = unet_calls(record.graph, record.texts)
+                for path in folder.images(row_of_job):
+                    row[path.stem]["UNet calls"] = Value(calls and calls / len(record.pictures))
         if len(paths) > 1:
             diversity = measures.diversity(np.stack([judge.image(path).vector for path in paths]))
             for path, value in zip(paths, diversity, strict=True):
@@ -109,7 +133,7 @@ def image_values(image: JudgedImage, sample: SampleSpec, judge: CachedJudge) -> 
     references = [judge.person(person.reference) for person in people if person.reference is not None]
     if not references:
         return values | _motion(people, _faces(image, placed))
-    similarity = _similarity(references, image)
+    similarity = _cosines(references, image.faces)
     faces = _faces(image, best_assignment(similarity))
     values["FaceSim"] = Value(identity_measures.matched_similarity(similarity), None in faces)
     values["Multi-ID similarity"] = Value(identity_measures.multi_id_similarity(similarity), None in faces)
@@ -129,10 +153,25 @@ def image_values(image: JudgedImage, sample: SampleSpec, judge: CachedJudge) -> 
     return values
 
 
-def _similarity(embeddings: Sequence[NDArray[np.floating]], image: JudgedImage) -> NDArray[np.float64]:
-    """Return the cosines (embeddings, faces) of embeddings and an image's faces."""
-    cosines = [[measures.face_similarity(one, face.embedding) for face in image.faces] for one in embeddings]
-    return np.array(cosines, np.float64).reshape(len(embeddings), len(image.faces))
+def alike_values(
+    path: Path, sample: SampleSpec, judge: CachedJudge, node_judge: CachedFaces | None, alike_from: float
+) -> Values:
+    """Return whether everybody in the image at `path` is alike, by the judge and by whom nodes asked."""
+    references = [person.reference for person in sample.people if person.reference is not None]
+    values: Values = {}
+    for name, by in (("All alike", judge), ("All alike (node)", node_judge)):
+        if references and by is not None:
+            similarity = _cosines([by.person(reference) for reference in references], by.faces(path))
+            faces = best_assignment(similarity)
+            own = [None if face is None else float(similarity[person, face]) for person, face in enumerate(faces)]
+            values[name] = Value(measures.all_alike_share([own], alike_from), None in own)
+    return values
+
+
+def _cosines(embeddings: Sequence[NDArray[np.floating]], faces: Sequence[JudgedFace]) -> NDArray[np.float64]:
+    """Return the cosines (embeddings, faces)."""
+    cosines = [[measures.face_similarity(one, face.embedding) for face in faces] for one in embeddings]
+    return np.array(cosines, np.float64).reshape(len(embeddings), len(faces))
 
 
 def _against_truth(
@@ -143,7 +182,7 @@ def _against_truth(
     As in MultiID-Bench, each face has the reference and the true face that are assigned to it, each by itself.
     """
     truths = [face.embedding for face in truth.faces]
-    to_references, to_truths = _similarity(references, image), _similarity(truths, image)
+    to_references, to_truths = _cosines(references, image.faces), _cosines(truths, image.faces)
     reference_of, truth_of = (
         {face: i for i, face in enumerate(best_assignment(s))} for s in (to_references, to_truths)
     )

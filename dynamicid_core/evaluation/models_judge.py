@@ -1,6 +1,7 @@
 """The judge for real images: insightface's buffalo_l, a CLIP model, an expression classifier."""
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,26 @@ from ..identity.analyzer import FaceAnalyzer, load_analyzer
 from ..image_inputs import Image
 from .fingerprints import files_fingerprint
 from .judges import JudgedFace
+
+
+class FacePackJudge:
+    """A `judges.FaceJudge` by a face pack alone, which names no expression."""
+
+    def __init__(self, faces: FaceAnalyzer, fingerprint: str):
+        self._faces, self.fingerprint = faces, fingerprint
+
+    @classmethod
+    def load(cls, face_pack: str, provider: str = "auto") -> "FacePackJudge":
+        """Load the face pack in a folder. Raises as `load_analyzer`."""
+        analyzer = load_analyzer(Path(face_pack), provider, embeds_rgb=False)
+        return cls(analyzer, files_fingerprint([Path(face_pack)]))
+
+    def faces(self, image: Image) -> Sequence[JudgedFace]:
+        """Return all faces of an image; their poses are not measured."""
+        return [
+            JudgedFace(face.box, (nan, nan, nan), self._faces.embed(image, face).numpy(), "")
+            for face in self._faces.detect(image)
+        ]
 
 
 class ModelsJudge:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from . import identity_measures, measures
+from .spent import unet_calls
 
 MEASURES: dict[str, Callable[..., Any]] = {
     "CLIP-T": measures.clip_t,
@@ -28,6 +29,9 @@ MEASURES: dict[str, Callable[..., Any]] = {
     "Assignment": measures.assignment_share,
     "Similarity to others": measures.other_similarity,
     "Bleed": measures.bleed,
+    "All alike": measures.all_alike_share,
+    "All alike (node)": measures.all_alike_share,
+    "UNet calls": unet_calls,
     "Background difference": measures.background_difference,
     "Background PSNR": measures.background_psnr,
     "Diversity": measures.diversity,

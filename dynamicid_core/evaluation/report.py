@@ -19,7 +19,7 @@ from ..files import write_atomically
 from ..image_grid import named_rows
 from .bootstrap import LEVEL, RESAMPLES, SEED, Estimate, estimate
 from .config import EvaluationConfig, as_json
-from .judges import Judge
+from .judges import FaceJudge, Judge
 from .measuring import Row
 from .page import html_page
 from .run_folder import Job, RunFolder
@@ -29,7 +29,7 @@ Results = dict[str, dict[str, dict[str, Estimate]]]
 
 SETTINGS, VALUES, RESULTS, MARKDOWN = "settings.json", "values.json", "results.json", "tables.md"
 PAGE = "report.html"
-_DIGITS = {"Pose error": 1, "Background difference": 2, "Background PSNR": 1, "ID-Conf": 1}
+_DIGITS = {"UNet calls": 1, "Pose error": 1, "Background difference": 2, "Background PSNR": 1, "ID-Conf": 1}
 _UNITS = {"Pose error": " (degrees)", "Background PSNR": " (dB)"}
 _NOTE = "Mean [95 % interval] n pictures; - m: in m of the row's pictures a face that is asked for was not found."
 _MAX_IMAGES = 12  # in a row of a grid
@@ -47,7 +47,7 @@ def _estimates(row: Row) -> dict[str, Estimate]:
     return {name: estimate([values[name] for values in row.values() if name in values]) for name in names}
 
 
-def settings_of(config: EvaluationConfig, judge: Judge) -> dict[str, Any]:
+def settings_of(config: EvaluationConfig, judge: Judge, node_judge: FaceJudge | None = None) -> dict[str, Any]:
     """Return all that numbers depend on but for the weights: what two runs must share to be compared.
 
     References and templates are named by their digests, as `run_folder.snapshot` names them; `files` are left out,
@@ -64,10 +64,17 @@ def settings_of(config: EvaluationConfig, judge: Judge) -> dict[str, Any]:
             sample |= {"ground_truth": Path(truth).stem} if truth else {}
         if not benchmark["grow"]:
             benchmark.pop("grow")  # likewise
+        if benchmark["alike_from"] is None:
+            benchmark.pop("alike_from")
         for key in ("samples", "variants"):
             benchmark[key] = {part.pop("name"): part for part in benchmark[key]}
     return {
         "judge": {"kind": config.judge.kind, "fingerprint": judge.fingerprint},
+        **(
+            {"node_judge": {"kind": config.node_judge.kind, "fingerprint": node_judge.fingerprint}}
+            if node_judge and config.node_judge
+            else {}
+        ),
         "interval": {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED},
         "margin": config.margin,
         "gallery": [path.stem for path in config.gallery],

@@ -8,9 +8,10 @@ settings.json, values.json, results.json, tables.md, <benchmark>.png      see `r
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..files import atomic_path, sha256_of_file, write_atomically
@@ -38,12 +39,18 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """How the images of one graph came to be; `files` are the digests of the configuration's files by name."""
+    """How the images of one graph came to be.
+
+    Attributes:
+        files: the digests of the configuration's files by name.
+        texts: what nodes showed, by their ids; {} where an earlier version drew the images.
+    """
 
     digest: str
     pictures: tuple[str, ...]
     graph: Graph
     files: dict[str, str]
+    texts: dict[str, list[str]] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -52,8 +59,15 @@ class RunFolder:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def keep(self, job: Job, graph: Graph, files: dict[str, str], images: Sequence[bytes]) -> None:
-        """Keep the images that a graph drew, replacing what was kept under that name.
+    def keep(
+        self,
+        job: Job,
+        graph: Graph,
+        files: dict[str, str],
+        images: Sequence[bytes],
+        texts: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """Keep the images that a graph drew and what its nodes showed, replacing what was kept under that name.
 
         The record is written last and whole, so images whose drawing was cut short don't count.
         """
@@ -61,10 +75,11 @@ class RunFolder:
         record.parent.mkdir(parents=True, exist_ok=True)
         for path in self.images(job):
             path.unlink(missing_ok=True)
+        kept_texts = {node: list(shown) for node, shown in texts.items()}
         names = tuple(f"{job.name}-{k}.png" for k in range(len(images)))
         for name, content in zip(names, images, strict=True):
             record.with_name(name).write_bytes(content)
-        values = asdict(Record(graph_digest(graph, files), names, graph, files))
+        values = asdict(Record(graph_digest(graph, files), names, graph, files, kept_texts))
         write_atomically(record, json.dumps(values, indent=2) + "\n")
 
     def drop(self, job: Job) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..identity.assignment import NO_MATCH
+
+_DRAWINGS = "drawings of {} steps each: {}"
+_TOLD = re.compile(f"^{_DRAWINGS.format('([0-9]+)', '([0-9]+)')}$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,17 @@ def report(results: Sequence[PersonResult], strangers: int, steps: int) -> str:
     if strangers:
         lines.append(f"faces of none of these people, left as they were: {strangers}")
     drawings = sum(result.drawn for result in results)
-    lines.append(f"drawings of {steps} steps each: {drawings}")
+    lines.append(_DRAWINGS.format(steps, drawings))
     return "\n".join(lines)
+
+
+def drawings_of(text: str) -> list[tuple[int, int]]:
+    """Return the sampling steps of one drawing and the number of drawings that `report` told, image by image.
+
+    Args:
+        text: of one image or, one after the other, of several; an image without a face has no drawings to tell of.
+    """
+    return [(int(steps), int(drawings)) for steps, drawings in _TOLD.findall(text)]
 
 
 def _number(likeness: float | None) -> str:

@@ -40,6 +40,7 @@ OTHER_GUIDANCE = (5.0, 7.0)
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
 LORA_STRENGTHS = (0.5, 0.75, 1.0)
 JUDGE = "mini.train.judging:judge"
+FACE_PACK = Path(__file__).resolve().parents[1] / "weights" / "face-pack"  # what the miniature's nodes ask
 UNGATED, CONTRASTIVE = "mini_ungated.safetensors", "mini_contrastive.safetensors"
 UNGATED_IMR = "mini_ungated_imr.safetensors"
 """In the server's models/dynamicid: what the recipes of these names trained."""
@@ -81,7 +82,9 @@ class Experiments:
         # Strangers: with the person who is requested, GALLERY people.
         gallery = [self._reference(PEOPLE + number, "gallery") for number in range(GALLERY - 1)]
         files = [str(path.resolve()) for path in self.trained]
-        return {"judge": {"kind": JUDGE}, "files": files, "gallery": gallery, "benchmarks": benchmarks}
+        node_judge = {"kind": "face pack", "options": {"face_pack": str(FACE_PACK)}}
+        judges = {"judge": {"kind": JUDGE}, "node_judge": node_judge}
+        return {**judges, "files": files, "gallery": gallery, "benchmarks": benchmarks}
 
     def _benchmarks(self) -> dict[str, Callable[[], Json]]:
         """Return what makes each benchmark, by its name."""

@@ -7,6 +7,7 @@ from typing import Any
 from ..world.caption import CaptionSpec, PersonSpec, parse_caption, to_caption
 
 DENOISE = 0.8  # as the node's default
+ALIKE = 0.6  # likeness that everybody is to reach
 CURVE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of people who are put into pictures of others
 
 Json = dict[str, Any]
@@ -23,7 +24,7 @@ def redrawn(benchmark: Json, graph: Json, folder: Path) -> Json:
         _variant("redrawn"),
         _variant("redrawn at denoise .9", denoise=0.9),
         _variant("in 3 passes", passes=3),
-        _variant("below .6 in 3 passes", only_below=0.6, passes=3),
+        _variant("below .6 in 3 passes", only_below=ALIKE, passes=3),
     ]
     return _in_graph(f"{benchmark['name']}, redrawn", with_redraw(graph), folder, benchmark, variants)
 
@@ -71,4 +72,5 @@ def _in_graph(name: str, graph: Json, folder: Path, benchmark: Json, variants: l
     for sample in benchmark["samples"]:
         own = {"one": {"text": one_person(sample["prompt"])}, "redraw": {"seed": sample["seeds"][0]}}
         samples.append({**sample, "overrides": {**sample.get("overrides", {}), **own}})
-    return {**benchmark, "name": name, "template": path.name, "samples": samples, "variants": variants}
+    changes = {"name": name, "template": path.name, "samples": samples, "variants": variants, "alike_from": ALIKE}
+    return {**benchmark, **changes}

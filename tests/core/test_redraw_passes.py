@@ -2,7 +2,7 @@
 
 import pytest
 from dynamicid_pack.dynamicid_core.identity.assignment import NO_MATCH
-from dynamicid_pack.dynamicid_core.redraw.passes import PersonResult, is_better, is_due, report
+from dynamicid_pack.dynamicid_core.redraw.passes import PersonResult, drawings_of, is_better, is_due, report
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,10 @@ def test_the_report_tells_of_everybody() -> None:
     ]
     assert "not measurable" in lines[5] and lines[6].endswith(": 2") and lines[7] == "drawings of 20 steps each: 4"
     assert "measurable" not in report(people[:2], 0, 20) and "none" not in report(people[:2], 0, 20)
+
+
+def test_drawings_are_read_back_from_reports() -> None:
+    people = [PersonResult("drawings of 7 steps each: 9", 1, 0.61, 0.78, 2, True), PersonResult("ben", 0, 0.9, 0.9)]
+    both = f"picture 1\n{report(people, 1, 20)}\n\npicture 2\n{report(people[1:], 0, 20)}"
+    assert drawings_of(report(people, 1, 20)) == [(20, 2)] and drawings_of(both) == [(20, 2), (20, 0)]
+    assert drawings_of("No face was found.") == [] == drawings_of("denoise 0: nobody was redrawn")

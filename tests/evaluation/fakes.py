@@ -16,6 +16,7 @@ def _floats(**defaults: float) -> dict[str, Any]:
     return {name: ["FLOAT", {"default": value}] for name, value in defaults.items()}
 
 
+REDRAW = "DynamicIDRedraw"
 NODES: dict[str, Any] = {
     "Model": {"input": {"required": {}}, "output": ["MODEL"]},
     "CLIPTextEncode": {"input": {"required": {"text": ["STRING", {}]}}, "output": ["CONDITIONING"]},
@@ -67,6 +68,10 @@ NODES: dict[str, Any] = {
         },
         "output": ["MODEL"],
     },
+    REDRAW: {
+        "input": {"required": {"image": ["IMAGE"], **_floats(denoise=0.8)}},
+        "output": ["IMAGE", "STRING", "IMAGE"],
+    },
 }
 """What /object_info says, as far as it is read."""
 
@@ -97,7 +102,12 @@ class DrawingHost:
     Args:
         known: reference pictures and who they show.
         fails_after: graphs after which the connection is lost.
+
+    Attributes:
+        report: what Redraw People shows; it changes nothing.
     """
+
+    report = ""
 
     def __init__(self, known: Mapping[Path, Person], fails_after: int = 1000):
         self.known = {path.read_bytes(): person for path, person in known.items()}
@@ -112,7 +122,7 @@ class DrawingHost:
         self.uploaded[name] = self.known[data]
         return name
 
-    def run(self, graph: Mapping[str, Any], timeout: float = 600.0) -> list[dict[str, str]]:
+    def outputs(self, graph: Mapping[str, Any], timeout: float = 600.0) -> dict[str, dict[str, Any]]:
         if not self.left:
             raise OSError("the connection is lost")
         self.left -= 1
@@ -128,7 +138,8 @@ class DrawingHost:
         Image.fromarray(picture.image).save(data, "PNG")
         name = f"{len(self._saved)}.png"
         self._saved[name] = data.getvalue()
-        return [{"filename": name, "subfolder": "", "type": "output"}]
+        shown = {node: {"text": [self.report]} for node, entry in graph.items() if entry["class_type"] == REDRAW}
+        return {**shown, "5": {"images": [{"filename": name, "subfolder": "", "type": "output"}]}}
 
     def fetch(self, saved: Mapping[str, str]) -> bytes:
         return self._saved[saved["filename"]]

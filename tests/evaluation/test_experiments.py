@@ -86,6 +86,8 @@ def test_faces_are_redrawn_by_a_prompt_for_one_person_and_by_nothing_of_them_whe
         assert graph["redraw"]["inputs"]["model"] == ["mini", 0] and graph["save"]["inputs"]["images"] == ["redraw", 0]
         assert graph["sampler"]["inputs"]["model"] == ["apply", 0]
         assert redrawn.variants[0].overrides == {"redraw": {"denoise": 0.0}}
+        assert redrawn.alike_from == 0.6 and plain.alike_from is None
+    assert config.node_judge is not None and Path(config.node_judge.options["face_pack"]).is_dir()
     strangers = json.loads(benchmarks["people put into pictures"].template.read_text())
     assert strangers["sampler"]["inputs"]["model"] == ["mini", 0] and "apply" not in strangers
 

@@ -223,3 +223,9 @@ def test_diversity_is_the_mean_distance_over_pairs_and_zero_for_equal_pictures(j
     assert measures.diversity(np.stack([judge.image_vector(one), judge.image_vector(other)])).min() > 0.1
     with pytest.raises(ValueError, match="at least two"):
         measures.diversity(vectors[:1])
+
+
+def test_everybody_must_be_alike_for_an_image_to_count() -> None:
+    pairs: list[list[float | None]] = [[0.6, 0.9], [0.59, 0.99], [None, 0.9], [0.7, 0.6]]
+    assert measures.all_alike_share(pairs, 0.6) == 0.5
+    assert measures.all_alike_share(pairs, 0.65) == 0 and measures.all_alike_share(pairs[1:2], 0.5) == 1

@@ -23,7 +23,7 @@ from dynamicid_pack.dynamicid_core.evaluation.config import (
     write_config,
 )
 from dynamicid_pack.dynamicid_core.evaluation.generation import generate
-from dynamicid_pack.dynamicid_core.evaluation.judges import Judge
+from dynamicid_pack.dynamicid_core.evaluation.judges import FACE_PACK, Judge, load_face_judge
 from dynamicid_pack.dynamicid_core.evaluation.measuring import measure
 from dynamicid_pack.dynamicid_core.evaluation.report import (
     RESULTS,
@@ -36,9 +36,11 @@ from dynamicid_pack.dynamicid_core.evaluation.report import (
     write_report,
 )
 from dynamicid_pack.dynamicid_core.evaluation.run_folder import RunFolder, load_snapshot, snapshot
+from dynamicid_pack.dynamicid_core.redraw.passes import PersonResult, report
 from PIL import Image
 
 from . import fakes
+from .conftest import FACE_PACK as PACK
 from .drawings import draw as drawn
 from .drawings import stranger
 
@@ -403,7 +405,7 @@ def test_a_variant_whose_override_has_no_effect_is_told(
 def test_a_graph_that_saves_nothing_is_told(
     run: Drawn, known: Known, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(fakes.DrawingHost, "run", lambda self, graph, timeout: [])
+    monkeypatch.setattr(fakes.DrawingHost, "outputs", lambda self, graph, timeout: {"5": {"images": []}})
     with pytest.raises(ServerError, match="one, full, room-1 saved no picture"):
         run(tmp_path / "run")
 
@@ -442,3 +444,37 @@ def test_the_command_wants_one_server(tmp_path: Path, capsys: pytest.CaptureFixt
     for server in ([], ["--server", "http://127.0.0.1:1", "--", "python"]):
         assert command.main([*asked, *server]) == 1
         assert "Expected a server" in capsys.readouterr().err
+
+
+def test_who_reaches_a_likeness_is_told_by_the_judge_and_by_whom_nodes_asked_and_what_it_cost(
+    run: Drawn, config: EvaluationConfig, known: Known, judge: Judge, tmp_path: Path
+) -> None:
+    """The host draws right people with Apply DynamicID and strangers without; one report tells of three drawings."""
+    graph = fakes.graph(2)
+    graph["4"]["inputs"]["steps"] = 10
+    graph["6"] = {"class_type": fakes.REDRAW, "inputs": {"image": ["4", 0], "denoise": 0.8}}
+    graph["5"]["inputs"]["images"] = ["6", 0]
+    template = tmp_path / "redrawn.json"
+    template.write_text(json.dumps(graph))
+    benchmark = replace(
+        config.benchmarks[1], template=template, alike_from=0.6, variants=(Variant(name="full"), NOBODY)
+    )
+    node_judge = JudgeConfig(kind=FACE_PACK, options={"face_pack": str(PACK)})
+    host = fakes.DrawingHost(known)
+    host.report = report([PersonResult("ann", 0, 0.1, 0.7, 3)], 0, 8)
+    kept, _ = run(tmp_path / "run", replace(config, benchmarks=(benchmark,), node_judge=node_judge), host)
+    pack = load_face_judge(node_judge.kind, node_judge.options)
+    rows = measure(kept, RunFolder(tmp_path / "run"), judge, pack)["two"]
+    means = {
+        row: {name: e.mean for name, e in columns.items()} for row, columns in results_of({"two": rows})["two"].items()
+    }
+    for name in ("All alike", "All alike (node)"):
+        assert (means["full"][name], means["without identity"][name]) == (1, 0)
+    assert means["full"]["UNet calls"] == 10 + 3 * 8
+    settings = settings_of(kept, judge, pack)
+    assert (
+        settings["node_judge"]["fingerprint"] == pack.fingerprint and settings["benchmarks"]["two"]["alike_from"] == 0.6
+    )
+    assert "All alike (node)" not in measure(kept, RunFolder(tmp_path / "run"), judge)["two"]["full"]["room-1-0"]
+    plain = settings_of(config, judge)
+    assert "node_judge" not in plain and "alike_from" not in plain["benchmarks"]["two"], "as in runs from before"
