@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("convert", help="put the parts of one or several files into one safetensors file")
     convert.add_argument("inputs", nargs="+", type=Path, metavar="A", help="SAA.bin, IMR.bin, ... or safetensors files")
     convert.add_argument("output", type=Path, metavar="OUT", help="the safetensors file to write")
+    convert.add_argument("--half", action="store_true", help="store weights in float16: half of the size")
     convert.add_argument("--overwrite", action="store_true", help="replace OUT if there is one")
     convert.set_defaults(run=_convert)
 
@@ -79,10 +80,15 @@ def _convert(arguments: argparse.Namespace) -> None:
     # it is still read from while the new one is written
     if output.exists() and any(path.exists() and path.samefile(output) for path in arguments.inputs):
         raise ValueError(f"{shown(output)}: expected a file other than those that are read. Give another name.")
-    checkpoint = load_checkpoint(*arguments.inputs)
+    checkpoint = load_checkpoint(*arguments.inputs, decode=_half if arguments.half else dict)
     save_checkpoint(checkpoint, output)
     print(table(checkpoint))
     print(f"written to {shown(output)}")
+
+
+def _half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in float16; what is not floating point stays as it is."""
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
 
 
 def _sizes(part: str, weights: Mapping[str, Tensor], adapter: Adapter | None) -> tuple[str, str, str, str]:

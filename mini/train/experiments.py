@@ -41,8 +41,8 @@ STRENGTHS = (0.5, 0.75, 1.25, 1.5)
 LORA_STRENGTHS = (0.5, 0.75, 1.0)
 JUDGE = "mini.train.judging:judge"
 FACE_PACK = Path(__file__).resolve().parents[1] / "weights" / "face-pack"  # what the miniature's nodes ask
-UNGATED, CONTRASTIVE = "mini_ungated.safetensors", "mini_contrastive.safetensors"
-UNGATED_IMR = "mini_ungated_imr.safetensors"
+UNGATED, GATED = "mini_ungated.safetensors", "mini_gated.safetensors"  # alike in all but the gate
+CONTRASTIVE, UNGATED_IMR = "mini_contrastive.safetensors", "mini_ungated_imr.safetensors"
 """In the server's models/dynamicid: what the recipes of these names trained."""
 # Nobody: the middle of every proportion, and nothing before the face.
 CANONICAL = replace(
@@ -62,7 +62,8 @@ class Experiments:
     Attributes:
         folder: where references and graphs go.
         pictures: images of a row, at least.
-        trained: the files of UNGATED, CONTRASTIVE and UNGATED_IMR that there are; rows that need others are left out.
+        trained: the files of UNGATED, GATED, CONTRASTIVE and UNGATED_IMR that there are; rows that need others are
+            left out.
         only: the benchmarks' names; all of them where it is empty.
     """
 
@@ -132,7 +133,7 @@ class Experiments:
             _variant("DynamicID"), _variant("without the gate", "gate"), _variant("without regions", "regions"),
             _variant("without gate and regions", "gate", "regions"), WITH_LAYOUT,
             _variant("LoRA at full strength", apply={"lora_strength": 1.0}),
-            *self._plain_attention(masked=True), NOBODY,
+            *self._plain_attention(), *self._plain_attention(masked=True), NOBODY,
         ]  # fmt: skip
         if count == 2:
             variants += [_variant(f"guidance {g:g}", sampler={"cfg": g}) for g in OTHER_GUIDANCE]
@@ -218,9 +219,13 @@ class Experiments:
         return {**sample, "ground_truth": drawn}
 
     def _plain_attention(self, masked: bool = False) -> list[Json]:
-        """Return a DynamicID that was trained without the gate, as IP-Adapter is, and the same with regions."""
-        variants = self._trained_row(UNGATED, "plain attention", "gate", "regions")
-        return variants + (self._trained_row(UNGATED, "plain attention, masked", "gate") if masked else [])
+        """Return a DynamicID that was trained without gate, as IP-Adapter is, and its twin, with regions or without."""
+        regions = () if masked else ("regions",)
+        how = ", masked" if masked else ""
+        return [
+            *self._trained_row(UNGATED, f"plain attention{how}", "gate", *regions),
+            *self._trained_row(GATED, f"its twin with the gate{how}", *regions),
+        ]
 
     def _trained_row(self, file: str, name: str, *ablate: str) -> list[Json]:
         return [_variant(name, *ablate, mini={"adapter": file})] if self._has(file) else []

@@ -44,6 +44,19 @@ def test_convert_and_inspect(tmp_path: Path, release: list[str], capsys: pytest.
     assert "6x6 to 5" in output
 
 
+def test_convert_to_half_precision(tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out, again = tmp_path / "half.safetensors", tmp_path / "again.safetensors"
+    assert main(["convert", "--half", *release, str(out)]) == 0
+    half = {
+        part: {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+        for part, weights in PARTS.items()
+    }
+    assert holds(load_checkpoint(out), half)
+    assert {line.split()[5] for line in capsys.readouterr().out.splitlines()[1 : 1 + len(PARTS)]} == {"float16"}
+    assert main(["convert", str(out), str(again)]) == 0
+    assert holds(load_checkpoint(again), half)
+
+
 def test_inspect_a_part_alone(release: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for path, parts in zip(release, (["SAA_module", "proj_module"], ["imr"], ["keypoint_encoder"]), strict=True):
         assert main(["inspect", path]) == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation.config import EvaluationConfig, load_config
 from dynamicid_pack.dynamicid_core.evaluation.judges import CachedJudge, Judge
-from dynamicid_pack.mini.train.experiments import CONTRASTIVE, GALLERY, UNGATED, UNGATED_IMR, write_experiments
+from dynamicid_pack.mini.train.experiments import CONTRASTIVE, GALLERY, GATED, UNGATED, UNGATED_IMR, write_experiments
 from dynamicid_pack.mini.world.caption import parse_caption
 from dynamicid_pack.mini.world.world import HELD_OUT_PAIRS
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.train  # references of hundreds of people are drawn
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> EvaluationConfig:
     folder = tmp_path_factory.mktemp("experiments")
-    trained = [folder / UNGATED, folder / CONTRASTIVE, folder / UNGATED_IMR]
+    trained = [folder / name for name in (UNGATED, GATED, CONTRASTIVE, UNGATED_IMR)]
     for path in trained:
         path.write_bytes(b"")
     return load_config(write_experiments(folder / "written", 6, tuple(trained)))
@@ -98,6 +98,7 @@ def test_rows_that_need_a_training_are_there_when_it_is(config: EvaluationConfig
     more = rows - {variant.name for benchmark in without.benchmarks for variant in benchmark.variants}
     assert {name for name in more if "LoRA" not in name} == {
         "plain attention", "plain attention, masked", "plain attention, without IMR", "with the contrastive term",
+        "its twin with the gate", "its twin with the gate, masked",
     }  # fmt: skip
     assert {name for name in more if "LoRA" in name} == {
         *(f"gate {gate}, LoRA {strength}" for gate in ("on", "off") for strength in ("0.5", "0.75", "1")),

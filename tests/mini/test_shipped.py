@@ -138,6 +138,9 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     assert recipes[1].model_copy(update={"gate": True, **same}) == recipes[0], (
         "the baseline differs in its gate and its length"
     )
+    twin = read_config(folder / "gated.json", AnchoringConfig)
+    assert twin == recipes[1].model_copy(update={"gate": True, "output": twin.output}), "it differs in the gate alone"
+    assert twin.output not in [recipe.output for recipe in recipes]
     editing = read_config(folder / "reconfiguration.json", ReconfigurationConfig)
     assert editing.gate_threshold == recipes[0].gate_threshold and editing.base == recipes[0].base == folder / "base"
     with_term = read_config(folder / "contrastive.json", ReconfigurationConfig)
