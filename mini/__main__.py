@@ -34,7 +34,7 @@ COMMANDS = {
     "prepare": ("train.prepare", "prepare", "make what the method's own trainings start from"),
     "keep": ("train.ship", "keep_dynamicid", "let the miniature ship with a DynamicID"),
 }
-STAGES = ("autoencoder", "judge", "vision", "text", "unet", "face-pack")
+STAGES = ("autoencoder", "judge", "vision", "text", "unet", "flux", "face-pack")
 """In the order in which they are trained: each may use what those before it stored."""
 
 

@@ -60,6 +60,27 @@ UNET: dict[str, Any] = {
     "use_temporal_resblock": False,
 }
 
+# As `comfy.supported_models.FluxSchnell` takes it: Flux without distilled guidance.
+FLUX: dict[str, Any] = {
+    "image_model": "flux",
+    "in_channels": 4,
+    "out_channels": 4,
+    "patch_size": 2,
+    "vec_in_dim": CONTEXT_DIM,
+    "context_in_dim": CONTEXT_DIM,
+    "hidden_size": 256,
+    "mlp_ratio": 4.0,
+    "num_heads": 4,
+    "depth": 2,
+    "depth_single_blocks": 5,
+    "axes_dim": [8, 28, 28],
+    "txt_ids_dims": [],
+    "theta": 10_000,
+    "qkv_bias": True,
+    "guidance_embed": False,
+}
+FLUX_SHIFT = 2.0  # of its noise schedule, `shift * t / (1 + (shift - 1) * t)`
+
 
 def with_all_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a kept text encoder with a row for every token, as the host expects.

@@ -11,6 +11,7 @@ from . import ship
 from .autoencoder import AutoencoderStage
 from .core_training import trainer
 from .face_pack import FacePackStage
+from .flux import FluxStage
 from .judge import JudgeStage
 from .stage import Stage, TrainContext, half_is_quicker
 from .text import TextStage
@@ -18,7 +19,8 @@ from .unet import UNetStage
 from .vision import VisionStage
 
 STAGES: dict[str, Callable[[TrainContext], Stage[Any]]] = {
-    stage.name: stage for stage in (AutoencoderStage, JudgeStage, VisionStage, TextStage, UNetStage, FacePackStage)
+    stage.name: stage
+    for stage in (AutoencoderStage, JudgeStage, VisionStage, TextStage, UNetStage, FluxStage, FacePackStage)
 }
 
 

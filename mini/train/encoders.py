@@ -39,6 +39,13 @@ def read(text: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return output.last_hidden_state, output.text_embeds
 
 
+def read_pooled(text: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the text's states (n, 77, 128) and pooled states (n, 128), its end's, of token numbers (n, 77)."""
+    states = text(input_ids=tokens).last_hidden_state
+    ends = (tokens == words().end).int().argmax(1)
+    return states, states[torch.arange(len(tokens), device=tokens.device), ends]
+
+
 def see(vision: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return penultimate states (n, 65, 192) and vectors (n, 128) of images (n, 3, H, W) in [0, 1]."""
     mean, std = (

@@ -20,13 +20,14 @@ from .core import write_atomically
 from .core_training import history
 from .face_networks import FacePack, write_pack
 from .face_pack import FacePackStage
+from .flux import FluxStage
 from .judge import JudgeStage
 from .stage import NOTED, RECORD, WEIGHTS, TrainContext, read_record
 from .text import TextStage
 from .unet import UNetStage
 
 FORMAT = "dynamicid-mini-1"
-NETWORKS = ("autoencoder", "vision", "text", "unet", "judge")
+NETWORKS = ("autoencoder", "vision", "text", "unet", "flux", "judge")
 PACK, DYNAMICID = "face-pack", "dynamicid"
 ONNX = "shipped"  # the restored face pack's folder in its stage's
 WHAT = {
@@ -35,6 +36,7 @@ WHAT = {
     "vision": "pictures to states and a vector, by contrast (CLIP's architecture)",
     "text": "captions to states and a vector (CLIP's architecture)",
     "unet": "latents from captions (SD1.5's architecture, noise prediction)",
+    "flux": "latents from captions (Flux's architecture, rectified flow)",
     PACK: "detection, landmarks, pose and recognition, as insightface loads them",
 }
 
@@ -111,8 +113,11 @@ def restore(shipped: Path, checkpoints: Path) -> None:
     """Store what shipped as the stages' results, which others are trained from.
 
     They go on from there themselves, but for the face pack: it is kept as it ships until it is trained from nothing.
+    A network that has not shipped yet is left to be trained.
     """
     for name in NETWORKS:
+        if not (shipped / f"{name}.safetensors").exists():
+            continue
         (checkpoints / name).mkdir(parents=True, exist_ok=True)
         save_file(as_shipped(shipped, name), checkpoints / name / WEIGHTS)
         _copy(_record(shipped, name), checkpoints / name / RECORD)
@@ -144,13 +149,15 @@ def measure(context: TrainContext, folder: Path, quick: bool = False) -> dict[st
                 pictures.size = 16
             for pictures in (*judges.held_out_groups, *faces.held_out_groups):
                 pictures.size = 4
+        numbers = (4, 2, 2) if quick else (200, 100, 100)
         with torch.no_grad():
             return {
                 "autoencoder": coding.measures(coder),
                 "judge": judges.measures(judging),
                 "judge, on round trips": judges.measures(judging, round_trip),
                 "text": reading.captions_told(encoders.load_text(shop)),
-                "unet": drawing.measures(shop.load("unet", comfyui.unet()), (4, 2, 2) if quick else (200, 100, 100)),
+                "unet": drawing.measures(shop.load("unet", comfyui.unet()), numbers),
+                "flux": FluxStage(shop).measures(shop.load("flux", comfyui.flux()), numbers),
                 PACK: faces.report(folder / PACK),
                 f"{PACK}, on round trips": faces.report(folder / PACK, round_trip),
             }

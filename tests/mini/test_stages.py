@@ -9,7 +9,7 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 from dynamicid_pack.mini import networks
-from dynamicid_pack.mini.train import encoders, judge, pictures, text, unet, vision
+from dynamicid_pack.mini.train import drawing, encoders, flux, judge, pictures, text, unet, vision
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
 from dynamicid_pack.mini.train.pictures import Pictures
 from dynamicid_pack.mini.train.stage import TrainContext
@@ -65,6 +65,12 @@ def small_unet(context):
     return stage
 
 
+def small_flux(context):
+    stage = short(flux.FluxStage(context, 96))
+    stage.portraits, stage.groups = 2, 1
+    return stage
+
+
 def small_autoencoder(context):
     stage = short(AutoencoderStage(context, 16))
     stage.portraits = stage.groups = 1
@@ -77,6 +83,7 @@ BASE = {
     "vision": small_vision,
     "text": small_text,
     "unet": small_unet,
+    "flux": small_flux,
 }
 
 
@@ -91,7 +98,7 @@ def context(tmp_path_factory, host):
     return train_context
 
 
-@pytest.mark.parametrize("name", ["judge", "vision", "text", "unet"])
+@pytest.mark.parametrize("name", ["judge", "vision", "text", "unet", "flux"])
 def test_each_stage_resumes_exactly(context, tmp_path, name):
     parts = TrainContext(tmp_path)
     for other in context.folder.iterdir():
@@ -275,10 +282,70 @@ def test_the_host_runs_the_unet_as_the_trainer(context):
     assert torch.allclose(denoised, (x - (1 - left).sqrt() * noise) / left.sqrt(), atol=1e-3)
 
 
-def test_sampling_draws_pictures_of_the_right_size(context, monkeypatch):
-    monkeypatch.setattr(unet, "sample", partial(unet.sample, steps=2))
-    stage = small_unet(context)
-    network = unet.comfyui.unet()
+# --- the transformer ---
+
+
+def chance_flux():
+    """The trainer's Flux, whose every layer counts."""
+    torch.manual_seed(0)
+    network = flux.comfyui.flux()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05) if parameter.ndim > 1 else torch.nn.init.normal_(parameter, 1, 0.1)
+    return network
+
+
+def test_the_host_runs_the_transformer_as_the_trainer():
+    import comfy.ldm.flux.model
+    import comfy.ops
+
+    trained = chance_flux()
+    assert sum(p.numel() for p in trained.parameters()) == 10_067_856
+    network = comfy.ldm.flux.model.Flux(**networks.FLUX, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    network.load_state_dict(trained.state_dict())
+    x, states, pooled = torch.randn(2, 4, 16, 32), torch.randn(2, 77, 128), torch.randn(2, 128)
+    times = torch.tensor([0.9, 0.2])
+    with torch.inference_mode():
+        expected = network(x, times, states, pooled)
+        assert expected.std() > 0.1
+        assert torch.allclose(trained(x, times, states, pooled, transformer_options=flux.OPTIONS), expected, atol=1e-4)
+
+
+def test_every_layer_of_the_transformer_learns():
+    """The host adds to its streams in place: what a gradient needs must have been kept."""
+    network, generator = chance_flux(), torch.Generator().manual_seed(0)
+    x, states, pooled = (torch.randn(size, generator=generator) for size in ((1, 4, 8, 8), (1, 77, 128), (1, 128)))
+    inputs = (torch.tensor([0.4]), states, pooled)
+
+    def loss():
+        return network(x, *inputs, transformer_options=flux.OPTIONS).square().mean()
+
+    loss().backward()
+    silent = [name for name, parameter in network.named_parameters() if not parameter.grad.abs().max() > 0]
+    assert not silent
+    weight = network.double_blocks[0].img_attn.norm.query_norm.weight
+    gradient, before = weight.grad[3].item(), weight.data.clone()
+    with torch.no_grad():
+        weight[3] = before[3] + 1e-2
+        above = loss()
+        weight[3] = before[3] - 1e-2
+        below = loss()
+    assert gradient == pytest.approx(float(above - below) / 2e-2, rel=2e-2)
+
+
+def test_the_transformer_reads_the_texts_end_before_its_projection(context):
+    """As the host's pooled text is, and IMR's."""
+    network, tokens = encoders.load_text(context), Words().batch(["a portrait of a person", ""])
+    states, pooled = encoders.read_pooled(network, tokens)
+    vectors = encoders.read(network, tokens)[1]
+    assert torch.allclose(network.text_projection(pooled), vectors, atol=1e-5)
+    assert states.shape == (2, 77, 128) and not torch.allclose(pooled, vectors, atol=0.1)
+
+
+@pytest.mark.parametrize(("module", "small"), [(unet, small_unet), (flux, small_flux)], ids=["unet", "flux"])
+def test_sampling_draws_pictures_of_the_right_size(context, monkeypatch, module, small):
+    monkeypatch.setattr(module, "sample", partial(module.sample, steps=2))
+    stage = small(context)
+    network = stage.network()
     images = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
     assert images.shape == (2, 128, 256, 3) and images.dtype == np.uint8
     again = stage.drawn(network, ["two people", "a portrait of a person"], (16, 32), seed=1)
@@ -289,22 +356,22 @@ def test_people_are_looked_for_in_their_own_columns():
     def boxes(*middles: float) -> torch.Tensor:
         return torch.tensor([[x - 20, 40, x + 20, 80] for x in middles]).reshape(-1, 4)
 
-    assert unet.in_columns(boxes(60, 200), 2, 256) == [0, 1]
-    assert unet.in_columns(boxes(150, 200), 2, 256) == [None, 1]
-    assert unet.in_columns(boxes(20, 50, 110), 2, 256) == [1, None]
-    assert unet.in_columns(boxes(), 3, 256) == [None] * 3
+    assert drawing.in_columns(boxes(60, 200), 2, 256) == [0, 1]
+    assert drawing.in_columns(boxes(150, 200), 2, 256) == [None, 1]
+    assert drawing.in_columns(boxes(20, 50, 110), 2, 256) == [1, None]
+    assert drawing.in_columns(boxes(), 3, 256) == [None] * 3
 
 
 def test_a_face_is_as_its_caption_specifies():
     kinds = {"colour": np.array([0, 2]), "garment": np.array([1, 3]), "expression": np.array([1, 2])}
     verdict = judge.Verdict(kinds, *(np.array(x, np.float32) for x in ([[0]] * 2, [[0, 21, 0]] * 2, [[0] * 4] * 2)))
-    look = PersonSpec("red", "t-shirt", unet.NAMES[1], view="the face is slightly turned to the right", posed=True)
-    assert all(unet.as_specified(look, verdict, 0).values())
-    assert unet.as_specified(look, verdict, 1) == {
+    look = PersonSpec("red", "t-shirt", drawing.NAMES[1], view="the face is slightly turned to the right", posed=True)
+    assert all(drawing.as_specified(look, verdict, 0).values())
+    assert drawing.as_specified(look, verdict, 1) == {
         "colour": False, "garment": False, "clothes": False, "expression": False, "view": True,
     }  # fmt: skip
-    assert not any(unet.as_specified(look, verdict, None).values()) and not any(
-        unet.as_specified(look, None, 0).values()
+    assert not any(drawing.as_specified(look, verdict, None).values()) and not any(
+        drawing.as_specified(look, None, 0).values()
     )
 
 
