@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.folders import NONE
-from ..dynamicid_core.host.miniature import load_miniature
+from ..dynamicid_core.host.miniature import BASES, WEIGHTS, load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
 from ..dynamicid_core.host.report import loaded_report
 from ..dynamicid_core.host.vision import load_vision
@@ -21,6 +21,7 @@ from .sockets import PEOPLE_ALIASES, DynamicIDSocket, choice
 
 AUTO = "auto"
 SHIPPED = "shipped"
+DEFAULT_BASE = "UNet"
 Versions = list[tuple[str, int, int]]
 """Name, time of the last change and size of each file."""
 
@@ -105,6 +106,7 @@ class LoadDynamicIDMini(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         adapter = "The DynamicID that comes with the miniature, or one in models/dynamicid that you trained for it."
+        base = "The network that it draws with: a small UNet as in SD1.5, or a small diffusion transformer as in Flux."
         return io.Schema(
             node_id="DynamicIDMini",
             display_name="Load DynamicID Mini",
@@ -114,9 +116,10 @@ class LoadDynamicIDMini(io.ComfyNode):
             search_aliases=PEOPLE_ALIASES,
             inputs=[
                 choice("adapter", [SHIPPED, *folders.adapter_files()], adapter),
+                choice("base", list(BASES), base),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The miniature's UNet, for Apply DynamicID."),
+                io.Model.Output(display_name="model", tooltip="The miniature's base model, for Apply DynamicID."),
                 io.Clip.Output(display_name="clip", tooltip="Its text encoder."),
                 io.Vae.Output(display_name="vae", tooltip="Its autoencoder, for VAE Decode."),
                 DynamicIDSocket.Output(display_name="dynamicid", tooltip="Its DynamicID, for the other nodes."),
@@ -124,13 +127,15 @@ class LoadDynamicIDMini(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, adapter: str = SHIPPED) -> Versions:
-        """Return what changes when a file is replaced under the same name."""
-        return [] if adapter == SHIPPED else _versions([folders.adapter_path(adapter)])
+    def fingerprint_inputs(cls, adapter: str = SHIPPED, base: str = DEFAULT_BASE) -> Versions:
+        """Return what changes when a file is replaced under the same name, or one that was missing comes."""
+        paths = [path for name in BASES[base] if (path := WEIGHTS / f"{name}.safetensors").exists()]
+        return _versions(paths if adapter == SHIPPED else [*paths, folders.adapter_path(adapter)])
 
     @classmethod
-    def execute(cls, adapter: str = SHIPPED) -> io.NodeOutput:
-        miniature = load_miniature(adapter=None if adapter == SHIPPED else folders.adapter_path(adapter))
+    def execute(cls, adapter: str = SHIPPED, base: str = DEFAULT_BASE) -> io.NodeOutput:
+        path = None if adapter == SHIPPED else folders.adapter_path(adapter)
+        miniature = load_miniature(adapter=path, base=base)
         return io.NodeOutput(miniature.model, miniature.clip, miniature.vae, miniature.dynamicid)
 
 

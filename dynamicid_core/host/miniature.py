@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import comfy.latent_formats
 import comfy.model_management as memory
 import comfy.supported_models
 from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
+from comfy.supported_models_base import BASE
 from torch import Tensor
 
-from ...mini.networks import CONTEXT_DIM, TEXT, UNET, with_all_rows
+from ...mini.networks import CONTEXT_DIM, FLUX, FLUX_SHIFT, TEXT, UNET, with_all_rows
 from ...mini.quantize import dequantize
 from ..checkpoint import load_checkpoint
 from ..identity.analyzer import load_analyzer
@@ -24,6 +27,10 @@ from .models import DynamicID, load_dynamicid
 
 FORMAT = "dynamicid-mini-1"  # of the miniature's DynamicID, quantized
 WEIGHTS = Path(__file__).resolve().parents[2] / "mini" / "weights"
+BASES = {"UNet": ("unet", "dynamicid"), "Flux": ("flux", "dynamicid-flux")}
+"""Base models that the miniature may draw with: the files, without suffix, of each and of the DynamicID for it."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +43,35 @@ class Miniature:
     dynamicid: DynamicID
 
 
-def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None) -> Miniature:
+def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: str = "UNet") -> Miniature:
     """Load what `python -m mini ship` and `keep` wrote.
 
     Args:
         adapter: a DynamicID that was trained for the miniature, in place of the one that came with it.
+        base: of BASES, what it draws with.
 
     Raises:
         FileNotFoundError: a file of the pack is missing.
         ValueError: a file is damaged, or the adapter file holds no adapter.
     """
+    network, own = BASES[base]
+    if base == "Flux" and not (folder / f"{network}.safetensors").exists():
+        raise FileNotFoundError(
+            f"expected {folder / network}.safetensors, the miniature's Flux, which this version of the pack does not "
+            "ship. Choose UNet as base, or train it: python -m mini train --stage flux, then python -m mini ship "
+            "(docs/training.md)."
+        )
+    if not adapter and base == "Flux" and not (folder / f"{own}.safetensors").exists():
+        own = BASES["UNet"][1]
+        logger.warning(
+            "The pack ships no DynamicID for the miniature's Flux: dynamicid is the UNet's, which Apply DynamicID "
+            "refuses there. Choose one that you trained for it as adapter."
+        )
     text, vision = _weights(folder, "text"), _weights(folder, "vision")
     vae = VAE(sd=_weights(folder, "autoencoder"))
-    model = _model(_weights(folder, "unet"))
+    model = _patcher(_config(base), _weights(folder, network))
     dynamicid = replace(
-        load_dynamicid(adapter) if adapter else _dynamicid(folder),
+        load_dynamicid(adapter) if adapter else _dynamicid(folder / f"{own}.safetensors"),
         load_vision=partial(_vision, folder / "vision.json", vision),
         load_faces=partial(load_analyzer, folder / "face-pack", embeds_rgb=False),
         embeds_rgb=False,
@@ -66,10 +87,20 @@ def _weights(folder: Path, name: str) -> dict[str, Tensor]:
     return dequantize(read_tensors(folder / f"{name}.safetensors")[0])
 
 
-def _model(weights: dict[str, Tensor]) -> ModelPatcher:
-    """Build the model as the host's loader does, without its detection, which knows only SD1.5's own sizes."""
-    config = comfy.supported_models.SD15(dict(UNET))
-    config.unet_config.update(UNET)  # the class sets eight heads, whatever it is given
+def _config(base: str) -> BASE:
+    """Return the host's settings of a base model."""
+    if base == "UNet":
+        config: BASE = comfy.supported_models.SD15(dict(UNET))
+        config.unet_config.update(UNET)  # the class sets eight heads, whatever it is given
+        return config
+    config = comfy.supported_models.FluxSchnell(dict(FLUX))  # the Flux without distilled guidance
+    config.sampling_settings["shift"] = FLUX_SHIFT
+    config.latent_format = comfy.latent_formats.SD15()  # of the autoencoder that both bases share
+    return config
+
+
+def _patcher(config: BASE, weights: dict[str, Tensor]) -> ModelPatcher:
+    """Build the model as the host's loader does, without its detection, which knows only the real models' sizes."""
     device, parked, kinds = memory.get_torch_device(), memory.unet_offload_device(), config.supported_inference_dtypes
     count = sum(tensor.numel() for tensor in weights.values())
     dtype = memory.unet_dtype(model_params=count, supported_dtypes=kinds)
@@ -77,7 +108,10 @@ def _model(weights: dict[str, Tensor]) -> ModelPatcher:
     model = config.get_model(weights, "")
     patcher = ModelPatcher(model, load_device=device, offload_device=parked)
     model.to(parked)
-    model.load_model_weights(dict(weights), "")
+    names = model.diffusion_model.state_dict()
+    # What Flux's norms of queries and keys are scaled by has had another name in older hosts.
+    old = {name: name.removesuffix("weight") + "scale" for name in weights if name not in names}
+    model.load_model_weights({old.get(name, name): tensor for name, tensor in weights.items()}, "")
     return patcher
 
 
@@ -98,7 +132,7 @@ def _vision(config: Path, weights: dict[str, Tensor]) -> ClipVisionModel:
     return model
 
 
-def _dynamicid(folder: Path) -> DynamicID:
-    checkpoint = load_checkpoint(folder / "dynamicid.safetensors", file_format=FORMAT, decode=dequantize)
+def _dynamicid(path: Path) -> DynamicID:
+    checkpoint = load_checkpoint(path, file_format=FORMAT, decode=dequantize)
     assert checkpoint.adapter is not None
     return DynamicID(checkpoint.adapter, checkpoint)

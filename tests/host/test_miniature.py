@@ -8,6 +8,7 @@ import comfy.samplers
 import pytest
 import torch
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, save_checkpoint
+from dynamicid_pack.dynamicid_core.host import folders
 from dynamicid_pack.dynamicid_core.host.apply import apply_scene
 from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.sampling_run import AttentionSettings
@@ -17,9 +18,13 @@ from dynamicid_pack.dynamicid_core.saa.adapter import adapter_from_weights
 from dynamicid_pack.dynamicid_core.saa.regions import Region
 from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.dynamicid_core.state_dict import fingerprint
+from dynamicid_pack.mini.networks import FLUX, FLUX_SHIFT
+from dynamicid_pack.mini.quantize import dequantize, quantize
 from dynamicid_pack.mini.train.experiments import LORA_IN_GROUPS
 from dynamicid_pack.mini.train.ship import keep_dynamicid
 from dynamicid_pack.nodes.apply import Apply
+from dynamicid_pack.nodes.load import LoadDynamicIDMini
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 PROMPT = "a portrait of a person in a red hoodie, at the beach, in a happy expression, in front view"
@@ -109,4 +114,83 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_all_files_together_stay_small() -> None:
-    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < 30_000_000
+    sizes = {file.name: file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()}
+    transformer = sum(size for name, size in sizes.items() if "flux" in name)
+    assert transformer < 15_000_000 and sum(sizes.values()) - transformer < 30_000_000
+
+
+# --- the transformer ---
+
+
+@pytest.fixture(scope="module")
+def with_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped files, and a Flux whose weights are random, as `python -m mini ship` writes it."""
+    from comfy.ldm.flux.model import Flux
+    from comfy.ops import disable_weight_init
+
+    folder = tmp_path_factory.mktemp("with-flux")
+    for file in WEIGHTS.iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "flux.safetensors").unlink(missing_ok=True)
+    (folder / "dynamicid-flux.safetensors").unlink(missing_ok=True)
+    torch.manual_seed(0)
+    network = Flux(**FLUX, dtype=torch.float32, operations=disable_weight_init)
+    state = {name: 0.05 * torch.randn(weight.shape) for name, weight in network.state_dict().items()}
+    save_file(quantize(state), folder / "flux.safetensors", {"format": "dynamicid-mini-1"})
+    return folder
+
+
+def test_its_transformer_is_the_hosts_in_small_and_flows(with_flux: Path) -> None:
+    from comfy.ldm.flux.model import Flux
+    from comfy.ops import disable_weight_init
+
+    patcher = load_miniature(with_flux, base="Flux").model
+    patcher.model.to(torch.float32)
+    network = Flux(**FLUX, dtype=torch.float32, operations=disable_weight_init)
+    network.load_state_dict(dequantize(load_file(with_flux / "flux.safetensors")))
+    x, states, pooled = torch.randn(1, 4, 16, 32), torch.randn(1, 77, 128), torch.randn(1, 128)
+    sampling = patcher.model.model_sampling
+    time = FLUX_SHIFT * 0.5 / (1 + (FLUX_SHIFT - 1) * 0.5)
+    assert sampling.percent_to_sigma(0.5) == pytest.approx(time) and float(sampling.sigma_max) == 1
+    at = torch.tensor([time])
+    with torch.inference_mode():
+        denoised = patcher.model.apply_model(x, at, c_crossattn=states, y=pooled)
+        velocity = network(x, at, states, pooled)
+    assert velocity.std() > 0.01
+    assert torch.allclose(denoised, x - time * velocity, atol=1e-4)
+
+
+def test_the_hosts_sampler_draws_with_the_transformer(with_flux: Path) -> None:
+    loaded = load_miniature(with_flux, base="Flux")
+    latent = sampled(loaded.model, loaded, steps=2)
+    assert latent.shape == (1, 4, 16, 16) and latent.isfinite().all()
+    assert not torch.equal(latent, sampled(loaded.model, loaded, "a portrait of a person", steps=2))
+    assert loaded.vae.decode(latent).shape == (1, 128, 128, 3)
+
+
+def test_a_transformer_that_does_not_ship_is_missed_by_name(with_flux: Path, tmp_path: Path) -> None:
+    for file in with_flux.iterdir():
+        if file.name != "flux.safetensors":
+            (tmp_path / file.name).symlink_to(file)
+    with pytest.raises(FileNotFoundError, match=r"flux\.safetensors.*Choose UNet as base.*mini train --stage flux"):
+        load_miniature(tmp_path, base="Flux")
+    assert load_miniature(tmp_path).model.model.diffusion_model is not None
+
+
+def test_without_a_dynamicid_for_the_transformer_the_unets_comes_with_a_warning(
+    with_flux: Path, miniature: Miniature, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = load_miniature(with_flux, base="Flux")
+    assert loaded.dynamicid.adapter.fingerprint == miniature.dynamicid.adapter.fingerprint
+    assert "ships no DynamicID for the miniature's Flux" in caplog.text
+    (with_flux / "dynamicid-flux.safetensors").symlink_to(WEIGHTS / "dynamicid.safetensors")
+    caplog.clear()
+    load_miniature(with_flux, base="Flux")
+    (with_flux / "dynamicid-flux.safetensors").unlink()
+    assert not caplog.text
+
+
+def test_the_base_is_the_last_widget_and_begins_with_the_unet() -> None:
+    folders.register()
+    *_, last = LoadDynamicIDMini.define_schema().inputs
+    assert last.id == "base" and last.default == "UNet" and last.options == ["UNet", "Flux"] and last.optional
