@@ -1,6 +1,6 @@
 """Fixtures for tests in the real host: its modules in this process (on the CPU), and a real server.
 
-Those of stage.py, executor.py and bench.py are offered here, too: a module imports none.
+Those of stage.py, executor.py, bench.py and room.py are offered here, too: a module imports none.
 """
 
 import os
@@ -29,6 +29,12 @@ from . import full_size, model_files, tiny  # noqa: E402
 from .bench import bench_of_a_module  # noqa: E402, F401 (a fixture)
 from .executor import executor_of_a_module  # noqa: E402, F401 (a fixture)
 from .graphs import FULL_SIZE, MINIATURE, Models, Scene  # noqa: E402
+from .room import (  # noqa: E402
+    kept_for_all_tests,  # noqa: F401 (a fixture)
+    room_whose_drawings_are_all_kept,  # noqa: F401 (a fixture)
+    sampler_runs,  # noqa: F401 (a fixture)
+    what_the_sampler_is_handed,  # noqa: F401 (a fixture)
+)
 from .server import PACK, Server, link  # noqa: E402
 from .stage import loaded_for_all_tests_of_a_module, stage_for_one_test, warnings_taken  # noqa: E402, F401 (fixtures)
 
