@@ -1,6 +1,7 @@
 """The miniature's base networks in diffusers' and transformers' own folders, as the method's training takes SD1.5's.
 
-`unet`, `scheduler`, `vae`, `text_encoder`, `tokenizer` as in a Stable Diffusion 1.5 repository, and `image_encoder`.
+`unet`, `scheduler`, `vae`, `text_encoder`, `tokenizer` as in a Stable Diffusion 1.5 repository, and `image_encoder`;
+`transformer`, as in Flux's, where the miniature ships one.
 """
 
 import json
@@ -9,6 +10,7 @@ from typing import Any
 
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
@@ -30,6 +32,8 @@ _WIDTHS = tuple(networks.UNET["model_channels"] * factor for factor in networks.
 def export(shipped: Path, folder: Path) -> None:
     """Write what shipped to `folder`. Raises ValueError where ComfyUI, for its tokenizer, is missing."""
     unet(ship.as_shipped(shipped, "unet")).save_pretrained(folder / "unet")
+    if (shipped / "flux.safetensors").exists():
+        transformer(ship.as_shipped(shipped, "flux")).save_pretrained(folder / "transformer")
     autoencoder(ship.as_shipped(shipped, "autoencoder")).save_pretrained(folder / "vae")
     text, vision = CLIPTextConfig(**networks.TEXT), CLIPVisionConfig(**networks.VISION)
     rows = networks.with_all_rows(ship.as_shipped(shipped, "text"))
@@ -64,6 +68,34 @@ def unet(weights: dict[str, Tensor]) -> UNet2DConditionModel:
     config: dict[str, Any] = {"layers_per_block": networks.UNET["num_res_blocks"][0], **network.config}
     named = {f"model.diffusion_model.{name}": tensor for name, tensor in weights.items()}
     network.load_state_dict(convert_ldm_unet_checkpoint(named, config))
+    return network.eval()
+
+
+def transformer(weights: dict[str, Tensor]) -> FluxTransformer2DModel:
+    """diffusers' Flux of the host's weights, which it names by the host's own table. It reads packed patches."""
+    comfyui.prepare()
+    from comfy.utils import flux_to_diffusers
+
+    flux, heads = networks.FLUX, networks.FLUX["num_heads"]
+    network = FluxTransformer2DModel(
+        in_channels=flux["in_channels"] * flux["patch_size"] ** 2,
+        num_layers=flux["depth"],
+        num_single_layers=flux["depth_single_blocks"],
+        attention_head_dim=flux["hidden_size"] // heads,
+        num_attention_heads=heads,
+        joint_attention_dim=flux["context_in_dim"],
+        pooled_projection_dim=flux["vec_in_dim"],
+        guidance_embeds=flux["guidance_embed"],
+        axes_dims_rope=tuple(flux["axes_dim"]),
+    )
+    places: dict[str, Any] = flux_to_diffusers(flux)
+    state = {}
+    for name in network.state_dict():
+        # A weight's name, or that, what part of it (axis, start, length), and how the part is arranged.
+        place, part, *arranged = places[name] if isinstance(places[name], tuple) else (places[name], None)
+        tensor = weights[place] if part is None else weights[place].narrow(*part)
+        state[name] = arranged[0](tensor) if arranged else tensor
+    network.load_state_dict(state)
     return network.eval()
 
 

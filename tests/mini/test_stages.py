@@ -310,6 +310,24 @@ def test_the_host_runs_the_transformer_as_the_trainer():
         assert torch.allclose(trained(x, times, states, pooled, transformer_options=flux.OPTIONS), expected, atol=1e-4)
 
 
+def test_diffusers_runs_the_transformer_as_the_trainer():
+    from dynamicid_pack.mini.train.export import transformer
+
+    trained = chance_flux()
+    network = transformer(trained.state_dict())
+    x, states, pooled = torch.randn(2, 4, 16, 32), torch.randn(2, 77, 128), torch.randn(2, 128)
+    times = torch.tensor([0.9, 0.2])
+    patches = x.unflatten(2, (8, 2)).unflatten(4, (16, 2))  # b c h p w q
+    packed = patches.permute(0, 2, 4, 1, 3, 5).reshape(2, 128, 16)
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(16.0), indexing="ij")
+    places = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
+    with torch.inference_mode():
+        drawn = network(packed, states, pooled, times, img_ids=places, txt_ids=torch.zeros(77, 3)).sample
+        expected = trained(x, times, states, pooled, transformer_options=flux.OPTIONS)
+    unpacked = drawn.reshape(2, 8, 16, 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+    assert expected.std() > 0.1 and torch.allclose(unpacked, expected, atol=1e-4)
+
+
 def test_every_layer_of_the_transformer_learns():
     """The host adds to its streams in place: what a gradient needs must have been kept."""
     network, generator = chance_flux(), torch.Generator().manual_seed(0)
