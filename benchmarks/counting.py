@@ -1,7 +1,7 @@
 """Counting what a call of the UNet does, in all and in each cross-attention layer."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +57,22 @@ def counted_calls(unet: torch.nn.Module) -> Iterator[Tally]:
     """
     with _Calls() as mode, _read_at_layers(unet, lambda: Counter(mode.seen)) as tally:
         yield tally
+
+
+@contextmanager
+def counted_block_calls(blocks: Sequence[torch.nn.Module]) -> Iterator[list[Counter[str]]]:
+    """Count operator calls by name as `counted_calls` does, in each of a network's blocks, all their calls together."""
+    counts, handles = [Counter[str]() for _ in blocks], []
+    with _Calls() as mode:
+        for block, count in zip(blocks, counts, strict=True):
+            # subtracted before and added after: what lies between remains
+            handles.append(block.register_forward_pre_hook(lambda *_, count=count: count.subtract(mode.seen)))
+            handles.append(block.register_forward_hook(lambda *_, count=count: count.update(mode.seen)))
+        try:
+            yield counts
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def computing(counts: Counter[str]) -> int:

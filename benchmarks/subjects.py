@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..dynamicid_core.host.apply import apply_scene
-from ..dynamicid_core.host.blocks import find_transformer_blocks
+from ..dynamicid_core.host.architectures.unet import find_transformer_blocks
 from ..dynamicid_core.host.sampling_run import AttentionSettings
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.saa.adapter import LINEARS, Adapter

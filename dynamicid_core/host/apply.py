@@ -1,4 +1,4 @@
-"""Applying a scene to a model: identities checked and projected, the LoRA merged, every cross-attention patched."""
+"""Applying a scene to a model: identities checked and projected, the LoRA merged, people let into its attention."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy.patcher_extension import WrappersMP
 from comfy.weight_adapter import LoRAAdapter
 
 from ..identity.identity import Identity, check_encoding
-from ..saa.adapter import LINEARS, Adapter
+from ..saa.adapter import Adapter
 from ..saa.scene import Placement
-from .blocks import TransformerBlock, matching_blocks
-from .coexistence import fork_patches, replace_attention
-from .identity_attention import IdentityAttention, PersonTokens
-from .sampling_run import AppliedScene, AttentionSettings, run_wrapper, step_wrapper
+from .architectures import architecture_for
+from .architectures.architecture import Block, Part
+from .blocks import KEY as KEY
+from .blocks import BlockKey
+from .identity_attention import PersonTokens
+from .sampling_run import AppliedScene, AttentionSettings, run_wrapper
 
 logger = logging.getLogger("DynamicID")
-
-# The key of our wrappers, callbacks and attachment on a ModelPatcher.
-KEY = "dynamicid"
 
 
 def apply_scene(
@@ -33,7 +32,7 @@ def apply_scene(
     lora_strength: float = 1.0,
     warn: Callable[[str], None] = logger.warning,
 ) -> ModelPatcher:
-    """Patch a clone of an SD1.5 or SDXL model so that it draws the people of a scene; the given model is not changed.
+    """Patch a clone of a model so that it draws the people of a scene; the given model is not changed.
 
     Args:
         scene: people who are present (see `scene.adjusted`); with nobody, only the LoRA is applied.
@@ -41,15 +40,16 @@ def apply_scene(
         warn: told what the user should know of this node, at once or while sampling.
 
     Raises:
-        ValueError: not a model that the adapter fits, DynamicID is applied to it already, or an identity was made by
-            another face encoder.
+        ValueError: not a model that the adapter fits or that this host lets people into, DynamicID is applied to it
+            already, or an identity was made by another face encoder.
     """
     if model.get_attachment(KEY) is not None:
         raise ValueError(
             "DynamicID is applied to this model already. Connect all people to one Apply DynamicID node: only people "
             "who share one node keep out of each other's regions."
         )
-    blocks = matching_blocks(model, adapter)
+    architecture = architecture_for(model, adapter)
+    blocks = architecture.match(model, adapter)
     for person in scene:
         _check_identity(person.identity, adapter)
     drawn = tuple(scene) if any(person.weight for person in scene) else ()
@@ -57,19 +57,23 @@ def apply_scene(
         return model
 
     patched = model.clone()
-    keys = tuple(block.key for block in blocks)
+    layer_of = _identity_layers(blocks, adapter)
+    keys = tuple(layer_of)
     applied = AppliedScene(drawn, settings, keys, model.get_model_object("model_sampling"), warn)
     patched.set_attachments(KEY, applied)
     if lora_strength:
         _merge_lora(patched, adapter, blocks, lora_strength, warn)
     if drawn:
-        for number, key in enumerate(keys):
-            tokens = _project(drawn, adapter, cross_attention=2 * number + 1)
-            replace_attention(patched, key, IdentityAttention(applied, key, tokens))
+        architecture.attach(patched, applied, {key: _project(drawn, adapter, n) for key, n in layer_of.items()})
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_wrapper(applied))
-        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, step_wrapper(applied))
-        patched.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, fork_patches)
     return patched
+
+
+def _identity_layers(blocks: Sequence[Block], adapter: Adapter) -> dict[BlockKey, int]:
+    """Return the adapter's layer by which people enter each block that carries them, in order."""
+    carried = set(adapter.identity_layers)
+    last = [sum(len(block.layers) for block in blocks[: i + 1]) - 1 for i in range(len(blocks))]
+    return {block.key: layer for block, layer in zip(blocks, last, strict=True) if layer in carried}
 
 
 def _check_identity(identity: Identity, adapter: Adapter) -> None:
@@ -89,19 +93,17 @@ def _check_identity(identity: Identity, adapter: Adapter) -> None:
 def _merge_lora(
     model: ModelPatcher,
     adapter: Adapter,
-    blocks: Sequence[TransformerBlock],
+    blocks: Sequence[Block],
     strength: float,
     warn: Callable[[str], None],
 ) -> None:
     """Hand the LoRA of every attention layer to the host as weight patches, which it merges into the model."""
     patches = {}
-    for number, block in enumerate(blocks):
-        for attention, layer in (("attn1", 2 * number), ("attn2", 2 * number + 1)):
-            for linear in LINEARS:
-                up, down = (adapter.weights[f"{layer}.{linear}_lora.{side}.weight"] for side in ("up", "down"))
-                path = f"{block.path}.{attention}.{'to_out.0' if linear == 'to_out' else linear}.weight"
-                # The first None is alpha: a number would be divided by the rank.
-                patches[path] = LoRAAdapter(set(), (up, down, None, None, None, None))
+    for number, maps in enumerate(maps for block in blocks for maps in block.layers):
+        for linear, weight in maps.items():
+            up, down = (adapter.weights[f"{number}.{linear}_lora.{side}.weight"] for side in ("up", "down"))
+            # The first None is alpha: a number would be divided by the rank.
+            patches[weight.key] = LoRAAdapter(set(), (up, down, None, None, None, None))
     if _holds(model, patches):
         warn(
             "this model has the adapter's own LoRA from a LoRA loader already, so it is merged twice. Remove that "
@@ -110,16 +112,19 @@ def _merge_lora(
     before = model.patches_uuid
     missed = patches.keys() - set(model.add_patches(patches, strength))
     if missed:
-        raise ValueError(f"This model has no weights named {sorted(missed)[:3]}, which the adapter's LoRA changes.")
+        raise ValueError(
+            f"This model has no weights named {sorted(map(str, missed))[:3]}, which the adapter's LoRA changes."
+        )
     # The host merges weights again whenever this id changes. Derived from what is merged, it stays the same for the
     # next clone with the same adapter, so that moving a box or a weight merges nothing.
     model.patches_uuid = uuid.uuid5(before, f"{KEY}:{adapter.fingerprint}:{strength!r}")
 
 
-def _holds(model: ModelPatcher, patches: Mapping[str, LoRAAdapter]) -> bool:
+def _holds(model: ModelPatcher, patches: Mapping[str | tuple[str, Part], LoRAAdapter]) -> bool:
     """Return whether a loader has put the same low-rank change on the first of the weights."""
-    path, ours = next(iter(patches.items()))
-    there = [getattr(patch[1], "weights", ()) for patch in model.patches.get(path, ())]
+    key, ours = next(iter(patches.items()))
+    path, part = (key, None) if isinstance(key, str) else key
+    there = [getattr(patch[1], "weights", ()) for patch in model.patches.get(path, ()) if patch[3] == part]
     return any(
         len(theirs) > 1
         and all(
@@ -130,12 +135,12 @@ def _holds(model: ModelPatcher, patches: Mapping[str, LoRAAdapter]) -> bool:
     )
 
 
-def _project(scene: Sequence[Placement], adapter: Adapter, cross_attention: int) -> tuple[PersonTokens, ...]:
+def _project(scene: Sequence[Placement], adapter: Adapter, layer: int) -> tuple[PersonTokens, ...]:
     """Return everybody's k_id and v_id for one layer, by its number; they don't change during sampling.
 
     Of a person who moves, each token set is projected once, however many frames it is drawn in.
     """
-    to_k, to_v = (adapter.weights[f"{cross_attention}.{name}.weight"].float() for name in ("to_k_ip", "to_v_ip"))
+    to_k, to_v = (adapter.weights[f"{layer}.{name}.weight"].float() for name in ("to_k_ip", "to_v_ip"))
     projected = []
     for person in scene:
         sets = [person.identity.tokens, person.identity.negative_tokens]

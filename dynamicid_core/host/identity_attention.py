@@ -1,4 +1,4 @@
-"""One patched cross-attention: it gathers what `saa` needs for its layer, its step and its rows of the batch."""
+"""One attention layer that people enter: it gathers what `saa` needs for its layer, its step and its batch's rows."""
 
 from __future__ import annotations
 
@@ -35,6 +35,18 @@ class PersonTokens(NamedTuple):
     key_sum: Tensor
 
 
+class Grid(NamedTuple):
+    """The cells of a layer's queries, which follow each other in this order of axes.
+
+    depth:          frames of a video that lie in one row of the batch; 1 of an image.
+    height, width:  of the image.
+    """
+
+    depth: int
+    height: int
+    width: int
+
+
 class RowKind(NamedTuple):
     """What decides the tokens that a row is drawn with.
 
@@ -46,8 +58,8 @@ class RowKind(NamedTuple):
     sets: tuple[int, ...]
 
 
-class IdentityAttention(SharedAttention):
-    """The patch at one cross-attention, with everybody's tokens for it.
+class IdentityLayer:
+    """An attention layer that people enter, with everybody's tokens for it.
 
     Tensors go to the GPU once per sampling run and leave with it.
     """
@@ -58,39 +70,32 @@ class IdentityAttention(SharedAttention):
         self.key = key
         self.tokens = tokens
 
-    def draw(self, out: Tensor | None, q: Tensor, extra_options: dict[str, Any]) -> Tensor | None:
-        """Return `out` (b, n, c) with the active people added, or their part alone without it; None where nobody is."""
-        step = current_step(self.applied, extra_options)
+    def is_entered(self, step: Step) -> bool:
+        """Note that the layer is called; return whether anybody is to be drawn by it now."""
         step.run.called_blocks.add(self.key)
-        if not step.active:
-            return None
-        height, width = self._grid(q, extra_options)
-        rows = self._rows(q, step, extra_options)
-        k_id, v_id, mean_key = self._people(q, step, rows, extra_options["n_heads"])
-        log_share, layout = self._terms(q, step, rows.frames, height, width)
+        return bool(step.active)
+
+    def add_people(
+        self, out: Tensor | None, q: Tensor, step: Step, heads: int, grid: Grid, options: dict[str, Any]
+    ) -> Tensor:
+        """Return `out` (b, n, c) with the active people added, or their part alone without it; somebody must be active.
+
+        Args:
+            q: (b, n, c) queries of the image, cell after cell of its grid.
+            options: the layer's extra_options.
+        """
+        rows = self._rows(q, step, options)
+        k_id, v_id, mean_key = self._people(q, step, rows, heads)
+        log_share, layout = self._terms(q, step, rows.frames, grid)
         settings = self.applied.settings
         threshold = settings.gate_threshold if settings.gate else None
-        if RECORDER in extra_options:
+        if RECORDER in options:
             maps = person_activation(q, k_id, mean_key, log_share, threshold, self._token_counts(step))  # (b, p, n)
-            extra_options[RECORDER].record(self.key, step.active, maps.view(*maps.shape[:2], height, width))
+            options[RECORDER].record(self.key, step.active, maps.view(*maps.shape[:2], *grid).mean(dim=2))
         return saa(out, q, k_id, v_id, mean_key, log_share, threshold, layout)
-
-    def sigma(self, extra_options: dict[str, Any]) -> float:
-        """Return the noise level of this call of the UNet."""
-        return current_step(self.applied, extra_options).sigma
 
     def _token_counts(self, step: Step) -> list[int]:
         return [self.tokens[i].keys.shape[1] for i in step.active]
-
-    def _grid(self, q: Tensor, options: dict[str, Any]) -> tuple[int, int]:
-        height, width = options["activations_shape"][-2:]
-        if height * width != q.shape[1]:
-            raise ValueError(
-                f"DynamicID needs the real grid of each layer to place people, but layer {block_name(self.key)} has "
-                f"{q.shape[1]} queries on a grid of {height} x {width}. Another node changes the queries of "
-                "cross-attention; remove it or place it on another model."
-            )
-        return height, width
 
     def _rows(self, q: Tensor, step: Step, options: dict[str, Any]) -> Rows:
         """Return what the rows of the queries are; frames after the last in which anybody moves count as that one."""
@@ -183,7 +188,7 @@ class IdentityAttention(SharedAttention):
         return [*numbers], number_of
 
     def _terms(
-        self, q: Tensor, step: Step, frames: tuple[int, ...], height: int, width: int
+        self, q: Tensor, step: Step, frames: tuple[int, ...], grid: Grid
     ) -> tuple[Tensor | None, LayoutTerms | None]:
         """Return log_share in q's dtype and, in the layout phase, its terms in float32, both on q's device.
 
@@ -192,11 +197,11 @@ class IdentityAttention(SharedAttention):
         """
         last = self.applied.region_frames - 1
         frames = tuple(min(frame, last) for frame in frames)
-        at = (step.active, height, width)
+        at = (step.active, grid)
         on_q = (*at, q.dtype, q.device)
 
         def terms_of(frame: int) -> tuple[Tensor | None, LayoutTerms | None]:
-            share, inside = step.run.once(("regions", frame, *at), lambda: self._regions(step, frame, height, width))
+            share, inside = step.run.once(("regions", frame, *at), lambda: self._regions(step, frame, grid))
             log_share = layout = None
             if share is not None:
                 log_share = step.run.once(("log share", frame, *on_q), lambda: _with_aligned_rows(share, q))
@@ -220,13 +225,15 @@ class IdentityAttention(SharedAttention):
 
         return step.once(("terms", frames, *on_q), prepare)
 
-    def _regions(self, step: Step, frame: int, height: int, width: int) -> RegionTerms:
+    def _regions(self, step: Step, frame: int, grid: Grid) -> RegionTerms:
         """Return what the regions mean in one frame, but with log_share (n, t) by token; on the CPU, float32."""
-        present, inside = self._present(step, frame), torch.zeros(height * width)
+        depth, height, width = grid
+        present, inside = self._present(step, frame), torch.zeros(depth * height * width)
         log_share = None
         if present:
             regions = [self.applied.scene[i].region.at(frame) for i in present]
-            log_share, inside = region_terms(rasterize(regions, height, width))  # (n, p), (n,)
+            masks = rasterize(regions, height, width).repeat(1, depth, 1)  # (p, depth * y, x)
+            log_share, inside = region_terms(masks)  # (n, p), (n,)
             if len(present) < len(step.active):  # those who aren't there have no share anywhere
                 there = torch.full((len(inside), len(step.active)), -torch.inf)
                 there[:, [step.active.index(i) for i in present]] = 0.0 if log_share is None else log_share
@@ -235,6 +242,30 @@ class IdentityAttention(SharedAttention):
             counts = torch.tensor(self._token_counts(step))
             log_share = log_share.repeat_interleave(counts, dim=1)  # (n, p) -> (n, t)
         return RegionTerms(log_share, inside)
+
+
+class IdentityAttention(IdentityLayer, SharedAttention):
+    """The patch at one cross-attention of a UNet."""
+
+    def draw(self, out: Tensor | None, q: Tensor, extra_options: dict[str, Any]) -> Tensor | None:
+        step = current_step(self.applied, extra_options)
+        if not self.is_entered(step):
+            return None
+        return self.add_people(out, q, step, extra_options["n_heads"], self._grid(q, extra_options), extra_options)
+
+    def sigma(self, extra_options: dict[str, Any]) -> float:
+        """Return the noise level of this call of the UNet."""
+        return current_step(self.applied, extra_options).sigma
+
+    def _grid(self, q: Tensor, options: dict[str, Any]) -> Grid:
+        height, width = options["activations_shape"][-2:]
+        if height * width != q.shape[1]:
+            raise ValueError(
+                f"DynamicID needs the real grid of each layer to place people, but layer {block_name(self.key)} has "
+                f"{q.shape[1]} queries on a grid of {height} x {width}. Another node changes the queries of "
+                "cross-attention; remove it or place it on another model."
+            )
+        return Grid(1, height, width)
 
 
 def _with_aligned_rows(mask: Tensor, q: Tensor) -> Tensor:

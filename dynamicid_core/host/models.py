@@ -16,6 +16,7 @@ from ..identity.encoding import DYNAMICID
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from ..messages import printable
 from ..saa.adapter import Adapter
+from ..saa.bases import UNET
 from .managed import Managed
 from .sampling_run import AttentionSettings
 
@@ -118,7 +119,8 @@ def load_dynamicid(
         )
     rgb = checkpoint.adapter.encoding.embeds_rgb
     load_faces = load_faces and partial(load_faces, embeds_rgb=rgb)
-    size = SDXL_SIZE if checkpoint.adapter.text_dim == SDXL_TEXT_DIM else DynamicID.size
+    is_large = checkpoint.adapter.base != UNET or checkpoint.adapter.text_dim == SDXL_TEXT_DIM
+    size = SDXL_SIZE if is_large else DynamicID.size
     return DynamicID(checkpoint.adapter, checkpoint, load_vision, load_faces, embeds_rgb=rgb, size=size)
 
 

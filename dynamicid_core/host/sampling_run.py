@@ -1,4 +1,4 @@
-"""What is known once per sampling run and once per call of the UNet, so that no layer has to find it out again."""
+"""What is known once per sampling run and once per call of the model, so that no layer has to find it out again."""
 
 from __future__ import annotations
 
@@ -132,14 +132,17 @@ class Run(Memory):
 
 @dataclass(eq=False)
 class Step(Memory):
-    """One call of the UNet.
+    """One call of the model.
 
     Attributes:
         sigma: noise level.
         active: numbers of the people drawn at this noise level.
         in_layout: whether the layout phase applies.
         run: the run it belongs to.
-        rows: of its batch; None where a layer is called without its UNet.
+        rows: of its batch; None where a layer is called without its model.
+        size: of the latent, (height, width) or (frames, height, width); empty where a layer is called without its
+            model.
+        handed: what one hook in a transformer hands to another.
     """
 
     sigma: float
@@ -147,6 +150,8 @@ class Step(Memory):
     in_layout: bool
     run: Run
     rows: Rows | None = None
+    size: tuple[int, ...] = ()
+    handed: dict[Hashable, Any] = field(default_factory=dict)
 
 
 def current_step(applied: AppliedScene, options: Mapping[str, Any]) -> Step:
@@ -207,6 +212,32 @@ def step_wrapper(applied: AppliedScene) -> Callable[..., Any]:
     return call
 
 
+def model_wrapper(applied: AppliedScene) -> Callable[..., Any]:
+    """Return the wrapper around a call of a transformer (APPLY_MODEL), which does what `step_wrapper` does for a UNet.
+
+    Not every transformer of the host's has a place for wrappers of its own (DIFFUSION_MODEL), and those that have one
+    take their arguments in orders of their own.
+    """
+
+    def call(
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        options = transformer_options or {}
+        step = _begin_step(applied, options, x, c_crossattn)
+        out = executor(x, t, c_concat, c_crossattn, control, {**options, STEP: step}, **kwargs)
+        step.run.once("warning", lambda: warn_if_replaced(applied.keys, step.run.called_blocks))
+        return out
+
+    return call
+
+
 def _begin_run(
     applied: AppliedScene,
     model_sampling: Any,
@@ -251,4 +282,5 @@ def _begin_step(
     active = tuple(i for i, (start, end) in enumerate(run.spans) if sigmas is None or start >= sigma >= end)
     in_layout = sigma > run.layout_sigma * (1 + _SIGMA_TOLERANCE)
     rows = run.guidance.rows(x.shape[0], context, options) if active and x is not None else None
-    return Step(sigma, active, in_layout and sigmas is not None, run, rows)
+    size = () if x is None else tuple(x.shape[2:])
+    return Step(sigma, active, in_layout and sigmas is not None, run, rows, size)

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 from dynamicid_pack.tests.support import ROOT
 
-HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
+HOST_MODULES = {
+    "comfy",
+    "comfy_api",
+    "comfy_extras",
+    "comfy_execution",
+    "comfyui_version",
+    "folder_paths",
+    "server",
+    "execution",
+    "nodes",
+}
 PACK = ("__init__.py", "nodes", "dynamicid_core")
 MINIATURE = (("mini", "networks"), ("mini", "quantize"))  # the miniature's product half
 

@@ -65,7 +65,7 @@ def test_half_a_face_pack_is_said(reported: Known, tmp_path: Path) -> None:
 
 def test_base_models_are_named_by_their_sizes() -> None:
     for (count, dim), name in {(16, 768): "SD1.5", (70, 2048): "SDXL", (16, 1024): "a UNet of 16"}.items():
-        adapter: Any = SimpleNamespace(dims=(8,) * 2 * count, text_dim=dim)
+        adapter: Any = SimpleNamespace(base="unet", dims=(8,) * 2 * count, text_dim=dim)
         assert report.base_of(adapter).startswith(name)
 
 
