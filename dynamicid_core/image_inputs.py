@@ -77,8 +77,8 @@ def to_crop_coords(points: NDArray[np.floating], square: CropBox, size: int) -> 
     return ((np.asarray(points, np.float32) - corner) * (size / square.side)).astype(np.float32)
 
 
-def classifier_input(image: Image, box: Box) -> NDArray[np.float32]:
-    """Return what ResEmoteNet sees of a face: (1, 3, 64, 64), gray in three equal channels, normalized as ImageNet's.
+def classifier_input(image: Image, box: Box, side: int = CLASSIFIER_SIDE) -> NDArray[np.float32]:
+    """Return what ResEmoteNet sees of a face: (1, 3, side, side), gray in three equal channels, as ImageNet's.
 
     The face's square is moved into the image where it leads out of it. The release crops by a Haar cascade, whose
     squares lie within the image, so the classifier was never shown a border of black or repeated pixels.
@@ -86,11 +86,25 @@ def classifier_input(image: Image, box: Box) -> NDArray[np.float32]:
     Args:
         box: the face's, in pixels.
     """
+    return normalized_gray(torch.from_numpy(_gray_face(image, box, side))[None, None] / 255).numpy()
+
+
+def normalized_gray(images: Tensor) -> Tensor:
+    """Return gray images (n, 1, H, W) in [0, 1] in three channels, normalized as ImageNet's: (n, 3, H, W) float32."""
+    mean, std = (torch.tensor(values, dtype=images.dtype)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD))
+    return ((images - mean) / std).float()
+
+
+def gray_input(image: Image, box: Box, side: int = CLASSIFIER_SIDE) -> NDArray[np.float32]:
+    """Return what FER+ sees of a face: (1, 1, side, side), gray from 0 to 255. The crop is `classifier_input`'s."""
+    return np.ascontiguousarray(_gray_face(image, box, side)[None, None], np.float32)
+
+
+def _gray_face(image: Image, box: Box, side: int) -> NDArray[np.float64]:
+    """Return the square about a face, moved into the image, in gray from 0 to 255: (side, side)."""
     face = PillowImage.fromarray(crop(image, crop_box(box, within=(image.shape[0], image.shape[1]))))
-    face = face.resize((CLASSIFIER_SIDE, CLASSIFIER_SIDE), PillowImage.Resampling.BILINEAR).convert("L")
-    gray = np.asarray(face, np.float64)[..., None] / 255
-    normalized = (gray - np.array(_IMAGENET_MEAN)) / np.array(_IMAGENET_STD)
-    return np.ascontiguousarray(normalized.transpose(2, 0, 1)[None], np.float32)
+    face = face.resize((side, side), PillowImage.Resampling.BILINEAR).convert("L")
+    return np.asarray(face, np.float64)
 
 
 def clip_normalization(config: Path) -> tuple[Tensor, Tensor]:

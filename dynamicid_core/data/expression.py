@@ -3,12 +3,8 @@
 import re
 from pathlib import Path, PurePosixPath
 
-from ..imr.motion import EXPRESSIONS
+from ..imr.motion import EXPRESSION_WORDS
 
-_LABELS = {name: name for name in EXPRESSIONS} | {  # and the names in data sets
-    "happiness": "happy", "sadness": "sad", "angry": "anger", "surprised": "surprise", "disgusted": "disgust",
-    "afraid": "fear", "fearful": "fear",
-}  # fmt: skip
 _PROMPT = re.compile(r"\bin an? ([a-z]+) expression\b|\bexpression is ([a-z]+)\b")
 _MAX_LENGTH = 4096  # characters of a sidecar that are read
 
@@ -30,7 +26,7 @@ def from_sidecar(path: Path) -> str | None:
 def from_prompt(prompt: str) -> str | None:
     """Return one of EXPRESSIONS for "in a happy expression, ..." or "the expression is happy, ...", else None."""
     match = _PROMPT.search(prompt.lower())
-    return _LABELS.get(match[1] or match[2]) if match else None
+    return EXPRESSION_WORDS.get(match[1] or match[2]) if match else None
 
 
 def from_name(path: str) -> str | None:
@@ -41,7 +37,7 @@ def from_name(path: str) -> str | None:
     """
     place = PurePosixPath(path)
     for name in (place.stem, *reversed(place.parts[:-1])):
-        labels = {_LABELS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in _LABELS}
+        labels = {EXPRESSION_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in EXPRESSION_WORDS}
         if labels:
             return labels.pop() if len(labels) == 1 else None
     return None

@@ -13,6 +13,11 @@ from .landmarks import FRAME, Frame, Points, transfer_expression, with_depth
 
 EXPRESSIONS = ("neutral", "happy", "sad", "anger", "surprise", "disgust", "fear")
 NEUTRAL = EXPRESSIONS[0]
+EXPRESSION_WORDS: Mapping[str, str] = {name: name for name in EXPRESSIONS} | {
+    "happiness": "happy", "sadness": "sad", "angry": "anger", "surprised": "surprise", "disgusted": "disgust",
+    "afraid": "fear", "fearful": "fear",
+}  # fmt: skip
+"""Expressions as data sets call them -> EXPRESSIONS."""
 Expression = str | Mapping[str, float]
 """One of EXPRESSIONS (or any words), or the shares of several, adding up to 1."""
 _FRONT, _LEVEL = 10.0, 10.0  # degrees, within which a face counts as seen from the front, and as level
@@ -27,11 +32,13 @@ class FacialMotion:
         landmarks: (106, 2) in the image squashed to 512 x 512; None where there is no face.
         shares: of a mixture, the face prompts that the text encoder reads in place of `prompt`, and how much of the
             state of each IMR reads; they add up to 1. Empty: `prompt` alone.
+        expression: the one of EXPRESSIONS that the prompt names; "" for several, or words of one's own.
     """
 
     prompt: str
     landmarks: Points | None = field(repr=False)
     shares: tuple[tuple[str, float], ...] = ()
+    expression: str = ""
 
     @property
     def texts(self) -> tuple[tuple[str, float], ...]:
@@ -59,7 +66,9 @@ def source_motion(face: Face | None, expression: str = NEUTRAL, prompt: str = ""
     """
     pitch, yaw, _ = _pose(face)
     landmarks = None if face is None or face.landmarks is None else face.landmarks.numpy().astype(np.float64)
-    return FacialMotion(prompt or face_prompt(expression, pitch, yaw), landmarks)
+    if prompt:
+        return FacialMotion(prompt, landmarks)
+    return FacialMotion(face_prompt(expression, pitch, yaw), landmarks, expression=_known(expression))
 
 
 def target_motion(
@@ -97,9 +106,13 @@ def target_motion(
     shares = {expression: 1.0} if isinstance(expression, str) else expression
     prompts = tuple((face_prompt(name, float(pose[0]), float(pose[1])), share) for name, share in shares.items())
     if len(prompts) == 1 and prompts[0][1] == 1:
-        return FacialMotion(prompts[0][0], landmarks)
+        return FacialMotion(prompts[0][0], landmarks, expression=_known(next(iter(shares))))
     words = " + ".join(f"{share:.2g} {name}" for name, share in shares.items())
     return FacialMotion(face_prompt(words, float(pose[0]), float(pose[1])), landmarks, prompts)
+
+
+def _known(expression: str) -> str:
+    return expression if expression in EXPRESSIONS else ""
 
 
 def turnable(face: Face | None, driver: Face | None = None) -> dict[str, Any] | None:

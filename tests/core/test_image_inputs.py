@@ -35,6 +35,9 @@ class FakeSession:
     def get_inputs(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name="x", shape=["n", 3, 64, 64])]
 
+    def get_modelmeta(self) -> SimpleNamespace:
+        return SimpleNamespace(custom_metadata_map={})
+
     def run(self, _: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         self.received = inputs["x"]
         return [np.zeros((1, 7), np.float32)]
