@@ -7,12 +7,13 @@ from comfy.sd import CLIP
 from comfy_api.latest import io
 
 from ..dynamicid_core.host.animation import AnimationRequest
-from ..dynamicid_core.host.edit import animate
+from ..dynamicid_core.host.edit import AUTO, animate, shown_motion
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity.identity import Identity
 from ..dynamicid_core.imr.keyframes import EASINGS
-from ..dynamicid_core.imr.motion import EXPRESSIONS, source_motion
+from ..dynamicid_core.imr.motion import EXPRESSIONS, NEUTRAL
 from .door import checked
+from .edit import SOURCE_EXPRESSION
 from .notify import warn
 from .preview import motion_preview
 from .sockets import DynamicIDSocket, IdentitySocket, choice, number
@@ -63,7 +64,7 @@ class AnimateMotion(io.ComfyNode):
                 ),
                 choice("easing", [*EASINGS], "How the motion goes from one keyframe to the next."),
                 number("strength", 1.0, strength, high=2.0, step=0.05),
-                choice("source_expression", EXPRESSIONS, "The expression that the reference shows. It is removed."),
+                choice("source_expression", [AUTO, *EXPRESSIONS], SOURCE_EXPRESSION),
                 number("driving_strength", 1.0, driving, step=0.05),
                 io.Image.Input(
                     "driving_images",
@@ -92,13 +93,14 @@ class AnimateMotion(io.ComfyNode):
         dynamicid: DynamicID,
         clip: CLIP,
         strength: float,
-        source_expression: str,
+        source_expression: str = NEUTRAL,  # what graphs mean that leave it out
         **request: Any,
     ) -> io.NodeOutput:
         if identity is None:  # Encode Identity skipped this person
             return io.NodeOutput(None, torch.zeros(1, PREVIEW, PREVIEW, 3))
-        source = source_motion(identity.face, source_expression)
+        source, note = shown_motion(identity, source_expression)
         targets, notes = AnimationRequest(**request).targets(identity.face, dynamicid)
+        notes += [note] if note else []
         animated = animate(identity, dynamicid, clip, source, targets, strength) if strength else identity
         if animated.curve is None and len(targets) > 1:
             notes.append("the motion is the same in all frames: nothing moves.")

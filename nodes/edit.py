@@ -7,16 +7,20 @@ import torch
 from comfy.sd import CLIP
 from comfy_api.latest import io
 
-from ..dynamicid_core.host.edit import ALL, MotionRequest, edit_motion
+from ..dynamicid_core.host.edit import ALL, AUTO, MotionRequest, edit_motion
 from ..dynamicid_core.host.layout import CANVAS
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.identity.identity import Identity
-from ..dynamicid_core.imr.motion import EXPRESSIONS, turnable
+from ..dynamicid_core.imr.motion import EXPRESSIONS, NEUTRAL, turnable
 from .door import checked
 from .notify import warn
 from .preview import motion_preview
 from .sockets import DynamicIDSocket, IdentitySocket, choice, number
 
+SOURCE_EXPRESSION = (
+    "The expression that the reference shows. It is removed. auto: as Load DynamicID's expression_model read it when "
+    "the person was encoded."
+)
 _FaceLandmarks = io.Custom("FACE_LANDMARKS")
 
 
@@ -58,7 +62,7 @@ class EditFacialMotion(io.ComfyNode):
                     tooltip="Your own words, in place of those for expression and pose; or amounts and degrees, as in "
                     "happy 0.7, surprise 0.3, yaw 20. Each line makes a person.",
                 ),
-                choice("source_expression", EXPRESSIONS, "The expression that the reference shows. It is removed."),
+                choice("source_expression", [AUTO, *EXPRESSIONS], SOURCE_EXPRESSION),
                 io.String.Input(
                     "source_prompt", default="", tooltip="Your own words for what the reference shows.", optional=True
                 ),
@@ -89,19 +93,32 @@ class EditFacialMotion(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, identity: Identity | None, dynamicid: DynamicID, clip: CLIP, strength: float, **request: Any
+        cls,
+        identity: Identity | None,
+        dynamicid: DynamicID,
+        clip: CLIP,
+        strength: float,
+        source_expression: str = NEUTRAL,  # what graphs mean that leave it out
+        **request: Any,
     ) -> io.NodeOutput:
         if identity is None:  # Encode Identity skipped this person
             return io.NodeOutput([None], torch.zeros(1, CANVAS, CANVAS, 3))
-        motion, face = MotionRequest(**request), identity.face
-        if motion.moves_keypoints and (face is None or face.points68 is None):
-            warn(cls, "this identity remembers no 3-D points: the words alone tell the pose. Encode it again.")
+        motion, face = MotionRequest(source_expression=source_expression, **request), identity.face
         driver, others = motion.driving_face(dynamicid)
+        (source, note), targets = motion.source(identity), motion.targets(face, driver)
+        notes = [note] if note else []
+        if motion.moves_keypoints and (face is None or face.points68 is None):
+            notes.append("this identity remembers no 3-D points: the words alone tell the pose. Encode it again.")
         if others:
-            warn(cls, f"{others + 1} faces are in driving_image: the largest drives.")
-        source, targets = motion.source(face), motion.targets(face, driver)
+            notes.append(f"{others + 1} faces are in driving_image: the largest drives.")
+        if notes:  # together, since the node shows only the last words
+            warn(cls, " ".join(notes))
         edited = [edit_motion(identity, dynamicid, clip, source, target, strength) for target in targets]
-        told = {"face": turnable(face, driver), "inputs": plain(request)}
+        told = {
+            "face": turnable(face, driver),
+            "inputs": plain(request | {"source_expression": source_expression}),
+            "shown": source.expression,
+        }
         return io.NodeOutput(edited, motion_preview(source, targets), ui={"dynamicid_motion": [told]})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
+from ..dynamicid_core.expression_classifier import ExpressionClassifier
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.folders import NONE
 from ..dynamicid_core.host.miniature import BASES, WEIGHTS, load_miniature
@@ -37,6 +38,10 @@ class LoadDynamicID(io.ComfyNode):
             "Which family the adapter is of, which decides how photographs are encoded. auto: told by the file, FaceID "
             "Plus v2 from Plus by plusv2 in its name."
         )
+        expression = (
+            "An ONNX classifier from models/dynamicid/expression, such as FER+. Encode Identity asks it which "
+            "expression the photograph shows, so that Edit Facial Motion can take it out. Loaded when it is first used."
+        )
         return io.Schema(
             node_id="DynamicIDLoader",
             display_name="Load DynamicID",
@@ -61,6 +66,7 @@ class LoadDynamicID(io.ComfyNode):
                 choice("face_pack", [NONE, *folders.face_packs()], pack),
                 choice("provider", [AUTO, *PROVIDERS], provider),
                 choice("kind", [AUTO, *ENCODINGS], kind),
+                choice("expression_model", [NONE, *folders.expression_models()], expression),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[DynamicIDSocket.Output(display_name="dynamicid", tooltip="The weights, for the other nodes.")],
@@ -68,7 +74,13 @@ class LoadDynamicID(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(
-        cls, saa: str, imr: str = NONE, clip_vision: str = NONE, face_pack: str = NONE, **_: Any
+        cls,
+        saa: str,
+        imr: str = NONE,
+        clip_vision: str = NONE,
+        face_pack: str = NONE,
+        expression_model: str = NONE,
+        **_: Any,
     ) -> Versions:
         """Return what changes when a file is replaced under the same name."""
         paths = [folders.adapter_path(name) for name in (saa, imr) if name != NONE]
@@ -76,6 +88,9 @@ class LoadDynamicID(io.ComfyNode):
             paths.append(folders.vision_path(clip_vision))
         if face_pack != NONE:
             paths += sorted(folders.face_pack_path(face_pack).glob("*.onnx"))
+        if expression_model != NONE:
+            model = folders.expression_path(expression_model)
+            paths += [path for path in (model, model.with_suffix(".json")) if path.is_file()]
         return _versions(paths)
 
     @classmethod
@@ -87,9 +102,11 @@ class LoadDynamicID(io.ComfyNode):
         face_pack: str = NONE,
         provider: str = AUTO,
         kind: str = AUTO,
+        expression_model: str = NONE,
     ) -> io.NodeOutput:
         vision = None if clip_vision == NONE else folders.vision_path(clip_vision)
         pack = None if face_pack == NONE else folders.face_pack_path(face_pack)
+        expression = None if expression_model == NONE else folders.expression_path(expression_model)
         chosen = None if kind == AUTO else kind
         dynamicid = load_dynamicid(
             folders.adapter_path(saa),
@@ -97,8 +114,9 @@ class LoadDynamicID(io.ComfyNode):
             partial(load_vision, vision) if vision else None,
             partial(load_analyzer, pack, provider) if pack else None,
             chosen,
+            partial(ExpressionClassifier, expression, provider) if expression else None,
         )
-        tell(cls, loaded_report(dynamicid, vision, pack, provider, chosen))
+        tell(cls, loaded_report(dynamicid, vision, pack, provider, chosen, expression))
         return io.NodeOutput(dynamicid)
 
 

@@ -82,7 +82,8 @@ class MotionPanel {
         if (!this.element.isConnected) this.takePlace()
         const { clientWidth: width, clientHeight: height } = this.element
         if (!this.element.isConnected || !width || !height) return
-        const inputs = this.inputs(), { face } = this.ran, driven = DRIVERS.some((name) => this.isLinked(name))
+        const inputs = this.inputs(), { face, shown } = this.ran, driven = DRIVERS.some((name) => this.isLinked(name))
+        if (inputs.source_expression === "auto") inputs.source_expression = shown || "neutral"
         const key = JSON.stringify([inputs, width, height, driven, devicePixelRatio])
         if (key === this.key && face === this.face) return
         this.key = key

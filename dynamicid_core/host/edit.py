@@ -16,7 +16,7 @@ from ..identity.faces import Face
 from ..identity.identity import Identity, check_encoding
 from ..imr import mediapipe
 from ..imr.landmarks import KEYPOINT_SIDE, keypoint_image
-from ..imr.motion import EXPRESSIONS, FacialMotion, source_motion, target_motion
+from ..imr.motion import EXPRESSIONS, NEUTRAL, FacialMotion, source_motion, target_motion
 from ..imr.motion_text import MotionSpec, motion_in, written_motion
 from .encode import face_of
 from .models import DynamicID
@@ -25,6 +25,8 @@ Item = TypeVar("Item")
 
 ALL = "all"
 """In place of an expression: each of them in turn."""
+AUTO = "auto"
+"""In place of a source's expression: what is known of it."""
 _AT_ONCE = 64  # motions that the networks are given in one call
 
 
@@ -37,7 +39,7 @@ class MotionRequest:
         yaw, pitch, roll: degrees to turn further than the reference, or the driving face, does.
         prompt: lines in place of what expression and pose would say, each for a motion of its own: free words, or a
             `MotionSpec` as it is written.
-        source_expression, source_prompt: what the reference shows.
+        source_expression, source_prompt: what the reference shows; the expression may be AUTO.
         driving_strength: how far keypoints move towards the driving face's, 0 to 1.
         driving_image: (n, H, W, C) in [0, 1]; the largest face of the first image drives.
         landmarks, source_landmarks: the host's FACE_LANDMARKS of the driving face, and of the reference.
@@ -65,12 +67,12 @@ class MotionRequest:
     def _lines(self) -> list[str]:
         return [line.strip() for line in self.prompt.splitlines() if line.strip()]
 
-    def source(self, face: Face | None) -> FacialMotion:
-        """Return the motion that the reference's face shows. Raises ValueError for landmarks without a face."""
-        expression = self.source_expression
-        if self.source_landmarks is not None:
-            expression = mediapipe.expression_from(self.source_landmarks)
-        return source_motion(face, expression, self.source_prompt.strip())
+    def source(self, identity: Identity) -> tuple[FacialMotion, str]:
+        """Return the motion that a person shows, and what the user should know; "" for nothing.
+
+        Raises ValueError for landmarks without a face.
+        """
+        return shown_motion(identity, self.source_expression, self.source_prompt.strip(), self.source_landmarks)
 
     def targets(self, face: Face | None, driver: Face | None) -> list[FacialMotion]:
         """Return the motions wanted of a face; the driver is that of `driving_face`."""
@@ -102,6 +104,34 @@ class MotionRequest:
             return face_of(self.driving_image, dynamicid.faces)
         except ValueError as error:
             raise ValueError(f"driving_image: {error}") from error
+
+
+def shown_motion(
+    identity: Identity, expression: str, prompt: str = "", landmarks: Mapping[str, Any] | None = None
+) -> tuple[FacialMotion, str]:
+    """Return the motion that a person shows, which an edit takes out, and what the user should know; "" for nothing.
+
+    Args:
+        expression: one of EXPRESSIONS; or AUTO: what the identity knows of it, else what the landmarks tell, else
+            neutral.
+        prompt: taken instead of what expression and pose would say.
+        landmarks: the host's FACE_LANDMARKS of the reference, whose blendshapes go before an expression.
+
+    Raises ValueError for landmarks without a face.
+    """
+    if expression == AUTO and identity.expression:
+        expression = identity.expression
+    elif landmarks is not None:
+        expression = mediapipe.expression_from(landmarks)
+    note = ""
+    if expression == AUTO:
+        expression = NEUTRAL
+        if not prompt:
+            note = (
+                "nothing tells which expression the photograph shows, so it is taken for neutral: choose an "
+                "expression_model in Load DynamicID and encode the person again, or set source_expression."
+            )
+    return source_motion(identity.face, expression, prompt), note
 
 
 def edit_motion(
@@ -169,7 +199,8 @@ def animate(
     )
     tokens = torch.lerp(identity.tokens.expand_as(edited), edited, strength)
     curve = Curve(tokens, frames) if len(distinct) > 1 else None
-    return replace(identity, tokens=tokens[0], face_prompt=targets[0].prompt, curve=curve)
+    first = targets[0]
+    return replace(identity, tokens=tokens[0], face_prompt=first.prompt, curve=curve, expression=first.expression)
 
 
 def _batches(items: Sequence[Item]) -> Iterator[list[Item]]:

@@ -12,13 +12,14 @@ from comfy.clip_vision import ClipVisionModel
 from torch import Tensor
 
 from ..box import Box
+from ..expression_classifier import ExpressionClassifier
 from ..identity.analyzer import FaceAnalyzer, aligned_face
 from ..identity.assignment import MIN_SIMILARITY
 from ..identity.faces import Detection, Face, in_order
 from ..identity.identity import Identity
 from ..image_inputs import Image, as_pixels, crop_box
 from ..image_inputs import crop as crop_image
-from ..imr.motion import source_motion
+from ..imr.motion import NEUTRAL, source_motion
 from . import vision
 from .lru_cache import LRUCache
 from .models import DynamicID
@@ -56,6 +57,8 @@ class Reference:
     """What the user should know of the image's faces; "" where it shows one, large enough."""
     aligned: Image | None = field(repr=False)
     """(ALIGNED, ALIGNED, 3): the upright face that CLIP saw; None where it saw a part of the image as it is."""
+    expression: str = ""
+    """One of EXPRESSIONS, as the expression model reads the face; "" without one."""
 
     @property
     def embedding(self) -> Tensor:
@@ -109,6 +112,7 @@ def encode(
     """
     encoding, analyzer = dynamicid.adapter.encoding, analyzer or dynamicid.faces
     model = None if encoding.crop == "none" else clip_vision or dynamicid.vision
+    classifier = dynamicid.expression_classifier
     arrays = as_pixels(images)
     references: dict[int, Reference] = {}
     notes: list[str] = []
@@ -118,7 +122,7 @@ def encode(
     errors: list[str] = []
     for number, image in enumerate(arrays):
         try:
-            references[number] = _reference(image, dynamicid, choice, crop, model, analyzer)
+            references[number] = _reference(image, dynamicid, choice, crop, model, analyzer, classifier)
             note = references[number].note
         except NoFaceError as error:
             note = str(error)
@@ -139,10 +143,11 @@ def encode(
         _combined(kept, best, combine),
         _negative_tokens.get((fingerprint,), _there(model, dynamicid), lambda: _negative(dynamicid, model)),
         fingerprint,
-        face_prompt=source_motion(best.face).prompt,
+        face_prompt=source_motion(best.face, best.expression or NEUTRAL).prompt,
         face=best.face,
         thumbnail=best.thumbnail,
         encoding=encoding,
+        expression=best.expression,
     )
     used = [references.get(number) for number in range(len(arrays))]
     return Encoded(
@@ -164,7 +169,13 @@ def face_of(images: Tensor, analyzer: FaceAnalyzer) -> tuple[Face, int]:
 
 
 def _reference(
-    image: Image, dynamicid: DynamicID, choice: Choice, crop: str, model: ClipVisionModel | None, analyzer: FaceAnalyzer
+    image: Image,
+    dynamicid: DynamicID,
+    choice: Choice,
+    crop: str,
+    model: ClipVisionModel | None,
+    analyzer: FaceAnalyzer,
+    classifier: ExpressionClassifier | None,
 ) -> Reference:
     """Encode one image; what the same models made of the same pixels is remembered while the host runs."""
     encoding = dynamicid.adapter.encoding
@@ -187,11 +198,13 @@ def _reference(
             (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True, align_corners=False,
         )  # fmt: skip
         aligned = clip_view if encoding.crop == "aligned" else None
-        return Reference(face, tokens, thumbnail[0].movedim(0, -1).round().clamp(0, 255).byte(), note, aligned)
+        shown = thumbnail[0].movedim(0, -1).round().clamp(0, 255).byte()
+        expression = classifier(image, detection.box) if classifier else ""
+        return Reference(face, tokens, shown, note, aligned, expression)
 
     content = sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     key = (content, dynamicid.adapter.encoder_fingerprint, encoding, choice, crop)
-    return _references.get(key, _there(model, analyzer.analysis), encoded)
+    return _references.get(key, _there(model, analyzer.analysis, classifier), encoded)
 
 
 def _there(*models: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Where the pack's files lie: `models/dynamicid` and its `identities`, through the host's folder_paths.
+"""Where the pack's files lie: `models/dynamicid`, its `identities` and `expression`, through the host's folder_paths.
 
 IP-Adapter FaceID's files are found where other packs keep them, too: in `models/ipadapter`.
 """
@@ -18,6 +18,7 @@ FOLDER = "dynamicid"
 INSIGHTFACE = "insightface"
 IPADAPTER = "ipadapter"
 IDENTITIES = "identities"
+EXPRESSION = "expression"
 NONE = "None"
 
 _SUFFIX = ".safetensors"  # of an identity
@@ -52,6 +53,30 @@ def face_pack_path(name: str) -> Path:
             f"There is no face pack {quoted(name)} in models/insightface. Put its folder into models there."
         )
     return packs[name]
+
+
+def expression_models() -> dict[str, Path]:
+    """Return the expression models in models/dynamicid/expression by name, with / between folders."""
+    models: dict[str, Path] = {}
+    for folder in folder_paths.get_folder_paths(FOLDER):
+        root = Path(folder) / EXPRESSION
+        for path in sorted(path for path in root.rglob("*.onnx") if path.is_file()):
+            models.setdefault(path.relative_to(root).as_posix(), path)
+    return models
+
+
+def expression_path(name: str) -> Path:
+    """Return the file of an expression model named as in `expression_models`.
+
+    Raises FileNotFoundError when there is none.
+    """
+    models = expression_models()
+    if name not in models:
+        raise FileNotFoundError(
+            f"There is no expression model {quoted(name)} in models/{FOLDER}/{EXPRESSION}. Put the ONNX file there, "
+            "then press R to refresh the list; or choose None."
+        )
+    return models[name]
 
 
 def vision_path(name: str) -> Path:

@@ -21,6 +21,7 @@ from torch import Tensor
 from ...mini.networks import CONTEXT_DIM, FLUX, FLUX_SHIFT, TEXT, UNET, with_all_rows
 from ...mini.quantize import dequantize
 from ..checkpoint import load_checkpoint
+from ..expression_classifier import ExpressionClassifier
 from ..identity.analyzer import load_analyzer
 from ..tensor_file import read_tensors
 from .models import DynamicID, load_dynamicid
@@ -68,12 +69,14 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: st
             "refuses there. Choose one that you trained for it as adapter."
         )
     text, vision = _weights(folder, "text"), _weights(folder, "vision")
+    classifier = folder / "expression.onnx"
     vae = VAE(sd=_weights(folder, "autoencoder"))
     model = _patcher(_config(base), _weights(folder, network))
     dynamicid = replace(
         load_dynamicid(adapter) if adapter else _dynamicid(folder / f"{own}.safetensors"),
         load_vision=partial(_vision, folder / "vision.json", vision),
         load_faces=partial(load_analyzer, folder / "face-pack", embeds_rgb=False),
+        load_expression=partial(ExpressionClassifier, classifier, "CPU") if classifier.is_file() else None,
         embeds_rgb=False,
         # mini/RESULTS.md: a layout phase costs faces, and the LoRA, which has seen one person in each picture, counts.
         layout_steps=0,

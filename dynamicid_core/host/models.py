@@ -10,6 +10,7 @@ from pathlib import Path
 from comfy.clip_vision import ClipVisionModel
 
 from ..checkpoint import Checkpoint, load_checkpoint
+from ..expression_classifier import ExpressionClassifier
 from ..identity.analyzer import FaceAnalyzer
 from ..identity.encoder import FaceEncoder
 from ..identity.encoding import DYNAMICID
@@ -30,8 +31,8 @@ class DynamicID:
     Attributes:
         adapter: what Apply DynamicID patches a model with.
         checkpoint: all parts that the files held.
-        load_vision, load_faces: load the CLIP vision model and the face pack, when they are first used; None
-            when none was chosen.
+        load_vision, load_faces, load_expression: load the CLIP vision model, the face pack and the expression model,
+            when they are first used; None when none was chosen.
         embeds_rgb: see `FaceAnalyzer`; the release's identities need it, FaceID's don't.
         layout_steps: length of the layout phase that suits these weights, for Apply DynamicID, which has no widget for
             it.
@@ -47,6 +48,7 @@ class DynamicID:
     layout_steps: int = AttentionSettings().layout_steps
     lora_in_groups: float = 1.0
     size: int = 512
+    load_expression: Callable[[], ExpressionClassifier] | None = field(default=None, repr=False)
 
     @property
     def gate(self) -> bool:
@@ -66,6 +68,11 @@ class DynamicID:
         if self.load_faces is None:
             raise ValueError("No face pack: choose buffalo_l as face_pack in Load DynamicID, or connect an analyzer.")
         return self.load_faces()
+
+    @cached_property
+    def expression_classifier(self) -> ExpressionClassifier | None:
+        """Load the expression model once; None when none was chosen. Raises ValueError for a file that is none."""
+        return None if self.load_expression is None else self.load_expression()
 
     @cached_property
     def face_encoder(self) -> Managed[FaceEncoder]:
@@ -100,6 +107,7 @@ def load_dynamicid(
     load_vision: Callable[[], ClipVisionModel] | None = None,
     load_faces: Callable[..., FaceAnalyzer] | None = None,
     kind: str | None = None,
+    load_expression: Callable[[], ExpressionClassifier] | None = None,
 ) -> DynamicID:
     """Load an adapter, and IMR from a second file if that is where it is.
 
@@ -121,7 +129,15 @@ def load_dynamicid(
     load_faces = load_faces and partial(load_faces, embeds_rgb=rgb)
     is_large = checkpoint.adapter.base != UNET or checkpoint.adapter.text_dim == SDXL_TEXT_DIM
     size = SDXL_SIZE if is_large else DynamicID.size
-    return DynamicID(checkpoint.adapter, checkpoint, load_vision, load_faces, embeds_rgb=rgb, size=size)
+    return DynamicID(
+        checkpoint.adapter,
+        checkpoint,
+        load_vision,
+        load_faces,
+        embeds_rgb=rgb,
+        size=size,
+        load_expression=load_expression,
+    )
 
 
 def _keypoint_encoder_beside(imr: Path) -> list[Path]:

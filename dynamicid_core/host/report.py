@@ -16,12 +16,17 @@ from .models import DynamicID
 
 
 def loaded_report(
-    dynamicid: DynamicID, vision: Path | None, face_pack: Path | None, provider: str, kind: str | None = None
+    dynamicid: DynamicID,
+    vision: Path | None,
+    face_pack: Path | None,
+    provider: str,
+    kind: str | None = None,
+    expression: Path | None = None,
 ) -> str:
     """Return the report, a line for each part.
 
     Args:
-        vision, face_pack: what was chosen; only looked at, nothing is loaded.
+        vision, face_pack, expression: what was chosen; only looked at, nothing is loaded.
         kind: the adapter's, where the user chose it; None where it was told by the file.
     """
     parts = (
@@ -29,8 +34,9 @@ def loaded_report(
         _vision(dynamicid, vision),
         _faces(face_pack, provider),
         _motion(dynamicid),
+        _expression(dynamicid, expression),
     )
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
 
 
 def base_of(adapter: Adapter) -> str:
@@ -88,3 +94,12 @@ def _motion(dynamicid: DynamicID) -> str:
     if dynamicid.adapter.encoding.kind != DYNAMICID:
         return "IMR: none was trained for this kind, expressions and poses can't be changed."
     return "IMR: missing. Put the release's IMR and its keypoint encoder into models/dynamicid and choose it as imr."
+
+
+def _expression(dynamicid: DynamicID, path: Path | None) -> str:
+    """Return who reads a photograph's expression; nothing where there is no IMR, which alone asks."""
+    if path is not None:
+        return f"Expressions of photographs: read by {printable(path.name)}"
+    if dynamicid.checkpoint.imr is None:
+        return ""
+    return "Expressions of photographs: not read, they count as neutral. An expression_model reads them."

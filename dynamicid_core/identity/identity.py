@@ -4,8 +4,8 @@ File format `dynamicid-identity-1`: safetensors with `tokens` (T, D), `negative_
 `face.embedding` (512,), `face.landmarks` (106, 2), `face.points68` (68, 3), `face.pose` (3,), `face.box` (4,),
 `face.size` (2,), `thumbnail` (H, W, 3) uint8, and of a person who moves `curve.tokens` (sets, T, D) and `curve.frames`
 (frames,), the number of each frame's set; metadata `format`, `encoder` (sha256 of the face encoder's weights),
-`name`, `face_prompt`, `shares` (of a mixed identity, comma-separated), `encoding` (JSON of `Encoding`; absent: the
-release's).
+`name`, `face_prompt`, `expression` (one of `imr.motion.EXPRESSIONS`; absent: not known), `shares` (of a mixed identity,
+comma-separated), `encoding` (JSON of `Encoding`; absent: the release's).
 A file with the two token tensors and the format is enough.
 """
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..box import Box
 from ..files import write_atomically
+from ..imr.motion import EXPRESSIONS
 from ..messages import LIMIT, about, printable, quoted, shown
 from ..state_dict import listed
 from ..tensor_file import open_tensors
@@ -34,7 +35,9 @@ logger = logging.getLogger("DynamicID")
 FORMAT = "dynamicid-identity-1"
 LARGEST_FILE = 64 * 2**20  # bytes; an identity of SD1.5 has some 80,000
 LARGEST = 4096  # tokens, and numbers of each
-_LONGEST = {"encoder": 128, "encoding": 200, "face_prompt": 1000, "shares": 100_000}  # characters of metadata
+_LONGEST = {  # characters of metadata
+    "encoder": 128, "encoding": 200, "expression": 20, "face_prompt": 1000, "shares": 100_000,
+}  # fmt: skip
 _FACE: dict[str, tuple[tuple[int, ...], float]] = {  # shape of what a face has in a file, and the largest number in it
     "embedding": ((512,), 1e3), "landmarks": ((106, 2), 1e6), "points68": ((68, 3), 1e6), "pose": ((3,), 360.0),
     "box": ((4,), 1e6), "size": ((2,), 1e6),
@@ -58,7 +61,9 @@ class Identity:
         encoder: sha256 of the weights of the face encoder that made the tokens; "" when not known.
         shares: factor on the attention scores of each token set; (1.0,) unless mixed.
         name: for people to read.
-        face_prompt: words for the reference's own expression and pose; "" when not known.
+        face_prompt: words for the expression and pose that the tokens show; "" when not known.
+        expression: the one of EXPRESSIONS that the tokens show, as an expression model read it or an edit asked for
+            it; "" when not known.
         face: the face the tokens were made from, or None.
         thumbnail: (H, W, 3) uint8 image of the face, or None.
         encoding: how the face encoder was shown the person, which its weights don't tell.
@@ -75,6 +80,7 @@ class Identity:
     thumbnail: Tensor | None = None
     encoding: Encoding = RELEASE
     curve: Curve | None = None
+    expression: str = ""
 
     def __repr__(self) -> str:
         encoder = printable(self.encoder[:12]) or "unknown"
@@ -169,6 +175,7 @@ def mix(a: Identity, b: Identity, amount: float) -> Identity:
         name=printable(" + ".join(filter(None, (a.name, b.name)))),
         encoding=a.encoding,
         curve=curve,
+        expression=a.expression if a.expression == b.expression else "",
     )
 
 
@@ -192,6 +199,8 @@ def save_identity(identity: Identity, path: Path) -> None:
         "face_prompt": identity.face_prompt,
         "shares": ",".join(map(repr, identity.shares)),
     }
+    if identity.expression:
+        metadata["expression"] = identity.expression
     if encoding := identity.encoding.to_text():
         metadata["encoding"] = encoding
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
@@ -243,6 +252,11 @@ def _check_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
                 f"the metadata `{key}` is {quoted(text)}, expected at most {longest:,} characters that print. "
                 "Save the identity again."
             )
+    if metadata.get("expression") and metadata["expression"] not in EXPRESSIONS:
+        raise ValueError(
+            f"the metadata `expression` is {quoted(metadata['expression'])}, expected one of {', '.join(EXPRESSIONS)}, "
+            "or none. Save the identity again."
+        )
     for name in ("tokens", "negative_tokens"):
         _check_tokens(tensors[name], name)
     _check_curve(tensors)
@@ -310,6 +324,7 @@ def _identity_from(tensors: dict[str, Tensor], metadata: Mapping[str, str], defa
         thumbnail=tensors.get("thumbnail"),
         encoding=Encoding.from_text(metadata.get("encoding", "")),
         curve=Curve(tensors[_CURVE[0]], tuple(tensors[_CURVE[1]].tolist())) if _CURVE[0] in tensors else None,
+        expression=metadata.get("expression", ""),
     )
 
 

@@ -20,7 +20,7 @@ PAGES = ROOT / "web" / "docs"
 NAMED_SOCKETS = 8
 """How many sockets of a growing input have a tooltip; a ninth person's has none."""
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-FILES = {"saa", "adapter", "imr", "clip_vision", "face_pack", "name"}
+FILES = {"saa", "adapter", "imr", "clip_vision", "face_pack", "expression_model", "name"}
 """Combos that list files, so that no page can tell their values."""
 OF_THE_HOST = {"sampler_name", "scheduler"}
 """Combos that list what the host has, each version its own."""
