@@ -4,6 +4,7 @@
 `python -m mini standard-face web/standard_face.js`  the face that the panel of Edit Facial Motion begins with
 `python -m mini experiments --to FOLDER [...]`     what `python -m dynamicid_core.evaluation` draws and measures
 `python -m mini results RUN --to mini`             what that measured, kept as RESULTS.md, results.json and grids
+`python -m mini motion-tables RUN OUT.md`          what that measured of motions, by source expression and angle
 `python -m mini train --checkpoints FOLDER [...]`  train the miniature's networks, or go on with it
 `python -m mini ship --checkpoints FOLDER --to OUT`  the trained networks as they ship, and their model card
 `python -m mini restore --checkpoints FOLDER --from OUT`  what shipped as stored stages, to train one of them again
@@ -27,6 +28,7 @@ COMMANDS = {
     "standard-face": ("train.standard_face", "write_standard_face", "write the face of Edit Facial Motion's panel"),
     "experiments": ("train.experiments", "write_experiments", "write the experiments' configuration"),
     "results": ("train.results", "keep_results", "keep what an evaluation measured"),
+    "motion-tables": ("train.motion_results", "write_motion_tables", "write what an evaluation measured of motions"),
     "train": ("train.command", "train", "train the networks, or go on with it"),
     "ship": ("train.command", "ship_all", "write the trained networks as they ship, and their model card"),
     "restore": ("train.ship", "restore", "take what shipped as stored stages"),
@@ -34,7 +36,7 @@ COMMANDS = {
     "prepare": ("train.prepare", "prepare", "make what the method's own trainings start from"),
     "keep": ("train.ship", "keep_dynamicid", "let the miniature ship with a DynamicID"),
 }
-STAGES = ("autoencoder", "judge", "vision", "text", "unet", "flux", "face-pack")
+STAGES = ("autoencoder", "judge", "vision", "text", "unet", "flux", "face-pack", "expression")
 """In the order in which they are trained: each may use what those before it stored."""
 
 
@@ -54,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     add["experiments"]("--only", nargs="*", default=(), metavar="NAME", help="these benchmarks; all of them otherwise")
     add["results"]("run", type=Path, metavar="RUN", help="an evaluation's output")
     add["results"]("--to", **to, help="the miniature's folder")
+    add["motion-tables"]("run", type=Path, metavar="RUN", help="an evaluation's output")
+    add["motion-tables"]("path", type=Path, metavar="OUT", help="the Markdown file to write")
     add["train"]("--stage", choices=STAGES, help="this one alone; all of them otherwise")
     add["train"]("--until", type=int, metavar="STEP", help="stop at this step; a later run goes on from there")
     add["train"]("--device", help="by default cuda where there is one")

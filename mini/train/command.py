@@ -10,6 +10,7 @@ import torch
 from . import ship
 from .autoencoder import AutoencoderStage
 from .core_training import trainer
+from .expression import ExpressionStage
 from .face_pack import FacePackStage
 from .flux import FluxStage
 from .judge import JudgeStage
@@ -20,7 +21,16 @@ from .vision import VisionStage
 
 STAGES: dict[str, Callable[[TrainContext], Stage[Any]]] = {
     stage.name: stage
-    for stage in (AutoencoderStage, JudgeStage, VisionStage, TextStage, UNetStage, FluxStage, FacePackStage)
+    for stage in (
+        AutoencoderStage,
+        JudgeStage,
+        VisionStage,
+        TextStage,
+        UNetStage,
+        FluxStage,
+        FacePackStage,
+        ExpressionStage,
+    )
 }
 
 

@@ -8,31 +8,41 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__ != "mini.train":
     from ...dynamicid_core.box import Box
-    from ...dynamicid_core.evaluation.judges import JudgedFace
+    from ...dynamicid_core.evaluation.judges import CachedJudge, JudgedFace
+    from ...dynamicid_core.expression_classifier import CLASSES as EXPRESSION_CLASSES
+    from ...dynamicid_core.expression_classifier import ExpressionClassifier
     from ...dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
     from ...dynamicid_core.identity.faces import Face
     from ...dynamicid_core.image_grid import image_grid
-    from ...dynamicid_core.image_inputs import clip_input
+    from ...dynamicid_core.image_inputs import CLASSIFIER_SIDE, classifier_input, clip_input, normalized_gray
     from ...dynamicid_core.imr.landmarks import FRAME
     from ...dynamicid_core.imr.motion import turnable
 else:
     from dynamicid_core.box import Box
-    from dynamicid_core.evaluation.judges import JudgedFace
+    from dynamicid_core.evaluation.judges import CachedJudge, JudgedFace
+    from dynamicid_core.expression_classifier import CLASSES as EXPRESSION_CLASSES
+    from dynamicid_core.expression_classifier import ExpressionClassifier
     from dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
     from dynamicid_core.identity.faces import Face
     from dynamicid_core.image_grid import image_grid
-    from dynamicid_core.image_inputs import clip_input
+    from dynamicid_core.image_inputs import CLASSIFIER_SIDE, classifier_input, clip_input, normalized_gray
     from dynamicid_core.imr.landmarks import FRAME
     from dynamicid_core.imr.motion import turnable
 
 __all__ = [
+    "CLASSIFIER_SIDE",
+    "EXPRESSION_CLASSES",
     "FRAME",
     "Box",
+    "CachedJudge",
+    "ExpressionClassifier",
     "Face",
     "JudgedFace",
     "atomic_path",
+    "classifier_input",
     "clip_input",
     "image_grid",
+    "normalized_gray",
     "sha256_of_file",
     "turnable",
     "write_atomically",

@@ -16,7 +16,7 @@ ALIGNED = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], 
 
 
 def warp(image: NDArray[np.uint8], matrix: Floats, size: int) -> NDArray[np.uint8]:
-    """Return an image (size, size, 3) warped by a (2, 3) matrix, black beyond its edges."""
+    """Return an image (size, size, 3), or (size, size), warped by a (2, 3) matrix, black beyond its edges."""
     return cv2.warpAffine(image, np.asarray(matrix, np.float64), (size, size)).astype(np.uint8, copy=False)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ LANDMARK_CROP, RECOGNITION_CROP = 192, 112
 POINTS = 1103  # of the real 1k3d68, whose last 68 are used
 
 
-def _conv(inside: int, outside: int, stride: int = 1, size: int = 3) -> nn.Sequential:
+def conv(inside: int, outside: int, stride: int = 1, size: int = 3) -> nn.Sequential:
+    """Return a convolution with batch norm and ReLU."""
     layer = nn.Conv2d(inside, outside, size, stride, size // 2, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(outside), nn.ReLU())
 
@@ -32,16 +34,16 @@ class Detector(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv(3, 16, 2), _conv(16, 24, 2))
+        self.stem = nn.Sequential(conv(3, 16, 2), conv(16, 24, 2))
         self.levels = nn.ModuleList(
             [
-                nn.Sequential(_conv(24, 48, 2), _conv(48, 48)),
-                nn.Sequential(_conv(48, 96, 2), _conv(96, 96)),
-                nn.Sequential(_conv(96, 128, 2), _conv(128, 128), _conv(128, 128), _conv(128, 128)),
+                nn.Sequential(conv(24, 48, 2), conv(48, 48)),
+                nn.Sequential(conv(48, 96, 2), conv(96, 96)),
+                nn.Sequential(conv(96, 128, 2), conv(128, 128), conv(128, 128), conv(128, 128)),
             ]
         )
         self.across = nn.ModuleList([nn.Conv2d(width, 64, 1) for width in (48, 96, 128)])
-        self.head = _conv(64, 64)
+        self.head = conv(64, 64)
         self.said = nn.Conv2d(64, ANCHORS * 15, 1)  # the name of its weights in the shipped file
         with torch.no_grad():
             self.said.state_dict()["bias"].view(ANCHORS, 15)[:, 0] = -4.0  # hardly a cell is a face's
@@ -82,10 +84,10 @@ class Landmarks(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (24, 48, 96, 128)
-        layers: list[nn.Module] = [nn.AvgPool2d(2), _conv(3, 16, 2)]
+        layers: list[nn.Module] = [nn.AvgPool2d(2), conv(3, 16, 2)]
         for inside, outside in zip((16, *widths), widths, strict=False):
-            layers += [_conv(inside, outside, 1 if outside == 24 else 2), _conv(outside, outside)]
-        layers += [_conv(128, 56, size=1), nn.Flatten(), nn.Linear(56 * 36, 192), nn.ReLU()]
+            layers += [conv(inside, outside, 1 if outside == 24 else 2), conv(outside, outside)]
+        layers += [conv(128, 56, size=1), nn.Flatten(), nn.Linear(56 * 36, 192), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
         self.flat, self.deep = nn.Linear(192, 212), nn.Linear(192, 204)
 
@@ -117,10 +119,10 @@ class Recognition(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_conv(3, 24, 2, 5)]
+        layers: list[nn.Module] = [conv(3, 24, 2, 5)]
         for inside, outside in ((24, 32), (32, 64), (64, 128), (128, 160)):
-            layers += [_conv(inside, outside, 1 if inside == 24 else 2), _conv(outside, outside)]
-        layers += [_conv(160, 72, size=1), nn.Flatten(), nn.Linear(72 * 49, 192), nn.BatchNorm1d(192), nn.ReLU()]
+            layers += [conv(inside, outside, 1 if inside == 24 else 2), conv(outside, outside)]
+        layers += [conv(160, 72, size=1), nn.Flatten(), nn.Linear(72 * 49, 192), nn.BatchNorm1d(192), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
         self.embedding = nn.Linear(192, 512)
 
@@ -134,8 +136,12 @@ class FacePack(nn.Module):
         self.detector, self.landmarks, self.recognition = Detector(), Landmarks(), Recognition()
 
 
-def _in_bytes(data: bytes) -> bytes:
-    """Return an ONNX file whose larger weights take a byte each, with a scale for every row, as `quantize` does."""
+def in_bytes(data: bytes, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return an ONNX file whose larger weights take a byte each, with a scale for every row, as `quantize` does.
+
+    Args:
+        metadata: texts that the file is to hold, too.
+    """
     import onnx
     from onnx import helper, numpy_helper
 
@@ -157,6 +163,8 @@ def _in_bytes(data: bytes) -> bytes:
         node.name = f"node_{i}"  # insightface takes early nodes called Sub and Mul for built-in preprocessing
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    if metadata:
+        helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -187,4 +195,4 @@ def write_pack(pack: FacePack, folder: Path) -> None:
                 network.eval(), (example,), path, input_names=["image"], output_names=outputs, dynamic_axes=free,
                 opset_version=17, dynamo=False,
             )  # fmt: skip
-        path.write_bytes(_in_bytes(path.read_bytes()))
+        path.write_bytes(in_bytes(path.read_bytes()))

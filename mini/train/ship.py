@@ -18,6 +18,8 @@ from . import autoencoder, comfyui, encoders, figures, judge
 from .autoencoder import AutoencoderStage
 from .core import write_atomically
 from .core_training import history
+from .expression import ExpressionStage
+from .expression_network import ExpressionNet, write_classifier
 from .face_networks import FacePack, write_pack
 from .face_pack import FacePackStage
 from .flux import FluxStage
@@ -28,7 +30,8 @@ from .unet import UNetStage
 
 FORMAT = "dynamicid-mini-1"
 NETWORKS = ("autoencoder", "vision", "text", "unet", "flux", "judge")
-PACK, DYNAMICID = "face-pack", "dynamicid"
+PACK, CLASSIFIER, DYNAMICID = "face-pack", "expression", "dynamicid"
+CLASSIFIER_FILE = f"{CLASSIFIER}.onnx"
 ONNX = "shipped"  # the restored face pack's folder in its stage's
 WHAT = {
     "autoencoder": "pictures to latents and back (TAESD's architecture)",
@@ -38,11 +41,12 @@ WHAT = {
     "unet": "latents from captions (SD1.5's architecture, noise prediction)",
     "flux": "latents from captions (Flux's architecture, rectified flow)",
     PACK: "detection, landmarks, pose and recognition, as insightface loads them",
+    CLASSIFIER: "names a face's expression, as Load DynamicID's expression_model",
 }
 
 
 def ship(context: TrainContext, folder: Path) -> None:
-    """Write `<name>.safetensors` for each network, and the face pack's ONNX files in a folder of their own.
+    """Write `<name>.safetensors` for each network, the classifier's ONNX file, and the face pack's in a folder.
 
     Raises ValueError when a network has not been trained.
     """
@@ -55,6 +59,11 @@ def ship(context: TrainContext, folder: Path) -> None:
         shutil.copytree(restored_pack, folder / PACK, dirs_exist_ok=True)
     else:
         write_pack(context.load(PACK, FacePack()), folder / PACK)
+    restored_classifier = context.folder / CLASSIFIER / CLASSIFIER_FILE
+    if restored_classifier.is_file() and not (context.folder / CLASSIFIER / WEIGHTS).exists():
+        _copy(restored_classifier, folder / CLASSIFIER_FILE)
+    else:
+        write_classifier(context.load(CLASSIFIER, ExpressionNet()), folder / CLASSIFIER_FILE)
     for name in WHAT:
         _copy(context.folder / name / RECORD, _record(folder, name))
 
@@ -112,8 +121,8 @@ def as_shipped(folder: Path, name: str) -> dict[str, torch.Tensor]:
 def restore(shipped: Path, checkpoints: Path) -> None:
     """Store what shipped as the stages' results, which others are trained from.
 
-    They go on from there themselves, but for the face pack: it is kept as it ships until it is trained from nothing.
-    A network that has not shipped yet is left to be trained.
+    They go on from there themselves, but for the face pack and the classifier: they are kept as they ship until they
+    are trained from nothing. A network that has not shipped yet is left to be trained.
     """
     for name in NETWORKS:
         if not (shipped / f"{name}.safetensors").exists():
@@ -122,7 +131,9 @@ def restore(shipped: Path, checkpoints: Path) -> None:
         save_file(as_shipped(shipped, name), checkpoints / name / WEIGHTS)
         _copy(_record(shipped, name), checkpoints / name / RECORD)
     shutil.copytree(shipped / PACK, checkpoints / PACK / ONNX, dirs_exist_ok=True)
-    (checkpoints / PACK / WEIGHTS).unlink(missing_ok=True)
+    _copy(shipped / CLASSIFIER_FILE, checkpoints / CLASSIFIER / CLASSIFIER_FILE)
+    for name in (PACK, CLASSIFIER):
+        (checkpoints / name / WEIGHTS).unlink(missing_ok=True)
 
 
 def restored(context: TrainContext, folder: Path, scratch: Path) -> TrainContext:
@@ -143,9 +154,9 @@ def measure(context: TrainContext, folder: Path, quick: bool = False) -> dict[st
             return autoencoder.decode(coder, autoencoder.encode(coder, images, shop), shop)
 
         coding, reading, drawing = AutoencoderStage(shop), TextStage(shop), UNetStage(shop)
-        judges, faces = JudgeStage(shop), FacePackStage(shop)
+        judges, faces, expressions = JudgeStage(shop), FacePackStage(shop), ExpressionStage(shop)
         if quick:
-            for pictures in (coding.held_out, reading.held_out, judges.held_out, faces.held_out):
+            for pictures in (coding.held_out, reading.held_out, judges.held_out, faces.held_out, expressions.held_out):
                 pictures.size = 16
             for pictures in (*judges.held_out_groups, *faces.held_out_groups):
                 pictures.size = 4
@@ -160,6 +171,8 @@ def measure(context: TrainContext, folder: Path, quick: bool = False) -> dict[st
                 "flux": FluxStage(shop).measures(shop.load("flux", comfyui.flux()), numbers),
                 PACK: faces.report(folder / PACK),
                 f"{PACK}, on round trips": faces.report(folder / PACK, round_trip),
+                CLASSIFIER: expressions.report(folder / CLASSIFIER_FILE),
+                f"{CLASSIFIER}, on round trips": expressions.report(folder / CLASSIFIER_FILE, round_trip),
             }
 
 
@@ -178,9 +191,11 @@ def card(context: TrainContext, folder: Path, measured: dict[str, dict[str, floa
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, what in WHAT.items():
-        files = [folder / f"{name}.safetensors"] if name in NETWORKS else sorted((folder / name).iterdir())
+        files = {PACK: sorted((folder / PACK).iterdir()), CLASSIFIER: [folder / CLASSIFIER_FILE]}.get(name)
+        files = files or [folder / f"{name}.safetensors"]
         size = sum(file.stat().st_size for file in files)
-        weights = FacePack().state_dict() if name == PACK else context.stored(name)
+        onnx = {PACK: FacePack, CLASSIFIER: ExpressionNet}.get(name)
+        weights = onnx().state_dict() if onnx else context.stored(name)
         count = sum(tensor.numel() for tensor in weights.values())
         record = read_record(_record(folder, name))
         if record is None:

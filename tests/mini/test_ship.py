@@ -9,6 +9,7 @@ from dynamicid_pack.mini.__main__ import main
 from dynamicid_pack.mini.quantize import LARGE, dequantize, quantize
 from dynamicid_pack.mini.train import pictures, ship
 from dynamicid_pack.mini.train.autoencoder import Autoencoder
+from dynamicid_pack.mini.train.expression_network import ExpressionNet, write_classifier
 from dynamicid_pack.mini.train.face_networks import write_pack
 from dynamicid_pack.mini.train.stage import TrainContext
 from PIL import Image
@@ -69,7 +70,7 @@ def test_everything_ships_and_is_measured(tmp_path, host, monkeypatch):
         assert kept.keys() == stored.keys()
         assert load_file(out / f"{name}.safetensors").keys() >= kept.keys()
     measured = ship.measure(context, out, quick=True)
-    assert {"judge", "judge, on round trips", "unet", "face-pack"} <= measured.keys()
+    assert {"judge", "judge, on round trips", "unet", "face-pack", "expression"} <= measured.keys()
     text = ship.card(context, out, measured)
     assert "| unet |" in text and "12,634,244" in text and "## face-pack, on round trips" in text
     again = ship.restored(TrainContext(tmp_path / "empty"), out, tmp_path / "restored")
@@ -81,6 +82,7 @@ def test_everything_ships_and_is_measured(tmp_path, host, monkeypatch):
 
 def test_what_shipped_can_be_trained_from(tmp_path):
     write_pack(seasoned(), tmp_path / ship.PACK)
+    write_classifier(ExpressionNet(), tmp_path / ship.CLASSIFIER_FILE)
     state = {"layer.weight": torch.randn(80, 64), "layer.bias": torch.randn(80)}
     for name in ship.NETWORKS:
         save_file(quantize(state), tmp_path / f"{name}.safetensors")
@@ -91,6 +93,7 @@ def test_what_shipped_can_be_trained_from(tmp_path):
     ship.ship(TrainContext(tmp_path / "checkpoints"), tmp_path / "again")
     for file in (tmp_path / ship.PACK).iterdir():
         assert (tmp_path / "again" / ship.PACK / file.name).read_bytes() == file.read_bytes()
+    assert (tmp_path / "again" / ship.CLASSIFIER_FILE).read_bytes() == (tmp_path / ship.CLASSIFIER_FILE).read_bytes()
 
 
 def test_a_trained_dynamicid_is_kept_with_curves_and_samples_of_its_trainings(tmp_path):

@@ -11,6 +11,7 @@ from dynamicid_pack.dynamicid_core.training.trainer import Trainer
 from dynamicid_pack.mini import networks
 from dynamicid_pack.mini.train import drawing, encoders, flux, judge, pictures, text, unet, vision
 from dynamicid_pack.mini.train.autoencoder import AutoencoderStage
+from dynamicid_pack.mini.train.expression import ExpressionStage
 from dynamicid_pack.mini.train.pictures import Pictures
 from dynamicid_pack.mini.train.stage import TrainContext
 from dynamicid_pack.mini.train.words import SAYINGS, Words, labels_of
@@ -77,6 +78,12 @@ def small_autoencoder(context):
     return stage
 
 
+def small_expression(context):
+    stage = short(ExpressionStage(context, 18))
+    stage.batch, stage.held_out.size = 4, 8
+    return stage
+
+
 BASE = {
     "autoencoder": small_autoencoder,
     "judge": small_judge,
@@ -84,6 +91,7 @@ BASE = {
     "text": small_text,
     "unet": small_unet,
     "flux": small_flux,
+    "expression": small_expression,
 }
 
 
@@ -98,7 +106,7 @@ def context(tmp_path_factory, host):
     return train_context
 
 
-@pytest.mark.parametrize("name", ["judge", "vision", "text", "unet", "flux"])
+@pytest.mark.parametrize("name", ["judge", "vision", "text", "unet", "flux", "expression"])
 def test_each_stage_resumes_exactly(context, tmp_path, name):
     parts = TrainContext(tmp_path)
     for other in context.folder.iterdir():
