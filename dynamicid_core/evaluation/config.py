@@ -173,11 +173,15 @@ class Variant(ConfigModel):
 
     The backgrounds of the variants are compared with those of one that ablates identity: the one with the same
     overrides if there is one, else the first.
+
+    Attributes:
+        may_equal: all its images may be those of another variant, which else is refused as an override without effect.
     """
 
     name: FolderName
     ablate: tuple[Ablation, ...] = ()
     overrides: Overrides = Field(default_factory=dict)
+    may_equal: bool = False
 
 
 class Benchmark(ConfigModel):

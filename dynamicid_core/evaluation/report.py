@@ -66,6 +66,9 @@ def settings_of(config: EvaluationConfig, judge: Judge, node_judge: FaceJudge | 
             benchmark.pop("grow")  # likewise
         if benchmark["alike_from"] is None:
             benchmark.pop("alike_from")
+        for variant in benchmark["variants"]:
+            if not variant["may_equal"]:
+                variant.pop("may_equal")
         for key in ("samples", "variants"):
             benchmark[key] = {part.pop("name"): part for part in benchmark[key]}
     return {

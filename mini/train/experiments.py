@@ -29,6 +29,7 @@ from ..world.head import EXPRESSIONS
 from ..world.person import NUMBERS, Person, draw_person
 from ..world.render import render
 from ..world.world import HELD_OUT_PAIRS, PAIRS, World, training_pairs
+from .motion_experiments import MOTIONS, SOURCES, RequestedMotion, name_of_source, rows_of_source
 from .redraw_experiments import put_into_pictures, redrawn
 
 PEOPLE = 100  # who are requested
@@ -98,6 +99,10 @@ class Experiments:
             "one person, pairs never seen": partial(self._edits, "one person, pairs never seen", 1, HELD_OUT_PAIRS),
             "two people, edited": partial(self._edits, "two people, edited", 2, training_pairs()),
         }
+        for source in SOURCES:
+            builders[name_of_source(source)] = partial(self._edited_from, source)
+        for name, draw in MOTIONS.items():
+            builders[name] = partial(self._motions, name, draw)
         for name in ("two people", "three people", "two people, edited"):
             builders[f"{name}, redrawn"] = partial(self._redrawn, builders[name], 3 if name == "three people" else 2)
         builders["people put into pictures"] = lambda: put_into_pictures(self._several(2), graph_of(2), self.folder)
@@ -159,6 +164,25 @@ class Experiments:
             samples.append(self._edited(name, f"{i:03}", [rng.choice(pairs) for _ in range(count)], rng))
         return self._benchmark(name, count, samples, [_variant("DynamicID"), _variant("without IMR", "imr"), *more])
 
+    def _edited_from(self, source: str) -> Json:
+        """Return people whose references show an expression, with another one: who says which it was is the row."""
+        name, samples = name_of_source(source), []
+        for i in range(self.pictures):
+            rng = _rng(name, i)
+            wanted = rng.choice([expression for expression in EXPRESSIONS if expression != source])
+            samples.append(self._edited(name, f"{i:03}", [(wanted, 0.0)], rng, source))
+        return self._benchmark(name, 1, samples, rows_of_source(source))
+
+    def _motions(self, name: str, draw: Callable[[random.Random], RequestedMotion]) -> Json:
+        """Return people with one angle, amount or mixture each, whose references are neutral and in front view."""
+        samples = []
+        for i in range(self.pictures):
+            rng = _rng(name, i)
+            who = {"reference": self._reference(i % PEOPLE, "neutral")}
+            sample = _sample(f"{i:03}", [_clothes(rng)], rng, [who])
+            samples.append({**sample, "overrides": {"edit_0": draw(rng).overrides}})
+        return self._benchmark(name, 1, samples, [_variant("DynamicID")])
+
     def _ways_to_edit(self) -> list[Json]:
         return [
             _variant("canonical keypoints", edit_0={"driving_strength": 1.0}),
@@ -188,11 +212,14 @@ class Experiments:
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
-    def _edited(self, benchmark: str, name: str, pairs: list[Pair], rng: random.Random) -> Json:
+    def _edited(
+        self, benchmark: str, name: str, pairs: list[Pair], rng: random.Random, source: str = "neutral"
+    ) -> Json:
+        """Return a sample of people with these expressions and yaws, whose references show `source`."""
         who: list[Json] = []
         overrides, numbers = {}, rng.sample(range(PEOPLE), len(pairs))
         for i, (expression, yaw) in enumerate(pairs):
-            reference = self._reference(numbers[i], "neutral")
+            reference = self._reference(numbers[i], source)
             driver = self._driver(expression)
             who.append({"reference": reference, "expression": expression, "yaw": yaw, "pitch": 0, "driver": driver})
             overrides[f"edit_{i}"] = {"expression": expression, "yaw": yaw, "strength": 1.0}
@@ -344,10 +371,10 @@ def _reference_name(number: int, kind: str) -> str:
 
 
 def _reference_spec(number: int, kind: str) -> CaptionSpec:
-    """Return how a reference shows its person: `gallery` in any motion, `neutral` in front view."""
+    """Return how a reference shows its person: `gallery` in any motion, an expression's name so and in front view."""
     rng = _rng(_reference_name(number, kind), number)
     look = _clothes(rng)
-    motion = ("neutral", 0.0) if kind == "neutral" else (rng.choice(list(EXPRESSIONS)), rng.choice(YAWS))
+    motion = (kind, 0.0) if kind in EXPRESSIONS else (rng.choice(list(EXPRESSIONS)), rng.choice(YAWS))
     look = PersonSpec(look.colour, look.garment, motion[0], None, view_of(motion[1], posed=True), posed=True)
     return CaptionSpec((look,), rng.choice(PLACES))
 

@@ -8,6 +8,7 @@ import pytest
 from dynamicid_pack.dynamicid_core.evaluation.config import EvaluationConfig, load_config
 from dynamicid_pack.dynamicid_core.evaluation.judges import CachedJudge, Judge
 from dynamicid_pack.mini.train.experiments import CONTRASTIVE, GALLERY, GATED, UNGATED, UNGATED_IMR, write_experiments
+from dynamicid_pack.mini.train.motion_experiments import MOTIONS
 from dynamicid_pack.mini.world.caption import parse_caption
 from dynamicid_pack.mini.world.world import HELD_OUT_PAIRS
 
@@ -55,7 +56,7 @@ def test_what_is_asked_of_a_face_is_what_the_node_is_told(config: EvaluationConf
 def test_a_true_picture_shows_the_people_in_the_requested_motion(config: EvaluationConfig, judge: Judge) -> None:
     """By the judge: likeness to each one's own reference, expressions and turns, from left to right."""
     cached = CachedJudge(judge)
-    for benchmark in config.benchmarks:
+    for benchmark in (benchmark for benchmark in config.benchmarks if benchmark.name not in MOTIONS):
         for sample in benchmark.samples[:2]:
             assert sample.ground_truth is not None
             faces = sorted(cached.image(sample.ground_truth).faces, key=lambda face: face.box.x0)
