@@ -13,6 +13,8 @@ from dynamicid_pack.dynamicid_core.host.identity_attention import IdentityAttent
 
 from . import fakes, tiny
 from .stage import Stage, assert_other, assert_same, conditioning
+from .test_frames import FLOAT_NOISE, sample
+from .test_motion_frames import BOTH, one_by_one, still
 
 BASE = "SDXL"
 """What the stage draws with."""
@@ -87,6 +89,14 @@ def first_output(stage: Stage, patched: Any) -> torch.Tensor:
     patched.set_model_attn2_replace(note, *stage.keys[0])
     stage.sample(patched)
     return outputs[0]
+
+
+def test_two_people_with_a_curve_each(stage: Stage) -> None:
+    """Each row of a batch is drawn with its own frame's tokens, in every block of a place."""
+    stage.sampling |= {"size": (8, 12), "steps": 1}
+    batch = sample(stage, stage.ours(people=BOTH))
+    assert_same(batch, one_by_one(stage, still), FLOAT_NOISE)
+    assert_other(batch[1:2], sample(stage, stage.ours(people=still(0)))[1:2])
 
 
 def test_a_map_of_one_place(stage: Stage) -> None:

@@ -37,15 +37,23 @@ _ENCODINGS = (
 )
 
 
+_FRAMES = (
+    (), (1, 0), (0, 3), (0, -1), (0, 2**62), (0, 1, 2, 2**31), (0,) * 4097, tuple(range(4097)), (0, 1, 2) * 1365,
+)  # fmt: skip
+"""Numbers of frames' token sets, of which a curve has three."""
+
+
 def sound(rng: Random) -> dict[str, Tensor]:
-    """Return the tensors of an identity that has a face."""
+    """Return the tensors of an identity that has a face; of some, the motion changes by frame."""
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
+    sets = drawn(3, 4, 16)
+    curve = {"curve.tokens": sets, "curve.frames": torch.tensor([0, 1, 2, 1, 0])}
     return {
-        "tokens": drawn(4, 16),
+        "tokens": sets[0],
         "negative_tokens": drawn(4, 16),
         "face.embedding": torch.nn.functional.normalize(drawn(512), dim=0),
         "face.landmarks": 200 + 50 * drawn(106, 2),
@@ -54,6 +62,7 @@ def sound(rng: Random) -> dict[str, Tensor]:
         "face.box": torch.tensor([100.0, 100.0, 300.0, 320.0]),
         "face.size": torch.tensor([480, 640]),
         "thumbnail": torch.zeros(128, 128, 3, dtype=torch.uint8),
+        **(curve if rng.random() < 0.5 else {}),
     }
 
 
@@ -79,7 +88,7 @@ def _changed(rng: Random, tensors: dict[str, Tensor], metadata: dict[str, Any]) 
     name = rng.choice(list(tensors))
     tensor = tensors[name]
     number = rng.choice((float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 1e300, 0.0, -1.0))
-    key = rng.choice(("format", "encoder", "name", "name", "face_prompt", "shares", "encoding"))
+    key = rng.choice(("format", "encoder", "name", "name", "face_prompt", "shares", "encoding", "expression"))
     shape = rng.choice(
         ((), (0,), (1,), (511,), (513,), (512, 1), (4, 16, 1), (3, 0), (2**20, 1), (1, 2**20), (128, 128, 4))
     )
@@ -107,6 +116,18 @@ def _changed(rng: Random, tensors: dict[str, Tensor], metadata: dict[str, Any]) 
         ),
     }
     kinds["encoding"] = lambda: metadata.update(encoding=rng.choice(_ENCODINGS))
+    kinds["expression"] = lambda: metadata.update(
+        expression=rng.choice(("sad", "auto", "Sad", "smug", "", "s" * 10**5))
+    )
+    if "curve.frames" in tensors:
+        kinds["frames"] = lambda: tensors.update(
+            {"curve.frames": torch.tensor(rng.choice(_FRAMES), dtype=rng.choice((torch.int64, torch.float32)))}
+        )
+        kinds["sets"] = lambda: tensors.update(
+            {"curve.tokens": torch.zeros(rng.choice(((0, 4, 16), (3, 4, 15), (3, 5, 16), (3, 64), (5000, 4, 16))))}
+        )
+        kinds["one curve tensor gone"] = lambda: tensors.pop(rng.choice(("curve.frames", "curve.tokens")))
+        kinds["another first frame"] = lambda: tensors.update({"curve.tokens": tensors["curve.tokens"].flip(0)})
     words = rng.choice(list(kinds))
     kinds[words]()
     return f"{words} of {key if 'metadata' in words else name}"
@@ -140,6 +161,9 @@ def _used(path: Path) -> None:
     scene = [Placement(identity, Region(box=Box(0.0, 0.0, 0.5, 1.0)))]
     assert all(name.isprintable() and len(name) <= LIMIT for name in names_of(scene))
     assert torch.isfinite(scene_preview(scene, 256, 256)).all()
+    frames = range(0, identity.frames, max(1, identity.frames // 16))
+    for frame in (*frames, identity.frames - 1, 2**40):
+        assert torch.isfinite(identity.at(frame).tokens).all() and identity.at(frame).curve is None
     face = identity.face
     if face is not None and face.embedding is not None:
         assert torch.isfinite(reference_embedding(identity, 0) @ torch.ones(512))
@@ -149,7 +173,9 @@ def _used(path: Path) -> None:
     assert torch.isfinite(identity.token_shares).all()
     again = path.with_name("again.safetensors")
     save_identity(mix(identity, identity, 0.25), again)
-    assert isinstance(load_identity(again), Identity)
+    loaded = load_identity(again)
+    assert isinstance(loaded, Identity) and loaded.frames == identity.frames
+    assert loaded.expression == identity.expression
 
 
 IDENTITIES = Family("identities", _draw, _used)
