@@ -32,7 +32,7 @@ ICON = 3  # which drawn person is the pack's
 MODELS = {  # loaders: where the files that their widgets name belong
     "CheckpointLoaderSimple": ("checkpoints/{}",),
     "ControlNetLoader": ("controlnet/{}",),
-    "DynamicIDLoader": ("dynamicid/{}", "dynamicid/{}", "clip_vision/{}"),
+    "DynamicIDLoader": ("dynamicid/{}", "dynamicid/{}", "clip_vision/{}", *3 * ("",), "dynamicid/expression/{}"),
     "DynamicIDLoadIdentity": ("dynamicid/identities/{}.safetensors",),
 }
 
@@ -86,7 +86,7 @@ def named_models(folder: Path) -> Path:
     for template in FULL_SIZE:
         for node in json.loads(template.read_text("utf-8"))["nodes"]:
             for kind, name in zip(MODELS.get(node["type"], ()), node["widgets_values"], strict=False):
-                if name != "None":
+                if kind and name != "None":
                     file = folder / kind.format(name)
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.touch()

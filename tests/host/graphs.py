@@ -36,6 +36,7 @@ MINIATURE = Models("miniature", 128, None)
 FULL_SIZE = Models("generated", 768, "generated_sd15.safetensors")
 SDXL = Models("generated_sdxl", 2048, "generated_sdxl.safetensors")
 CONTROLNET, VISION = "generated_controlnet.safetensors", "generated_vit_h.safetensors"
+EXPRESSION_MODEL = "generated_expression.onnx"
 """What only the full size has: ComfyUI's loaders know no smaller ones."""
 
 Link = list[Any]

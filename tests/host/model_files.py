@@ -4,17 +4,20 @@ from pathlib import Path
 
 import torch
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dynamicid_pack.dynamicid_core.host import folders
 from dynamicid_pack.dynamicid_core.host.miniature import load_miniature
 from dynamicid_pack.mini.networks import CONTEXT_DIM, UNET
+from dynamicid_pack.tests.core.classifiers import classifier_file
 from safetensors.torch import save_file
 
 from . import faceid, full_size
-from .graphs import MINIATURE
+from .graphs import EXPRESSION_MODEL, MINIATURE
 from .server import link
 
 
 def put_full_size(models: Path) -> None:
     """Link the generated files, made where they are missing, into a folder of model folders."""
+    put_expression_model(models)
     generated = full_size.generated_files()
     for folder, file in (
         ("checkpoints", generated.checkpoint),
@@ -29,8 +32,13 @@ def put_full_size(models: Path) -> None:
         link(file, models / folder / file.name)
 
 
+def put_expression_model(models: Path) -> None:
+    """Write a small expression model, which tells gray values apart, to where Load DynamicID looks for it."""
+    classifier_file(models / "dynamicid" / folders.EXPRESSION / EXPRESSION_MODEL)
+
+
 def put_miniature(models: Path) -> None:
-    """Write the miniature's adapter, its IMR and a LoRA for it into a folder of model folders.
+    """Write the miniature's adapter, its IMR, a LoRA for it and its expression model into a folder of model folders.
 
     The adapter lies there as FaceID Plus v2, too, under the names that its publisher gives those for SD1.5 and SDXL.
 
@@ -38,6 +46,7 @@ def put_miniature(models: Path) -> None:
     """
     for folder in ("checkpoints", "dynamicid", "loras"):
         (models / folder).mkdir(parents=True, exist_ok=True)
+    put_expression_model(models)
     whole = load_miniature().dynamicid.checkpoint
     adapter = models / "dynamicid" / MINIATURE.adapter
     save_checkpoint(Checkpoint(whole.adapter, whole.face_encoder, None, None), adapter)

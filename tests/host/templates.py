@@ -5,7 +5,7 @@ from typing import Any
 from dynamicid_pack.tests.support import ROOT
 
 from .conftest import PEOPLE, PHOTOGRAPHS
-from .graphs import CONTROLNET, FULL_SIZE, MINIATURE, VISION, Models
+from .graphs import CONTROLNET, EXPRESSION_MODEL, FULL_SIZE, MINIATURE, VISION, Models
 
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
 OF_MINIATURE = [template for template in TEMPLATES if template.stem.startswith("mini_")]
@@ -35,7 +35,8 @@ def at_hand(graph: dict[str, Any], models: Models = FULL_SIZE, size: tuple[int, 
     }
     encodes = any(node["class_type"] == "DynamicIDEncode" for node in graph.values())
     edits = any(
-        node["class_type"] == "DynamicIDEditMotion" or "layout.clip" in node["inputs"] for node in graph.values()
+        node["class_type"] in ("DynamicIDEditMotion", "DynamicIDAnimate") or "layout.clip" in node["inputs"]
+        for node in graph.values()
     )
     for node in graph.values():
         changed = changes.get(node["class_type"], {})
@@ -47,6 +48,8 @@ def at_hand(graph: dict[str, Any], models: Models = FULL_SIZE, size: tuple[int, 
             changed = {} if "faceid" in node["inputs"]["saa"] else {"saa": models.adapter}
             changed |= {"imr": models.imr} if edits else {}
             changed |= {"clip_vision": "None" if models is MINIATURE else VISION} if encodes else {}
+            reads = node["inputs"].get("expression_model", "None") != "None"
+            changed |= {"expression_model": EXPRESSION_MODEL} if reads else {}
         assert changed.keys() <= node["inputs"].keys()
         node["inputs"] |= changed
     return _with_miniature(graph) if models is MINIATURE else graph
