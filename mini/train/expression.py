@@ -129,7 +129,7 @@ class ExpressionStage(Stage[ExpressionNet]):
         cells = []
         for face, number, true in zip(faces, said, truth.expression[:, 0], strict=True):
             gray = np.clip((face[0] * 0.229 + 0.485) * 255, 0, 255).astype(np.uint8)
-            cell = cv2.resize(np.repeat(gray[..., None], 3, 2), None, fx=2, fy=2)
+            cell = np.asarray(cv2.resize(np.repeat(gray[..., None], 3, 2), None, fx=2, fy=2), np.uint8)
             color = (0, 120, 0) if EXPRESSION_CLASSES[number] == NAMES[true] else (200, 0, 0)
             cv2.putText(cell, EXPRESSION_CLASSES[number], (2, 2 * CLASSIFIER_SIDE - 4), 0, 0.4, (255, 255, 255), 3)
             cv2.putText(cell, EXPRESSION_CLASSES[number], (2, 2 * CLASSIFIER_SIDE - 4), 0, 0.4, color, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .core import CachedJudge, JudgedFace
 from .judging import judge
@@ -53,7 +53,7 @@ def write_motion_tables(run: Path, path: Path) -> Path:
     return path
 
 
-def line_through(requested: Sequence[float], shown: Sequence[float]) -> tuple[float, float]:
+def line_through(requested: ArrayLike, shown: ArrayLike) -> tuple[float, float]:
     """Return the slope of shown over requested (least squares, with an offset), and R^2; 0 where nothing varies.
 
     R^2 is the share of shown's variance that the line explains: the square of Pearson's correlation.
@@ -147,7 +147,7 @@ def _mixed(edited: Sequence[Edited]) -> str:
     rows = []
     for pair in sorted({tuple(sorted(one.requested.amounts)) for one in edited}):
         seen = [one.expression for one in edited if tuple(sorted(one.requested.amounts)) == pair]
-        shares = [np.mean([name == expected for name in seen]) for expected in (*pair, "neutral")]
+        shares = [float(np.mean([name == expected for name in seen])) for expected in (*pair, "neutral")]
         shares.append(1 - sum(shares))
         rows.append(f"| {pair[0]} + {pair[1]} | {' | '.join(f'{share:.2f}' for share in shares)} | {len(seen)} |")
     return _table(

@@ -13,7 +13,7 @@ import torch
 from dynamicid_pack.dynamicid_core.expression_classifier import CLASSES, ExpressionClassifier
 from dynamicid_pack.dynamicid_core.host import folders
 from dynamicid_pack.dynamicid_core.host.encode import encode
-from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
+from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.host.models import DynamicID
 from dynamicid_pack.dynamicid_core.identity.identity import Identity, load_identity, mix, save_identity
 from dynamicid_pack.mini.world.caption import CaptionSpec, PersonSpec
@@ -142,7 +142,6 @@ def portrait(number: int, expression: str) -> Tensor:
     return torch.from_numpy(image).float().div(255)[None]
 
 
-@pytest.mark.skipif(not (WEIGHTS / "expression.onnx").is_file(), reason="the miniature has no expression model yet")
 def test_the_miniatures_model_reads_drawn_faces() -> None:
     mini = load_miniature().dynamicid
     said = [encode(portrait(n, name), mini).identity.expression == name for n, name in enumerate(CLASSES * 2)]
