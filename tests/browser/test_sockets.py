@@ -10,9 +10,11 @@ from .page import GraphPage
 
 pytestmark = pytest.mark.timeout(900)
 
-GROWING = ("DynamicIDApply", "DynamicIDApplyAdvanced", "DynamicIDLayout", "DynamicIDWhoIsWho")
+GROWING = ("DynamicIDApply", "DynamicIDApplyAdvanced", "DynamicIDLayout", "DynamicIDWhoIsWho", "DynamicIDRedraw")
 SAVED = [path for path in sorted((PACK / "workflows").glob("*.json")) if '"people.' in path.read_text("utf-8")]
-SEVERAL = ("mini_02_two_people_references", "mini_03_three_people_boxes", "mini_13_who_is_who")
+SEVERAL = (
+    "mini_02_two_people_references", "mini_03_three_people_boxes", "mini_13_who_is_who", "mini_16_redraw_two_people",
+)  # fmt: skip
 
 
 def sockets_of(workflow: dict[str, Any]) -> dict[str, list[int]]:
