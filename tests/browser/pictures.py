@@ -114,7 +114,8 @@ def result(client: Client, template: Path, nodes: dict[str, Any]) -> None:
     frames = [frame.convert("RGB") for file in files for frame in ImageSequence.Iterator(file)]
     pictures = [frames[round(place)] for place in np.linspace(0, len(frames) - 1, min(len(frames), MOST))]
     width, height = pictures[0].size
-    columns = 1 if len(pictures) == 1 or width > height else 2 if len(pictures) in (2, 4) else 4
+    is_wide, count = width > height, len(pictures)
+    columns = 1 if count == 1 or (is_wide and count == 2) else 2 if is_wide or count in (2, 4) else 4
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height), PAPER)
     for place, picture in enumerate(pictures):

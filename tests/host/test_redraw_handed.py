@@ -22,7 +22,7 @@ from .room import OTHERS, PAIR, Room, changed, picture, rows
 Runs = list[dict[str, Any]]
 
 
-def found(room: Room, image: Tensor) -> list[Box]:
+def boxes_of(room: Room, image: Tensor) -> list[Box]:
     """The faces as the face pack finds them, from left to right."""
     (pixels,) = image.mul(255).round().byte().numpy()
     return sorted((face.box for face in room.mini.dynamicid.faces.detect(pixels)), key=lambda box: box.x0)
@@ -30,7 +30,7 @@ def found(room: Room, image: Tensor) -> list[Box]:
 
 def crops(room: Room, image: Tensor) -> list[FaceCrop]:
     height, width = image.shape[1:3]
-    return face_crops(found(room, image), height, width, room.widgets["margin"], room.widgets["feather"])
+    return face_crops(boxes_of(room, image), height, width, room.widgets["margin"], room.widgets["feather"])
 
 
 def scene_of(run: dict[str, Any]) -> list[Placement]:
@@ -119,7 +119,7 @@ def test_places_may_change_from_picture_to_picture(room: Room, handed: Runs) -> 
 def test_overlapping_squares_leave_the_neighbors_half_alone(room: Room, handed: Runs) -> None:
     before = picture(PAIR)
     after, _, _ = room.redraw(before, room.people[1:], margin=3.0, feather=0.0)
-    left, right = found(room, before)
+    left, right = boxes_of(room, before)
     middle = (left.x1 + right.x0) / 2
     here = changed(after, before)
     assert not here[: int(middle)].any() and here[int(middle) + 1 : int(right.x1)].all()

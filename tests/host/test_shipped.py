@@ -39,7 +39,7 @@ def test_the_shipped_files_have_the_same_nodes(alone: Path) -> None:
     spec.loader.exec_module(module)
     assert node_infos(module) == node_infos(dynamicid_pack)
     mini = importlib.import_module(f"{NAME}.dynamicid_core.host.miniature")
-    assert mini.WEIGHTS.is_relative_to(alone) and mini._dynamicid(mini.WEIGHTS).checkpoint
+    assert mini.WEIGHTS.is_relative_to(alone) and mini.load_miniature().dynamicid.checkpoint
 
 
 @pytest.mark.full

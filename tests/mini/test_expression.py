@@ -44,7 +44,7 @@ def seasoned() -> ExpressionNet:
     return network
 
 
-def found(small: NDArray[np.float32], large: NDArray[np.float32]) -> tuple[float, NDArray[np.int64]]:
+def place_of(small: NDArray[np.float32], large: NDArray[np.float32]) -> tuple[float, NDArray[np.int64]]:
     """Return how alike the place in `large` that is most like `small` is (1: the same), and its left upper corner."""
     likeness = cv2.matchTemplate(large, small, cv2.TM_CCOEFF_NORMED)
     y, x = np.unravel_index(likeness.argmax(), likeness.shape)
@@ -57,7 +57,7 @@ def test_a_kept_face_is_what_the_classifier_is_shown(stage: ExpressionStage) -> 
     assert len(faces) == len(labels) == 18 + 2 * 2 + 2 * 3
     kept = normalized_gray(faces[:8, None] / 255.0)[:, 0].numpy()
     for face, image, box in zip(kept, images, truth.box[:, 0], strict=True):
-        likeness, place = found(classifier_input(image, Box.of(box))[0, 0], face)
+        likeness, place = place_of(classifier_input(image, Box.of(box))[0, 0], face)
         assert likeness > 0.8 and np.abs(place - (faces.shape[-1] - 64) / 2).max() < 1
     assert [CLASSES[label] for label in labels[:8]] == [NAMES[name] for name in truth.expression[:, 0]]
 
@@ -70,7 +70,7 @@ def test_what_a_step_shows_is_the_face_a_little_changed(stage: ExpressionStage) 
     for one, face in zip(seen[:, 0].numpy(), kept, strict=True):
         inner = np.ascontiguousarray(one[8:-8, 8:-8])
         likeness, place = max(
-            (found(inner, np.ascontiguousarray(face[:, ::turn])) for turn in (1, -1)), key=itemgetter(0)
+            (place_of(inner, np.ascontiguousarray(face[:, ::turn])) for turn in (1, -1)), key=itemgetter(0)
         )
         assert 0.6 < likeness < 0.999
         assert np.abs(place - (faces.shape[-1] - 48) / 2).max() < 6
