@@ -87,6 +87,7 @@ class NoFaceError(ValueError):
 
 
 _references, _negative_tokens = LRUCache(64), LRUCache(4)
+_driving_faces = LRUCache(256)  # frames of a driving video, a few kB each
 
 
 def encode(
@@ -161,11 +162,17 @@ def encode(
 def face_of(images: Tensor, analyzer: FaceAnalyzer) -> tuple[Face, int]:
     """Return the largest face of the first of images (n, H, W, 3), and how many others it shows.
 
+    Remembered as references are: who moves a slider waits for no face of the same driving image.
+
     Raises NoFaceError when there is none.
     """
     image = as_pixels(images[:1])[0]
-    detection, others = _selected(image, Choice(), analyzer)
-    return analyzer.describe(image, detection), others
+
+    def described() -> tuple[Face, int]:
+        detection, others = _selected(image, Choice(), analyzer)
+        return analyzer.describe(image, detection), others
+
+    return _driving_faces.get(_content(image), [analyzer.analysis], described)
 
 
 def _reference(
@@ -202,9 +209,12 @@ def _reference(
         expression = classifier(image, detection.box) if classifier else ""
         return Reference(face, tokens, shown, note, aligned, expression)
 
-    content = sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    key = (content, dynamicid.adapter.encoder_fingerprint, encoding, choice, crop)
+    key = (_content(image), dynamicid.adapter.encoder_fingerprint, encoding, choice, crop)
     return _references.get(key, _there(model, analyzer.analysis, classifier), encoded)
+
+
+def _content(image: Image) -> str:
+    return sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
 
 
 def _there(*models: Any) -> list[Any]:

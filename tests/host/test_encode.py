@@ -10,7 +10,7 @@ import skimage
 import torch
 from dynamicid_pack.dynamicid_core.host import encode as encoding
 from dynamicid_pack.dynamicid_core.host.edit import edit_motion
-from dynamicid_pack.dynamicid_core.host.encode import COMBINATIONS, Choice, NoFaceError, encode
+from dynamicid_pack.dynamicid_core.host.encode import COMBINATIONS, Choice, NoFaceError, encode, face_of
 from dynamicid_pack.dynamicid_core.host.lru_cache import LRUCache
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
 from dynamicid_pack.dynamicid_core.identity.analyzer import FaceAnalyzer
@@ -69,6 +69,17 @@ def test_one_picture_is_read_once(miniature: Miniature, monkeypatch: pytest.Monk
     assert len(asked) == once and torch.equal(first.tokens, again.tokens)
     encode(pictures.flip(2), miniature.dynamicid)
     assert len(asked) > once
+
+
+def test_one_driving_picture_is_read_once(miniature: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    detect = FaceAnalyzer.detect
+    monkeypatch.setattr(FaceAnalyzer, "detect", lambda self, picture: read.append(1) or detect(self, picture))
+    driving = image(drawn(32))
+    first = face_of(driving, miniature.dynamicid.faces)
+    once = len(read)
+    assert once and face_of(driving.clone(), miniature.dynamicid.faces) == first and len(read) == once
+    assert face_of(driving.flip(2), miniature.dynamicid.faces) != first and len(read) > once
 
 
 @pytest.mark.parametrize("times", [6, pytest.param(100, marks=pytest.mark.full)])
