@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__ != "mini.train":
     from ...dynamicid_core.box import Box
-    from ...dynamicid_core.evaluation.judges import CachedJudge, JudgedFace
+    from ...dynamicid_core.evaluation.judges import CachedJudge, JudgedFace, read_image
     from ...dynamicid_core.expression_classifier import CLASSES as EXPRESSION_CLASSES
     from ...dynamicid_core.expression_classifier import ExpressionClassifier
     from ...dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
@@ -19,7 +19,7 @@ if TYPE_CHECKING or __package__ != "mini.train":
     from ...dynamicid_core.imr.motion import turnable
 else:
     from dynamicid_core.box import Box
-    from dynamicid_core.evaluation.judges import CachedJudge, JudgedFace
+    from dynamicid_core.evaluation.judges import CachedJudge, JudgedFace, read_image
     from dynamicid_core.expression_classifier import CLASSES as EXPRESSION_CLASSES
     from dynamicid_core.expression_classifier import ExpressionClassifier
     from dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
@@ -43,6 +43,7 @@ __all__ = [
     "clip_input",
     "image_grid",
     "normalized_gray",
+    "read_image",
     "sha256_of_file",
     "turnable",
     "write_atomically",

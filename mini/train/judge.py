@@ -153,12 +153,14 @@ class Verdict:
 
     Attributes:
         kinds: by name, (k,) int64; numbers: (k, 4); pose: (k, 3) degrees; embedding: (k, 96), of length 1.
+        expressions: (k, 7) log-probabilities of `pictures.NAMES`.
     """
 
     kinds: dict[str, NDArray[np.int64]]
     numbers: NDArray[np.float32]
     pose: NDArray[np.float32]
     embedding: NDArray[np.float32]
+    expressions: NDArray[np.float32]
 
 
 def judge_scenes(
@@ -176,9 +178,11 @@ def judge_faces(judge: Judge, images: NDArray[np.uint8], boxes: Tensor, context:
     parts = zip(as_input(images, context.device).split(BATCH), boxes.to(context.device).split(BATCH), strict=True)
     with torch.no_grad(), context.autocast():
         outputs = [judge.face(crop_faces(*part)) for part in parts]
-    kinds = {name: torch.cat([kind[name] for kind, *_ in outputs]).argmax(1).cpu().numpy() for name in KINDS}
+    logits = {name: torch.cat([kind[name] for kind, *_ in outputs]) for name in KINDS}
+    kinds = {name: logits[name].argmax(1).cpu().numpy() for name in KINDS}
+    expressions = logits["expression"].float().log_softmax(1).cpu().numpy()
     numbers, pose, embedding = (torch.cat([row[k] for row in outputs]).float().cpu().numpy() for k in (1, 2, 3))
-    return Verdict(kinds, numbers, np.float32(POSE_SCALE) * pose, embedding)
+    return Verdict(kinds, numbers, np.float32(POSE_SCALE) * pose, embedding, expressions)
 
 
 def true_kinds(truth: Truth) -> dict[str, NDArray[np.int64]]:

@@ -44,18 +44,34 @@ class MiniatureJudge:
 
     def faces(self, image: NDArray[np.uint8]) -> Sequence[JudgedFace]:
         """Return all faces, left to right: embeddings (96,)."""
-        resized = _to_height(image)
-        _, (boxes,) = judges.judge_scenes(self._judge, resized[None], self._context)
-        if not len(boxes):
+        judged, faces = self._judged(image), []
+        if judged is None:
             return []
-        verdict = judges.judge_faces(self._judge, np.repeat(resized[None], len(boxes), 0), boxes, self._context)
-        scale = np.tile([image.shape[1] / resized.shape[1], image.shape[0] / resized.shape[0]], 2)
-        faces = []
-        for i, box in enumerate(boxes.float().numpy() * scale):
+        boxes, verdict = judged
+        for i, box in enumerate(boxes):
             pitch, yaw, roll = (float(angle) for angle in verdict.pose[i])
             name = NAMES[verdict.kinds["expression"][i]]
             faces.append(JudgedFace(Box.of(box), (pitch, yaw, roll), verdict.embedding[i], name))
         return faces
+
+    def expression_log_probs(self, image: NDArray[np.uint8]) -> dict[str, float]:
+        """Return the log-probability of each expression on the largest face; empty without a face."""
+        judged = self._judged(image)
+        if judged is None:
+            return {}
+        boxes, verdict = judged
+        largest = int(np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])))
+        return dict(zip(NAMES, verdict.expressions[largest].tolist(), strict=True))
+
+    def _judged(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], judges.Verdict] | None:
+        """Return the boxes (k, 4) of all faces in pixels, left to right, and what the judge says of them; or None."""
+        resized = _to_height(image)
+        _, (boxes,) = judges.judge_scenes(self._judge, resized[None], self._context)
+        if not len(boxes):
+            return None
+        verdict = judges.judge_faces(self._judge, np.repeat(resized[None], len(boxes), 0), boxes, self._context)
+        scale = np.tile([image.shape[1] / resized.shape[1], image.shape[0] / resized.shape[0]], 2)
+        return np.asarray(boxes.float().numpy() * scale, np.float32), verdict
 
     def image_vector(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the image's embedding (128,)."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .core import CachedJudge, JudgedFace
+from .core import CachedJudge, JudgedFace, read_image
 from .judging import judge
-from .motion_experiments import AMOUNTS, ANGLES, MIXED, SOURCES, RequestedMotion, name_of_source
+from .motion_amounts import AmountScale
+from .motion_experiments import AMOUNTS, ANGLES, MIXED, SHOWN, SOURCES, RequestedMotion, name_of_source
 
 QUARTERS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.01))  # of an expression's amount
 _POSE = ("pitch", "yaw", "roll")  # as a judged face has them
@@ -26,11 +27,13 @@ class Edited:
     Attributes:
         turned: degrees of pitch, yaw and roll beyond the reference's; None where no face was found.
         expression: the judge's; "" where no face was found.
+        path: of the picture.
     """
 
     requested: RequestedMotion
     turned: NDArray[np.float64] | None
     expression: str
+    path: Path
 
 
 def write_motion_tables(run: Path, path: Path) -> Path:
@@ -45,7 +48,8 @@ def write_motion_tables(run: Path, path: Path) -> Path:
         raise ValueError(f"{run} holds no results.json: measure it with python -m dynamicid_core.evaluation first.")
     results = json.loads((run / "results.json").read_text("utf-8"))
     edited = {name: list(_edited(run, name)) for name in _requesting(run)}
-    sections = [_sources(results), _crosstalk(edited), _amounts(edited.get(AMOUNTS, [])), _mixed(edited.get(MIXED, []))]
+    amounts, mixed = edited.get(AMOUNTS, []), edited.get(MIXED, [])
+    sections = [_sources(results), _crosstalk(edited), _amounts(amounts), _read(amounts), _mixed(mixed)]
     text = "\n\n".join(filter(None, sections))
     if not text:
         raise ValueError(f"{run} holds none of the motions' benchmarks: write them with --only, see mini experiments.")
@@ -87,14 +91,15 @@ def _edited(run: Path, name: str) -> Iterator[Edited]:
         for seed in sample["seeds"]:
             record = run / "pictures" / name / benchmark["variants"][0]["name"] / f"{sample['name']}-{seed}.json"
             for picture in json.loads(record.read_text("utf-8"))["pictures"]:
-                faces = cached.image(record.with_name(picture)).faces
-                yield _shown(requested, own, max(faces, key=lambda face: face.box.area, default=None))
+                path = record.with_name(picture)
+                faces = cached.image(path).faces
+                yield _shown(requested, own, max(faces, key=lambda face: face.box.area, default=None), path)
 
 
-def _shown(requested: RequestedMotion, own: JudgedFace, face: JudgedFace | None) -> Edited:
+def _shown(requested: RequestedMotion, own: JudgedFace, face: JudgedFace | None, path: Path) -> Edited:
     if face is None:
-        return Edited(requested, None, "")
-    return Edited(requested, np.subtract(face.pose, own.pose), face.expression)
+        return Edited(requested, None, "", path)
+    return Edited(requested, np.subtract(face.pose, own.pose), face.expression, path)
 
 
 def _sources(results: Results) -> str:
@@ -140,6 +145,26 @@ def _amounts(edited: Sequence[Edited]) -> str:
         rows.append(f"| {low:g} to {min(high, 1):g} | {seen:.3f} | {others:.3f} | {moved:.1f} | {len(shown)} |")
     columns = ("amount", "the expression is seen", "another one is", "the head moves by (median degrees)", "pictures")
     return _table("Expressions by amount", columns, rows)
+
+
+def _read(edited: Sequence[Edited]) -> str:
+    """Return how an expression's amount, read on the scale of `motion_amounts`, follows the one that is requested."""
+    if not edited:
+        return ""
+    scale = AmountScale(judge())
+    read: dict[str, list[tuple[float, float]]] = {name: [] for name in SHOWN}
+    for one in edited:
+        ((name, amount),) = one.requested.amounts.items()
+        shown = scale.amount(read_image(one.path), name)
+        if not np.isnan(shown):
+            read[name].append((amount, shown))
+    drawn, rendered = [pair for pairs in read.values() for pair in pairs], list(scale.of_rendered())
+    rows = []
+    for name, pairs in {**read, "all": drawn, "all, of rendered faces": rendered}.items():
+        if len(pairs) > 2:
+            slope, explained = line_through(*zip(*pairs, strict=True))
+            rows.append(f"| {name} | {slope:.2f} | {explained:.3f} | {len(pairs)} |")
+    return _table("Amount shown for each amount that is asked", ("expression", "slope", "R^2", "pictures"), rows)
 
 
 def _mixed(edited: Sequence[Edited]) -> str:

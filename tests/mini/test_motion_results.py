@@ -13,7 +13,7 @@ from dynamicid_pack.dynamicid_core.evaluation.config import load_config
 from dynamicid_pack.dynamicid_core.evaluation.judges import JudgedFace
 from dynamicid_pack.dynamicid_core.imr.motion_text import motion_in
 from dynamicid_pack.mini.__main__ import main
-from dynamicid_pack.mini.train import experiments, motion_results
+from dynamicid_pack.mini.train import experiments, motion_amounts, motion_results
 from dynamicid_pack.mini.train.motion_experiments import (
     AMOUNTS,
     ANGLES,
@@ -93,6 +93,10 @@ class PixelJudge:
         pose = (0.0, float(yaw - 100), (yaw - 100) / 2)
         return [JudgedFace(Box(0, 0, 8, 8), pose, np.ones(4), EXPRESSIONS[expression])]
 
+    def expression_log_probs(self, image: np.ndarray) -> dict[str, float]:
+        """The brighter the second pixel, the surer."""
+        return {name: float(image[0, 1, 0]) * (name != "neutral") for name in EXPRESSIONS} if image.any() else {}
+
     def image_vector(self, image: np.ndarray) -> np.ndarray:
         return np.ones(4)
 
@@ -155,6 +159,35 @@ def test_the_tables_say_what_moved_and_what_else_did(run: Path, capsys: pytest.C
     assert "| yaw | 0.80 | 0.00 | 0.40 | 1.000 | 0.000 | 8 |" in text, "without the picture that shows no face"
     assert "| 0 to 0.25 | 0.000 | 0.000 | 0.0 | 1 |" in text and "| 0.75 to 1 | 0.500 | 0.500 | 2.0 | 2 |" in text
     assert "| fear + sad | 0.20 | 0.40 | 0.20 | 0.20 | 5 |" in text
+
+
+def test_amounts_are_read_on_the_scale_of_rendered_faces(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendered faces whose second pixel is 100 times the amount; pictures drawn at .8 of what was asked."""
+
+    def rendered(who: int, expression: str) -> list[np.ndarray]:
+        images = np.zeros((len(motion_amounts.GRID), 8, 8, 3), np.uint8)
+        images[:, 0, 0], images[:, 0, 1] = 100, (100 * motion_amounts.GRID).round()[:, None]
+        return list(images)
+
+    monkeypatch.setattr(motion_amounts, "_rendered", rendered)
+    requested = [(RequestedMotion(amounts={"happy": amount}), amount) for amount in (0.25, 0.5, 0.75, 1.0)]
+    edited = []
+    for number, (motion, amount) in enumerate(requested):
+        path = run / f"{number}.png"
+        pixels = np.zeros((8, 8, 3), np.uint8)
+        pixels[0, 0], pixels[0, 1] = 100, round(80 * amount)
+        cv2.imwrite(str(path), pixels)
+        edited.append(motion_results.Edited(motion, np.zeros(3), "happy", path))
+    table = motion_results._read(edited)
+    assert "| happy | 0.80 | 1.000 | 4 |" in table and "| all, of rendered faces | 1.00 | 1.000 |" in table
+    assert "| sad |" not in table
+
+
+def test_rendered_faces_show_more_with_the_amount() -> None:
+    least, *_, nearly, most = motion_amounts._rendered(0, "happy")
+    again = next(motion_amounts._rendered(0, "happy"))
+    assert np.array_equal(least, again)
+    assert np.abs(least - most.astype(float)).sum() > np.abs(nearly - most.astype(float)).sum() > 0
 
 
 def test_a_run_without_these_benchmarks_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -391,7 +391,8 @@ def test_people_are_looked_for_in_their_own_columns():
 
 def test_a_face_is_as_its_caption_specifies():
     kinds = {"colour": np.array([0, 2]), "garment": np.array([1, 3]), "expression": np.array([1, 2])}
-    verdict = judge.Verdict(kinds, *(np.array(x, np.float32) for x in ([[0]] * 2, [[0, 21, 0]] * 2, [[0] * 4] * 2)))
+    numbers = ([[0]] * 2, [[0, 21, 0]] * 2, [[0] * 4] * 2, [[0] * 7] * 2)
+    verdict = judge.Verdict(kinds, *(np.array(x, np.float32) for x in numbers))
     look = PersonSpec("red", "t-shirt", drawing.NAMES[1], view="the face is slightly turned to the right", posed=True)
     assert all(drawing.as_specified(look, verdict, 0).values())
     assert drawing.as_specified(look, verdict, 1) == {
