@@ -21,7 +21,7 @@ from .client import Client, ServerError, server
 from .config import EvaluationConfig, JudgeConfig, Overrides, load_config
 from .generation import generate
 from .judges import MODELS, CachedJudge, Judge, load_face_judge, load_judge
-from .list_config import list_config, parse_option, parse_override, without_faceless
+from .list_config import list_config, parse_input, parse_option, parse_override, without_faceless
 from .measuring import check_references, measure
 from .report import PAGE, compare, markdown, results_of, settings_of, write_grids, write_report
 from .run_folder import RunFolder, load_snapshot, snapshot
@@ -65,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     lists.add_argument("--seeds", type=int, default=1, metavar="N", help="images of each sample (1)")
     lists.add_argument("--first", type=int, metavar="N", help="so many samples of the list (all)")
     lists.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="an input of the graph")
+    where = "where each sample's seed and prompt go (KSampler.seed, Positive prompt.text)"
+    lists.add_argument("--input", action="append", default=[], metavar="NAME=NODE.INPUT", help=where)
     _add_server_options(lists)
     lists.set_defaults(run=_benchmark)
 
@@ -117,6 +119,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
         first=arguments.first,
         overrides=overrides,
         files=arguments.weights,
+        inputs=dict(map(parse_input, arguments.input)),
     )
     judge = load_judge(config.judge.kind, config.judge.options)
     config, faceless = without_faceless(snapshot(config, arguments.output), CachedJudge(judge))

@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..configuration import plain_errors
-from .config import Benchmark, EvaluationConfig, JudgeConfig, Overrides, SampleSpec, TargetPerson, Variant
+from .config import Benchmark, EvaluationConfig, InputRef, JudgeConfig, Overrides, SampleSpec, TargetPerson, Variant
 from .judges import CachedJudge
 from .sample_lists import read_sample_list
 
@@ -23,6 +23,7 @@ def list_config(
     first: int | None = None,
     overrides: Overrides | None = None,
     files: Sequence[Path] = (),
+    inputs: Mapping[str, InputRef] | None = None,
 ) -> EvaluationConfig:
     """Return a configuration that draws a list's samples with a graph for one person, grown to each sample's people.
 
@@ -33,6 +34,7 @@ def list_config(
         seeds: so many images of each sample, with the seeds 0, 1, ...
         first: so many samples of the list; None: all.
         files: the weights, so that with others images are generated anew.
+        inputs: where `seed` and `prompt` go, in a graph of several samplers or prompts.
 
     Raises as `read_sample_list`, and ValueError when an option has a wrong value.
     """
@@ -56,6 +58,7 @@ def list_config(
             "samples": tuple(samples),
             "variants": (Variant(name="full"), *({"name": f"without {name}", "ablate": (name,)} for name in ablate)),
             "overrides": overrides or {},
+            "inputs": dict(inputs or {}),
         })  # fmt: skip
     return EvaluationConfig(judge=judge, benchmarks=(benchmark,), files=tuple(file.resolve() for file in files))
 
@@ -70,6 +73,15 @@ def parse_override(text: str) -> Overrides:
     with contextlib.suppress(ValueError):
         parsed = json.loads(value)
     return {node: {name: parsed}}
+
+
+def parse_input(text: str) -> tuple[str, InputRef]:
+    """Return the name and the place of `seed=NODE.INPUT` or `prompt=NODE.INPUT`. Raises ValueError for another form."""
+    name, _, place = text.partition("=")
+    node, _, socket = place.rpartition(".")
+    if name not in ("seed", "prompt") or not (node and socket):
+        raise ValueError(f"Expected seed=NODE.INPUT or prompt=NODE.INPUT, for example seed=11.seed, got {text!r}.")
+    return name, (node, socket)
 
 
 def parse_option(text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import pytest
 from dynamicid_pack.dynamicid_core.evaluation import __main__ as command
 from dynamicid_pack.dynamicid_core.evaluation.config import Benchmark, SampleSpec, Variant
 from dynamicid_pack.dynamicid_core.evaluation.grow import grow
-from dynamicid_pack.dynamicid_core.evaluation.list_config import parse_option, parse_override
+from dynamicid_pack.dynamicid_core.evaluation.list_config import parse_input, parse_option, parse_override
 from dynamicid_pack.dynamicid_core.evaluation.report import read_results
 from dynamicid_pack.dynamicid_core.evaluation.run_folder import load_snapshot
 from dynamicid_pack.dynamicid_core.evaluation.sample_lists import read_sample_list
@@ -210,6 +210,10 @@ def test_what_the_command_line_sets_is_parsed() -> None:
             parse_override(wrong)
     with pytest.raises(ValueError, match="Expected NAME=VALUE"):
         parse_option("clip")
+    assert parse_input("seed=a.b.seed") == ("seed", ("a.b", "seed"))
+    for wrong in ("seed", "seed=11", "cfg=11.cfg", "prompt=.text"):
+        with pytest.raises(ValueError, match=r"Expected seed=NODE.INPUT"):
+            parse_input(wrong)
 
 
 @pytest.fixture
