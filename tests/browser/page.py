@@ -184,6 +184,7 @@ class GraphPage:
         """Add a node, or a blueprint, by the search that a double click on free canvas opens."""
         box = self.page.get_by_role("dialog").get_by_role("combobox")
         for _ in range(10):
+            self.page.keyboard.press("Escape")  # what was added before may still follow the pointer
             self.page.mouse.dblclick(800, 700)
             try:
                 box.wait_for(timeout=3000)

@@ -119,23 +119,40 @@ def test_the_help_of_a_node_opens(page: GraphPage) -> None:
     assert page.errors == []
 
 
-BLUEPRINT = "Person with an Expression"
+BLUEPRINTS = {
+    "Person with an Expression": (
+        {"DynamicIDEncode", "DynamicIDEditMotion"},
+        {"expression", "yaw", "pitch", "strength"},
+    ),
+    "Redraw Two People": (
+        {"CLIPTextEncode", "DynamicIDRedraw"},
+        {"seed", "steps", "cfg", "denoise", "only_below", "passes"},
+    ),
+}
+"""Name -> the nodes that it holds, and widgets that it offers."""
 
 
-def test_encode_and_edit_come_as_one_blueprint(page: GraphPage, blueprints: set[str]) -> None:
-    """Added from the page's node search, it holds both nodes, and offers their main widgets."""
-    if BLUEPRINT not in blueprints:
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_nodes_that_go_together_come_as_one_blueprint(page: GraphPage, blueprints: set[str], name: str) -> None:
+    """Added from the page's node search, it holds its nodes, and offers their main widgets."""
+    if name not in blueprints:
         pytest.skip("this host serves no blueprints of packs")
     page.page.evaluate("() => app.graph.clear()")
-    page.add(BLUEPRINT)
+    page.add(name)
     (added,) = until(
         page,
         lambda: page.page.evaluate(
             "() => app.graph.nodes.map(n => ({title: n.title, widgets: (n.widgets ?? []).map(w => w.name),"
-            " inside: (n.subgraph?.nodes ?? []).map(m => m.type)}))"
+            " sockets: n.inputs.map(i => i.name), inside: (n.subgraph?.nodes ?? []).map(m => ({type: m.type,"
+            " wired: m.inputs.filter(i => i.link != null).map(i => i.name)}))}))"
         ),
     )
-    assert added["title"] == BLUEPRINT
-    assert set(added["inside"]) == {"DynamicIDEncode", "DynamicIDEditMotion"}
-    assert {"expression", "yaw", "pitch", "strength"} <= set(added["widgets"])
+    nodes, widgets = BLUEPRINTS[name]
+    assert added["title"] == name
+    assert {node["type"] for node in added["inside"]} == nodes
+    assert widgets <= set(added["widgets"])
+    if name == "Redraw Two People":
+        assert [socket for socket in added["sockets"] if socket in ("first", "second")] == ["first", "second"]
+        (redraw,) = (node for node in added["inside"] if node["type"] == "DynamicIDRedraw")
+        assert {"image", "people.person_0", "people.person_1", "model", "positive"} <= set(redraw["wired"]), redraw
     assert page.errors == []
