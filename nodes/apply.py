@@ -32,7 +32,9 @@ METHOD = AttentionSettings()
 
 def _shared_inputs() -> list[io.Input]:
     columns = "People without places stand in equal columns from left to right; one alone has the whole picture."
-    model = "A model of the adapter's base, SD1.5 or SDXL, before or after LoRA, ControlNet and IP-Adapter nodes."
+    model = (
+        "A model of the base that the adapter was trained for, before or after LoRA, ControlNet and IP-Adapter nodes."
+    )
     return [
         io.Model.Input("model", tooltip=model),
         DynamicIDSocket.Input("dynamicid", tooltip="From Load DynamicID."),

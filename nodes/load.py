@@ -1,6 +1,6 @@
 """Load DynamicID, and Load DynamicID Mini."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..dynamicid_core.expression_classifier import ExpressionClassifier
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.folders import NONE
-from ..dynamicid_core.host.miniature import BASES, WEIGHTS, load_miniature
+from ..dynamicid_core.host.miniature import BASES, WEIGHTS, bases, load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
 from ..dynamicid_core.host.report import loaded_report
 from ..dynamicid_core.host.vision import load_vision
@@ -104,13 +104,13 @@ class LoadDynamicID(io.ComfyNode):
         kind: str = AUTO,
         expression_model: str = NONE,
     ) -> io.NodeOutput:
-        vision = None if clip_vision == NONE else folders.vision_path(clip_vision)
-        pack = None if face_pack == NONE else folders.face_pack_path(face_pack)
-        expression = None if expression_model == NONE else folders.expression_path(expression_model)
+        vision = _path(clip_vision, folders.vision_path)
+        pack = _path(face_pack, folders.face_pack_path)
+        expression = _path(expression_model, folders.expression_path)
         chosen = None if kind == AUTO else kind
         dynamicid = load_dynamicid(
             folders.adapter_path(saa),
-            None if imr == NONE else folders.adapter_path(imr),
+            _path(imr, folders.adapter_path),
             partial(load_vision, vision) if vision else None,
             partial(load_analyzer, pack, provider) if pack else None,
             chosen,
@@ -124,7 +124,10 @@ class LoadDynamicIDMini(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         adapter = "The DynamicID that comes with the miniature, or one in models/dynamicid that you trained for it."
-        base = "The network that it draws with: a small UNet as in SD1.5, or a small diffusion transformer as in Flux."
+        base = (
+            "The network that it draws with: UNet, a small one as in SD1.5; or Flux, a small diffusion transformer, "
+            "where its weights are there."
+        )
         return io.Schema(
             node_id="DynamicIDMini",
             display_name="Load DynamicID Mini",
@@ -134,7 +137,7 @@ class LoadDynamicIDMini(io.ComfyNode):
             search_aliases=PEOPLE_ALIASES,
             inputs=[
                 choice("adapter", [SHIPPED, *folders.adapter_files()], adapter),
-                choice("base", list(BASES), base),
+                choice("base", bases(), base),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The miniature's base model, for Apply DynamicID."),
@@ -155,6 +158,10 @@ class LoadDynamicIDMini(io.ComfyNode):
         path = None if adapter == SHIPPED else folders.adapter_path(adapter)
         miniature = load_miniature(adapter=path, base=base)
         return io.NodeOutput(miniature.model, miniature.clip, miniature.vae, miniature.dynamicid)
+
+
+def _path(name: str, path_of: Callable[[str], Path]) -> Path | None:
+    return None if name == NONE else path_of(name)
 
 
 def _versions(paths: Iterable[Path]) -> Versions:

@@ -44,6 +44,11 @@ class Miniature:
     dynamicid: DynamicID
 
 
+def bases(folder: Path = WEIGHTS) -> list[str]:
+    """Return those of BASES whose weights are there."""
+    return [name for name, (network, _) in BASES.items() if (folder / f"{network}.safetensors").is_file()]
+
+
 def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: str = "UNet") -> Miniature:
     """Load what `python -m mini ship` and `keep` wrote.
 
@@ -56,7 +61,7 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: st
         ValueError: a file is damaged, or the adapter file holds no adapter.
     """
     network, own = BASES[base]
-    if base == "Flux" and not (folder / f"{network}.safetensors").exists():
+    if base == "Flux" and base not in bases(folder):
         raise FileNotFoundError(
             f"expected {folder / network}.safetensors, the miniature's Flux, which this version of the pack does not "
             "ship. Choose UNet as base, or train it: python -m mini train --stage flux, then python -m mini ship "

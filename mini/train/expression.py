@@ -105,8 +105,8 @@ class ExpressionStage(Stage[ExpressionNet]):
         images, truth = self.held_out.all()
         boxes = [Box.of(box) for box in truth.box[:, 0]]
         true = np.array([NAMES[number] for number in truth.expression[:, 0]])
-        said = np.array([classify(image, box) for image, box in zip(again(images), boxes, strict=True)])
-        right, side = said == true, np.abs(truth.pose[:, 0, 1]) > _SIDE_VIEW
+        predicted = np.array([classify(image, box) for image, box in zip(again(images), boxes, strict=True)])
+        right, side = predicted == true, np.abs(truth.pose[:, 0, 1]) > _SIDE_VIEW
         measured = {"expression": float(right.mean())}
         measured |= {f"of_{name}": float(right[true == name].mean()) for name in NAMES if (true == name).any()}
         return measured | {
@@ -125,9 +125,9 @@ class ExpressionStage(Stage[ExpressionNet]):
         faces = np.concatenate(
             [classifier_input(image, Box.of(box)) for image, box in zip(images, truth.box[:, 0], strict=True)]
         )
-        said = network(torch.from_numpy(faces).to(self.context.device)).argmax(1).tolist()
+        predicted = network(torch.from_numpy(faces).to(self.context.device)).argmax(1).tolist()
         cells = []
-        for face, number, true in zip(faces, said, truth.expression[:, 0], strict=True):
+        for face, number, true in zip(faces, predicted, truth.expression[:, 0], strict=True):
             gray = np.clip((face[0] * 0.229 + 0.485) * 255, 0, 255).astype(np.uint8)
             cell = np.asarray(cv2.resize(np.repeat(gray[..., None], 3, 2), None, fx=2, fy=2), np.uint8)
             color = (0, 120, 0) if EXPRESSION_CLASSES[number] == NAMES[true] else (200, 0, 0)

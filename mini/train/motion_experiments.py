@@ -80,8 +80,8 @@ def name_of_source(expression: str) -> str:
 
 def rows_of_source(expression: str) -> list[Json]:
     """Return its variants. Two may draw equal pictures: where auto is right, or where neutral is."""
-    said = {AUTO: "auto", ASSUMED: "neutral"} | ({} if expression == "neutral" else {TRUTH: expression})
+    sources = {AUTO: "auto", ASSUMED: "neutral"} | ({} if expression == "neutral" else {TRUTH: expression})
     return [
         {"name": name, "ablate": [], "may_equal": True, "overrides": {"edit_0": {"source_expression": source}}}
-        for name, source in said.items()
+        for name, source in sources.items()
     ]

@@ -10,7 +10,7 @@ import torch
 from dynamicid_pack.dynamicid_core.checkpoint import Checkpoint, save_checkpoint
 from dynamicid_pack.dynamicid_core.host import folders
 from dynamicid_pack.dynamicid_core.host.apply import apply_scene
-from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, load_miniature
+from dynamicid_pack.dynamicid_core.host.miniature import WEIGHTS, Miniature, bases, load_miniature
 from dynamicid_pack.dynamicid_core.host.sampling_run import AttentionSettings
 from dynamicid_pack.dynamicid_core.identity.encoder import FaceEncoder
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
@@ -190,7 +190,9 @@ def test_without_a_dynamicid_for_the_transformer_the_unets_comes_with_a_warning(
     assert not caplog.text
 
 
-def test_the_base_is_the_last_widget_and_begins_with_the_unet() -> None:
+def test_the_base_is_the_last_widget_and_offers_what_is_there(with_flux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders.register()
     *_, last = LoadDynamicIDMini.define_schema().inputs
-    assert last.id == "base" and last.default == "UNet" and last.options == ["UNet", "Flux"] and last.optional
+    assert last.id == "base" and last.default == "UNet" and last.options == bases() and last.optional
+    assert bases()[0] == "UNet" and bases(with_flux) == ["UNet", "Flux"]
+    assert ("Flux" in last.options) == (WEIGHTS / "flux.safetensors").is_file()

@@ -89,8 +89,8 @@ def test_the_file_says_what_the_network_says(stage: ExpressionStage, tmp_path: P
         scores = torch.from_numpy(classify._scores(image, Box.of(box))).float()
         assert torch.allclose(scores, expected, atol=0.05 * float(expected.std()) + 0.01)
     measured = stage.report(tmp_path / "expression.onnx")
-    said = [
+    predicted = [
         classify(image, Box.of(box)) == NAMES[number]
         for image, box, number in zip(images, truth.box[:, 0], truth.expression[:, 0], strict=True)
     ]
-    assert measured["expression"] == np.mean(said)
+    assert measured["expression"] == np.mean(predicted)

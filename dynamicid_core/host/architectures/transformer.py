@@ -66,7 +66,7 @@ class Transformer(Architecture):
         for function, name in self.hooks(network):
             if not _uses(function, name):
                 raise ValueError(
-                    f"This ComfyUI, {__version__}, lets nobody read {title}'s queries ({name} is missing in "
+                    f"This ComfyUI, {__version__}, gives no access to {title}'s queries ({name} is missing in "
                     f"{function.__qualname__}), so people can't be drawn with it. ComfyUI {HAS_ALL_HOOKS} does: update "
                     "ComfyUI. If yours is as new, another pack has replaced this part of it."
                 )
