@@ -68,10 +68,13 @@ class Apply(io.ComfyNode):
         if not scene or weight == 0:
             return io.NodeOutput(model)
         settings = AttentionSettings(layout_steps=dynamicid.layout_steps, gate=dynamicid.gate)
+        lora_strength = dynamicid.lora_in_groups if len(scene) > 1 else 1.0
         if not dynamicid.gate:
             kind = dynamicid.adapter.encoding.kind
-            tell(cls, f"{kind} was trained without the gate, so it is off: people are drawn all over their region.")
-        lora_strength = dynamicid.lora_in_groups if len(scene) > 1 else 1.0
+            lora = (
+                f" Its LoRA is at {lora_strength:g}: with more, groups have a face too many." if len(scene) > 1 else ""
+            )
+            tell(cls, f"{kind} was trained without the gate, so it is off: people fill their region.{lora}")
         patched = apply_scene(model, dynamicid.adapter, scene, settings, lora_strength, partial(warn, cls))
         return io.NodeOutput(patched)
 

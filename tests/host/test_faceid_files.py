@@ -9,9 +9,11 @@ import pytest
 import torch
 from comfy.weight_adapter import LoRAAdapter
 from dynamicid_pack.dynamicid_core.checkpoint import load_checkpoint, save_checkpoint
+from dynamicid_pack.dynamicid_core.host.apply import KEY
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
 from dynamicid_pack.dynamicid_core.identity.encoding import ENCODINGS, RELEASE
 from dynamicid_pack.dynamicid_core.identity.identity import Identity, load_identity, mix, save_identity
+from dynamicid_pack.nodes import apply as apply_node
 from dynamicid_pack.nodes.apply import Apply
 from safetensors.torch import save_file
 
@@ -69,6 +71,20 @@ def test_ip_adapters_without_a_lora_are_refused(portrait: bool, tmp_path: Path) 
     torch.save(halves | {"ip_adapter": plain}, tmp_path / "other.bin")
     with pytest.raises(ValueError, match=r"other.bin: .*an IP-Adapter without a LoRA .*Expected FaceID"):
         load_dynamicid(tmp_path / "other.bin")
+
+
+@pytest.mark.parametrize(("count", "lora"), [(1, 1.0), (2, 0.5)])
+def test_groups_take_half_of_the_lora_and_no_gate(
+    count: int, lora: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the miniature's table of such weights says; the node tells both."""
+    told: list[str] = []
+    monkeypatch.setattr(apply_node, "tell", lambda _, text: told.append(text))
+    people = {f"person_{number}": person("FaceID") for number in range(count)}
+    (model,) = Apply.execute(tiny.tiny_patcher(), load_dynamicid(faceid.file(tmp_path, "FaceID")), people, 1.0).args
+    assert {patch[0] for patches in model.patches.values() for patch in patches} == {lora}
+    assert not model.get_attachment(KEY).settings.gate
+    assert "without the gate" in told[0] and ("LoRA is at 0.5" in told[0]) == (count > 1)
 
 
 @pytest.mark.parametrize(("file", "model"), [("SDXL", "SD1.5"), ("SD1.5", "SDXL")])
