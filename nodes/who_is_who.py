@@ -4,12 +4,13 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..dynamicid_core.host.models import DynamicID
-from ..dynamicid_core.identity.assignment import NO_MATCH
+from ..dynamicid_core.identity.assignment import NO_MATCH, embedded_otherwise
 from ..dynamicid_core.identity.comparison import compare
 from ..dynamicid_core.image_inputs import as_pixels
 from ..dynamicid_core.saa.scene import arrange, names_of
 from .apply import People
 from .door import checked
+from .notify import warn
 from .page import warn_of_lost_people
 from .preview import comparison_preview
 from .sockets import DynamicIDSocket, people_input, person_or_placements
@@ -44,6 +45,8 @@ class WhoIsWho(io.ComfyNode):
     def execute(cls, image: Tensor, people: People, dynamicid: DynamicID) -> io.NodeOutput:
         warn_of_lost_people(cls)
         scene, images = arrange([person for person in people.values() if person is not None]), as_pixels(image)
+        if note := embedded_otherwise([placement.identity for placement in scene], dynamicid.adapter.encoding):
+            warn(cls, note)
         comparisons = compare(scene, images, dynamicid.faces)
         reports = [comparison.report for comparison in comparisons]
         if len(reports) > 1:

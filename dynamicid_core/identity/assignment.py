@@ -15,10 +15,12 @@ from ..box import Box
 from ..image_inputs import Image
 from ..saa.regions import Region
 from .analyzer import FaceAnalyzer
+from .encoding import Encoding
 from .faces import Detection, in_order
 from .identity import Identity
 
-RULES = ("left to right", "largest first", "most similar")
+MOST_SIMILAR = "most similar"
+RULES = ("left to right", "largest first", MOST_SIMILAR)
 NO_MATCH = -1.0
 """A person's similarity where no face is left for them: the least that there is."""
 MIN_SIMILARITY = 0.25
@@ -97,7 +99,7 @@ def detect_and_assign(
         largest = in_order(detections, "largest", size)[: len(people)]
         faces = [*(in_order(largest, "left to right", size) if rule == "left to right" else largest)]
         return faces + [None] * (len(people) - len(faces)), max(0, len(detections) - len(people))
-    if rule != "most similar":
+    if rule != MOST_SIMILAR:
         raise ValueError(f"Faces can be given to people by {', '.join(RULES)}, got {rule!r}.")
     references = {i: reference_embedding(person, i) for i, person in enumerate(people) if person is not None}
     embeddings = [analyzer.embed(image, detection) for detection in detections]
@@ -119,6 +121,23 @@ def reference_embedding(person: Identity, index: int) -> Tensor:
             "again from a photograph."
         )
     return embedding
+
+
+def embedded_otherwise(people: Sequence[Identity | None], encoding: Encoding) -> str:
+    """Return a word about people whose faces were embedded in another channel order; "" for nobody.
+
+    Args:
+        encoding: what the faces that they are compared with are embedded for.
+    """
+    others = [person for person in people if person is not None and person.encoding.channels != encoding.channels]
+    if not others:
+        return ""
+    names = ", ".join(person.name or "somebody without a name" for person in others)
+    theirs = others[0].encoding
+    return (
+        f"{names}: encoded for {theirs.kind} ({theirs.channels}), compared as for {encoding.kind} "
+        f"({encoding.channels}), which reads less alike. Encode them again with these weights."
+    )
 
 
 def region_at(x: float, y: float, regions: Sequence[Region]) -> int | None:

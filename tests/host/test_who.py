@@ -6,6 +6,7 @@ import pytest
 import torch
 from dynamicid_pack.dynamicid_core.host.encode import Choice, encode
 from dynamicid_pack.dynamicid_core.host.miniature import Miniature, load_miniature
+from dynamicid_pack.dynamicid_core.identity.encoding import ENCODINGS
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
 from dynamicid_pack.mini.world.caption import CaptionSpec, PersonSpec
 from dynamicid_pack.mini.world.composition import compose
@@ -48,6 +49,14 @@ def test_strangers_match_badly_and_a_batch_tells_its_worst(miniature: Miniature)
     both = torch.cat([image(PAIR), image(OTHERS)])
     text, annotated, worst = WhoIsWho.execute(both, people(miniature), miniature.dynamicid).result
     assert worst < 0.6 and "picture 2" in text and len(annotated) == 2
+
+
+def test_who_was_encoded_for_other_weights_is_told(miniature: Miniature, caplog: pytest.LogCaptureFixture) -> None:
+    """Their faces were embedded in another channel order, so likeness reads less."""
+    two = people(miniature)
+    two["person_1"] = replace(two["person_1"], encoding=ENCODINGS["FaceID"])
+    WhoIsWho.execute(image(PAIR), two, miniature.dynamicid)
+    assert "ben: encoded for FaceID (BGR), compared as for DynamicID (RGB)" in caplog.text and "ann" not in caplog.text
 
 
 def test_without_a_face_there_is_no_match(miniature: Miniature) -> None:
