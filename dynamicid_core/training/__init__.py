@@ -1,1 +1,1 @@
-"""Training of the method's parts on diffusers' UNet: anchoring (SAA, face encoder), reconfiguration (IMR)."""
+"""Training of the method's parts on diffusers' UNet or Flux: anchoring (SAA, face encoder), reconfiguration (IMR)."""

@@ -17,7 +17,7 @@ from ..checkpoint import Checkpoint, save_checkpoint
 from ..identity.encoder import FaceEncoder
 from ..saa.adapter import adapter_from_weights
 from ..state_dict import fingerprint
-from .base_model import BaseNetworks, TextStates
+from .base_networks import BaseNetworks, TextStates
 from .config import AnchoringConfig
 from .denoise import predict_noise, sample_images, sheet
 from .latents import Latents
@@ -32,7 +32,7 @@ class AnchoringBatch:
     """Rows of images, noised, and who is in them.
 
     Attributes:
-        noisy, noise: (n, 4, h, w).
+        noisy, target: (n, C, h, w); the target is what is to be predicted.
         timesteps: (n,)
         text: the empty prompt's where the text is dropped.
         embedding: (n, 512); zeros where the person is dropped.
@@ -41,7 +41,7 @@ class AnchoringBatch:
     """
 
     noisy: Tensor
-    noise: Tensor
+    target: Tensor
     timesteps: Tensor
     text: TextStates
     embedding: Tensor
@@ -50,7 +50,7 @@ class AnchoringBatch:
 
 
 class AnchoringLoss(nn.Module):
-    """The squared error of the noise that the UNet predicts with SAA and the encoded person."""
+    """The squared error of what the base model predicts with SAA and the encoded person."""
 
     def __init__(self, base: BaseNetworks, trained: nn.ModuleDict, config: AnchoringConfig) -> None:
         super().__init__()
@@ -60,8 +60,8 @@ class AnchoringLoss(nn.Module):
     def forward(self, batch: AnchoringBatch) -> dict[str, Tensor]:
         tokens = self.trained["face_encoder"](batch.embedding, batch.states)
         prediction = predict_noise(self._base, batch.noisy, batch.timesteps, batch.text, tokens, self._config)
-        # E || eps - eps_theta(z_t, t, text, tokens) ||^2, by cell and timestep.
-        return {"loss": (batch.weight * (prediction.float() - batch.noise).square()).mean()}
+        # E || eps - eps_theta(z_t, t, text, tokens) ||^2, by cell and timestep; of a flow, eps - z for eps.
+        return {"loss": (batch.weight * (prediction.float() - batch.target).square()).mean()}
 
 
 class Anchoring(Stage[nn.ModuleDict]):
@@ -72,21 +72,18 @@ class Anchoring(Stage[nn.ModuleDict]):
 
     def __init__(self, config: AnchoringConfig, base: BaseNetworks, shards: Shards) -> None:
         """Raises ValueError when base model and configuration don't fit each other."""
-        if base.scheduler.config["prediction_type"] != "epsilon":
-            raise ValueError(
-                f"expected a base model that predicts noise, got {base.scheduler.config['prediction_type']!r}."
-            )
+        base.check(config)
         torch.manual_seed(seeded_generator(config.seed, -1, -1).initial_seed() % 2**31)
-        saa = SAA.of(base.unet, config.rank)
+        saa = SAA.of(base.network, config.rank, base.token_dim, config.identity_blocks)
         encoder = FaceEncoder(
             hidden_dim=config.hidden_dim, clip_dim=base.image_encoder.config.hidden_size,
-            dim=base.text_dim, tokens=config.tokens, depth=config.depth, dim_head=config.dim_head,
+            dim=base.token_dim, tokens=config.tokens, depth=config.depth, dim_head=config.dim_head,
         )  # fmt: skip
         self.config, self.folder, self.rows = config, config.output, config.batch
         self._base, self._shards = base, shards
         self._latents = Latents(base, shards, config.size, config.latent_cache)
-        self.trained = nn.ModuleDict({"saa": saa, "face_encoder": encoder}).to(base.unet.device)
-        saa.install(base.unet)
+        self.trained = nn.ModuleDict({"saa": saa, "face_encoder": encoder}).to(base.device)
+        saa.install(base.network)
         if config.gradient_checkpointing:
             base.checkpoint_activations()
         self.module = AnchoringLoss(base, self.trained, config)
@@ -104,13 +101,13 @@ class Anchoring(Stage[nn.ModuleDict]):
     def batch(self, step: int, rows: Sequence[int]) -> AnchoringBatch:
         """Return these rows of a step's batch, which follow from seed, step and row alone."""
         config, base, shards = self.config, self._base, self._shards
-        device = base.unet.device
+        device = base.device
         numbers = [int(number) for number in numbers_of(step, config.batch, len(shards), config.seed)[list(rows)]]
         generators = [seeded_generator(config.seed, step, row) for row in rows]
         no_person, no_text = zip(*(self._dropped(rng) for rng in generators), strict=True)
         references = [self._reference(number, rng) for number, rng in zip(numbers, generators, strict=True)]
         latents = self._latents.sample(numbers, generators)
-        noisy, noise, timesteps = base.noise(latents, generators)
+        noisy, target, timesteps = base.noise(latents, generators, config)
         embedding, images = self._faces(references)
         dropped = torch.tensor(no_person, device=device)[:, None]
         embedding = torch.where(dropped, 0.0, embedding)
@@ -119,11 +116,11 @@ class Anchoring(Stage[nn.ModuleDict]):
         text = base.text(["" if drop else caption for drop, caption in zip(no_text, captions, strict=True)])
         weight = torch.stack([self._face_weight(number, latents.shape[2:]) for number in numbers]).to(device)
         weight = weight * base.timestep_weights(timesteps, config)[:, None, None, None]
-        return AnchoringBatch(noisy, noise, timesteps, text, embedding, states, weight)
+        return AnchoringBatch(noisy, target, timesteps, text, embedding, states, weight)
 
     def _faces(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return normalized embeddings (n, 512) and images (n, 3, H, W) of samples."""
-        shards, device = self._shards, self._base.unet.device
+        shards, device = self._shards, self._base.device
         embedding = torch.stack([torch.from_numpy(shards.array(number, "embedding")).float() for number in numbers])
         images = torch.stack([shards.image(number, self.config.size) for number in numbers])
         return F.normalize(embedding.to(device), dim=1), images.to(device)
@@ -169,7 +166,10 @@ class Anchoring(Stage[nn.ModuleDict]):
         """Write SAA and the face encoder as the pack's own file."""
         encoder = cpu_weights(trained["face_encoder"])
         path = self.folder / f"{self.name}.safetensors"
-        adapter = adapter_from_weights(cpu_weights(trained["saa"]), fingerprint(encoder), self.config.tokens)
+        adapter = adapter_from_weights(
+            cpu_weights(trained["saa"]), fingerprint(encoder), self.config.tokens,
+            base=self._base.base, identity_blocks=self.config.identity_blocks,
+        )  # fmt: skip
         save_checkpoint(Checkpoint(adapter, encoder, None, None), path)
         return path
 
@@ -184,6 +184,6 @@ class Anchoring(Stage[nn.ModuleDict]):
         tokens = encoder(embedding, base.image_states(images))
         negative = encoder(torch.zeros_like(embedding[:1]), self._negative_states)
         prompts = [shards.caption(number) for number in numbers]
-        with saa.installed(base.unet):
+        with saa.installed(base.network):
             drawn = sample_images(base, tokens, negative, prompts, images.shape[2:], self.config)
         return sheet(images, drawn)

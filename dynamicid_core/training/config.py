@@ -45,8 +45,8 @@ class TrainingConfig(OptimizationConfig):
 
     Attributes:
         base: folder of the frozen base model as Stable Diffusion's repositories have it (`unet`, `vae`,
-            `text_encoder`, `tokenizer`, `scheduler`; SDXL's also `text_encoder_2`, `tokenizer_2`), and
-            `image_encoder`, CLIP's.
+            `text_encoder`, `tokenizer`, `scheduler`; SDXL's also `text_encoder_2`, `tokenizer_2`), or Flux's
+            (`transformer` for `unet`), and `image_encoder`, CLIP's.
         data: folder of WebDataset shards (*.tar).
         output: where weights, checkpoints, logs and sample images go.
         batch: images a step, over all processes; the anchoring stage's.
@@ -54,7 +54,8 @@ class TrainingConfig(OptimizationConfig):
         latent_cache: folder in which each image's latents are kept, encoded once before the first step; several
             trainings on the same data may share it. None: they are encoded again in every step.
         gradient_checkpointing: compute activations again when they are needed, for less memory.
-        max_loss_weight, min_snr_gamma: how much timesteps weigh, see `losses`; 1 and 0 are the method's.
+        max_loss_weight, min_snr_gamma: how much a UNet's timesteps weigh, see `losses`; 1 and 0 are the method's.
+        timestep_logit_mean, timestep_logit_std: of Flux's timesteps, see `flux_base`; more mean is more noise.
         gate, gate_threshold: of SAA, alike in both stages; a threshold of 0 cuts nothing away.
         num_samples: images in a row of a sample sheet.
     """
@@ -68,6 +69,8 @@ class TrainingConfig(OptimizationConfig):
     gradient_checkpointing: bool = False
     max_loss_weight: float = 1.0
     min_snr_gamma: float = 0.0
+    timestep_logit_mean: float = 0.0
+    timestep_logit_std: float = 1.0
     gate: bool = True
     gate_threshold: float = 0.3
     seed: int = 0
@@ -79,6 +82,7 @@ class AnchoringConfig(TrainingConfig):
 
     Attributes:
         rank: of SAA's LoRA.
+        identity_blocks: which of Flux's blocks people enter: all, or the double-stream ones alone.
         tokens, hidden_dim, depth, dim_head: of the face encoder.
         identity_dropout, text_dropout, joint_dropout: probability that a row lacks the person, the text, both.
         other_reference: the reference is another image of the same person, where there is one.
@@ -87,6 +91,7 @@ class AnchoringConfig(TrainingConfig):
     """
 
     rank: PositiveInt = 128
+    identity_blocks: Literal["all", "double"] = "all"
     tokens: PositiveInt = 4
     hidden_dim: PositiveInt = 1024
     depth: PositiveInt = 4
@@ -131,6 +136,9 @@ class ReconfigurationConfig(TrainingConfig):
     temperature: float = 0.1
     people: PositiveInt = 1
 
+
+FLOW_OPTIONS = frozenset({"timestep_logit_mean", "timestep_logit_std"})
+"""Options that only a base model with a rectified flow has."""
 
 # Keys of earlier versions, and what they are called now.
 RENAMED = {

@@ -19,7 +19,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..identity.encoder import FaceEncoder
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
-from .saa import SAA, IdentityInput
+from .layers import IdentityInput
+from .saa import SAA
 
 _SIZES = {"SD1.5": 512, "SDXL": 1024}  # pixels a side
 _UNETS: dict[str, dict[str, Any]] = {

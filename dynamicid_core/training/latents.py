@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files import atomic_path
 from ..state_dict import fingerprint
-from .base_model import BaseNetworks
+from .base_networks import BaseNetworks
 from .shards import Shards
 from .trainer import Log
 
@@ -23,7 +23,7 @@ BATCH = 8  # images that are encoded at a time
 class Latents:
     """Latents of a data set's images, by number.
 
-    With a folder, `<shard>-<digest>.npy` in it holds a shard's (images, 1 or 2, 4, h, w) in half precision: the mean
+    With a folder, `<shard>-<digest>.npy` in it holds a shard's (images, 1 or 2, C, h, w) in half precision: the mean
     and, of a variational encoder, the standard deviation. The digest is of the encoder, the size and the shard.
     """
 
@@ -48,18 +48,18 @@ class Latents:
             self._write(shard)
 
     def sample(self, numbers: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
-        """Return latents (n, 4, h, w) on the base model's device.
+        """Return latents (n, C, h, w) on the base model's device.
 
         Those of a variational encoder are drawn from their distributions, each by its image's own generator.
         """
-        device = self._base.unet.device
+        device = self._base.device
         latents = []
         for number, rng in zip(numbers, generators, strict=True):
             if self._folder is None:
                 mean, std = self._base.moments(self._shards.image(number, self._size)[None].to(device))
             else:
                 shard, place = self._shards.place(number)
-                cached = torch.from_numpy(np.array(self._open(shard)[place])).to(device).float()  # (1 or 2, 4, h, w)
+                cached = torch.from_numpy(np.array(self._open(shard)[place])).to(device).float()  # (1 or 2, C, h, w)
                 mean, std = cached[:1], cached[1:] if len(cached) > 1 else None
             latents.append(mean if std is None else mean + std * torch.randn(mean.shape, generator=rng).to(mean))
         return torch.cat(latents)
@@ -77,7 +77,7 @@ class Latents:
             images = [self._shards.image(number, self._size) for number in numbers[start : start + BATCH]]
             if len({image.shape for image in images}) > 1:
                 raise ValueError(f"{shard}: images differ in size. Set size in the configuration.")
-            mean, std = self._base.moments(torch.stack(images).to(self._base.unet.device))
+            mean, std = self._base.moments(torch.stack(images).to(self._base.device))
             moments.append(torch.stack([mean] if std is None else [mean, std], dim=1).half().cpu().numpy())
         with atomic_path(self._path(shard)) as part, part.open("wb") as file:
             np.save(file, np.concatenate(moments))

@@ -21,7 +21,8 @@ from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..identity.encoder import FaceEncoder
 from ..imr.landmarks import keypoint_image
 from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
-from .base_model import BaseNetworks
+from ..saa.bases import BASES
+from .base_networks import BaseNetworks
 from .config import ReconfigurationConfig
 from .denoise import predict_noise, sample_images, sheet
 from .latents import Latents
@@ -56,7 +57,7 @@ class ReconfigurationBatch:
 
 
 class ReconfigurationLoss(nn.Module):
-    """Tokens as they should be, the same noise by the frozen UNet, and the contrastive term where it has a weight."""
+    """Tokens as they should be, the same prediction by the base model, and the contrastive term where it weighs."""
 
     def __init__(self, base: BaseNetworks, trained: nn.ModuleDict, config: ReconfigurationConfig) -> None:
         super().__init__()
@@ -124,13 +125,19 @@ class Reconfiguration(Stage[nn.ModuleDict]):
         self._frozen = load_checkpoint(config.adapter)
         if self._frozen.adapter is None or self._frozen.face_encoder is None:
             raise ValueError(f"{config.adapter} holds no SAA and face encoder: train them first (anchor).")
+        if self._frozen.adapter.base != base.base:
+            raise ValueError(
+                f"{config.adapter} was trained for {BASES[self._frozen.adapter.base].title}, and {config.base} is "
+                f"{BASES[base.base].title}. Name the adapter's own base model."
+            )
+        base.check(config)
         self.config, self.folder, self.rows = config, config.output, config.people
         self._base, self._shards = base, shards
         self._latents = Latents(base, shards, config.size, config.latent_cache)
-        device, adapter = base.unet.device, self._frozen.adapter
-        saa = SAA.of(base.unet, adapter.rank, adapter.token_dim)
+        device, adapter = base.device, self._frozen.adapter
+        saa = SAA.of(base.network, adapter.rank, adapter.token_dim, adapter.identity_blocks)
         saa.load_state_dict({name: tensor.float() for name, tensor in adapter.weights.items()})
-        saa.to(device).requires_grad_(False).install(base.unet)
+        saa.to(device).requires_grad_(False).install(base.network)
         torch.manual_seed(seeded_generator(config.seed, -1, -1).initial_seed() % 2**31)
         encoder = KeypointEncoder(config.keypoint_dims, config.keypoint_depths, config.keypoint_output)
         imr = IdentityMotionReconfigurator(
@@ -181,12 +188,12 @@ class Reconfiguration(Stage[nn.ModuleDict]):
         if config.consistency_weight:
             latents = self._latents.sample(noised, generators)
         else:
-            latents = torch.zeros(len(noised), 4, 1, 1, device=base.unet.device)
-        noisy, _, timesteps = base.noise(latents, generators)
+            latents = torch.zeros(len(noised), 4, 1, 1, device=base.device)
+        noisy, _, timesteps = base.noise(latents, generators, config)
         return ReconfigurationBatch(self._motions(sources), self._motions(targets), noisy, timesteps)
 
     def _motions(self, numbers: Sequence[int]) -> Motions:
-        shards, device = self._shards, self._base.unet.device
+        shards, device = self._shards, self._base.device
         tokens = torch.stack([torch.from_numpy(shards.array(number, "tokens")).float() for number in numbers])
         landmarks = [shards.array(number, "landmarks").astype(np.float64) for number in numbers]
         images = torch.stack([torch.from_numpy(keypoint_image(points)).float() for points in landmarks])
@@ -206,7 +213,7 @@ class Reconfiguration(Stage[nn.ModuleDict]):
     def samples(self, trained: nn.ModuleDict) -> NDArray[np.uint8]:
         """Return images of one person; drawn from their own tokens; drawn from tokens edited from the first's."""
         config, base = self.config, self._base
-        device, numbers = base.unet.device, self._people[0][: config.num_samples]
+        device, numbers = base.device, self._people[0][: config.num_samples]
         motions = self._motions(numbers)
         imr = trained["imr"]
         assert isinstance(imr, IdentityMotionReconfigurator) and self._frozen.face_encoder is not None

@@ -70,11 +70,11 @@ def test_diffusers_and_the_host_predict_the_same_noise(
     miniature: Miniature, base: BaseNetworks, gate: bool, threshold: float
 ) -> None:
     torch.manual_seed(2)
-    saa = SAA.of(base.unet, 4)
+    saa = SAA.of(base.network, 4)
     for name, parameter in saa.named_parameters():
         if name.endswith("up.weight"):
             torch.nn.init.normal_(parameter, std=0.05)
-    saa.install(base.unet)
+    saa.install(base.network)
     adapter = adapter_from_weights({name: tensor.clone() for name, tensor in saa.state_dict().items()})
     person = Identity(torch.randn(4, 128), torch.randn(4, 128))
     settings = AttentionSettings(layout_steps=0, gate_threshold=threshold, gate=gate)

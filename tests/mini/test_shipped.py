@@ -150,7 +150,7 @@ def test_what_the_methods_trainings_start_from_is_made_by_one_command(tmp_path: 
     own = {key: getattr(on_baseline, key) for key in ("data", "output", "adapter", "gate")}
     assert not on_baseline.gate and on_baseline.adapter == recipes[1].output / "anchoring.safetensors"
     assert editing.model_copy(update=own) == on_baseline, "it differs in what it edits and in the gate"
-    assert load_base_model(folder / "base").text_dim == CONTEXT_DIM
+    assert load_base_model(folder / "base").token_dim == CONTEXT_DIM
 
     sets = sorted((folder / "pictures").iterdir())
     assert [len(list(place.glob("*.png"))) for place in sets] == [len(training_pairs())] * 2

@@ -57,7 +57,7 @@ def test_without_a_person_the_beginning_is_the_frozen_unets_bit_for_bit(base: Ba
     torch.manual_seed(1)
     noisy, times, text = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), base.text(["a", "b, c"])
     frozen = UNet2DConditionModel.from_pretrained(base_folder / "unet").eval()
-    SAA.of(base.unet, 2).install(base.unet)
+    SAA.of(base.network, 2).install(base.network)
     with torch.no_grad():
         expected = frozen(noisy, times, text.states).sample
         assert torch.equal(predict_noise(base, noisy, times, text, None, GATE), expected)
@@ -67,8 +67,8 @@ def test_without_a_person_the_beginning_is_the_frozen_unets_bit_for_bit(base: Ba
 
 def test_people_enter_by_the_texts_own_projections(base: BaseNetworks) -> None:
     """At the beginning, a person's tokens are read as if they were words."""
-    saa = SAA.of(base.unet, 2)
-    state, unet = saa.state_dict(), base.unet.state_dict()
+    saa = SAA.of(base.network, 2)
+    state, unet = saa.state_dict(), base.network.state_dict()
     path = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
     assert torch.equal(state["1.to_k_ip.weight"], unet[f"{path}.to_k.weight"])
     assert torch.equal(state["1.to_v_ip.weight"], unet[f"{path}.to_v.weight"])
@@ -129,7 +129,7 @@ def test_the_loss_falls_on_one_batch_and_all_that_is_trained_moves(recipe: Recip
     assert losses[-1] < 0.9 * losses[0]
     still = [name for name, tensor in weights(training).items() if torch.equal(tensor, before[name])]
     assert not still
-    assert not any(parameter.requires_grad for parameter in training.stage._base.unet.parameters())  # type: ignore[attr-defined]
+    assert not any(parameter.requires_grad for parameter in training.stage._base.network.parameters())  # type: ignore[attr-defined]
 
 
 def test_going_on_after_a_kill_gives_the_same_weights(recipe: Recipes) -> None:

@@ -107,12 +107,12 @@ def test_frozen_parts_stay_and_edited_ones_move(editing: Callable[..., Path]) ->
     assert isinstance(stage, Reconfiguration)
     batch = stage.batch(0, [0])
     stage.batch = lambda *_: batch  # type: ignore[method-assign]
-    before, unet = weights(training), {n: p.clone() for n, p in stage._base.unet.named_parameters()}
+    before, unet = weights(training), {n: p.clone() for n, p in stage._base.network.named_parameters()}
     losses = [training.one_step()["loss"] for _ in range(60)]
     assert losses[-1] < 0.7 * losses[0]
     still = [name for name, tensor in weights(training).items() if torch.equal(tensor, before[name])]
     assert not still
-    assert all(torch.equal(parameter, unet[name]) for name, parameter in stage._base.unet.named_parameters())
+    assert all(torch.equal(parameter, unet[name]) for name, parameter in stage._base.network.named_parameters())
 
 
 def test_going_on_after_a_kill_gives_the_same_weights(editing: Callable[..., Path]) -> None:

@@ -28,7 +28,7 @@ def test_text_is_both_encoders_and_the_seconds_pooled(xl_folder: Path) -> None:
     text = base.text(["a", "b, c"])
     ids = base.tokenizers[0](["a"], padding="max_length", max_length=77, return_tensors="pt").input_ids
     first, second = (encoder(ids, output_hidden_states=True) for encoder in base.text_encoders)
-    assert text.states.shape == (2, 77, WIDTH + WIDTH_2) and base.text_dim == WIDTH + WIDTH_2
+    assert text.states.shape == (2, 77, WIDTH + WIDTH_2) and base.token_dim == WIDTH + WIDTH_2
     expected = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
     assert torch.allclose(text.states[0], expected[0], atol=1e-6)
     assert text.pooled.shape == (2, POOLED) and base.pooled_dim == POOLED
@@ -40,7 +40,7 @@ def test_the_beginning_is_the_frozen_unets_bit_for_bit(xl_folder: Path) -> None:
     base, frozen = load_base_model(xl_folder), UNet2DConditionModel.from_pretrained(xl_folder / "unet").eval()
     torch.manual_seed(1)
     noisy, times, text = torch.randn(2, 4, 8, 12), torch.tensor([3, 700]), base.text(["a", "b, c"])
-    SAA.of(base.unet, 2).install(base.unet)
+    SAA.of(base.network, 2).install(base.network)
     sizes = torch.tensor([[64.0, 96, 0, 0, 64, 96]] * 2)
     added = {"text_embeds": text.pooled, "time_ids": sizes}
     expected = frozen(noisy, times, text.states, added_cond_kwargs=added).sample
