@@ -84,7 +84,7 @@ class RedrawPeople(io.ComfyNode):
                     "denoise",
                     0.8,
                     "How much of a face is new: 0 leaves the picture alone, 1 keeps nothing of the face. More makes "
-                    "people more alike; to put other people into a picture, take 0.9 or more.",
+                    "people more alike; to put other people into a picture, begin at 0.8.",
                 ),
                 io.Int.Input(
                     "size",
