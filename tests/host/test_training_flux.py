@@ -1,5 +1,6 @@
 """What is trained on diffusers' Flux is what the host draws with: the same prediction on the same weights."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from comfy.ldm.flux.model import Flux
 from comfy.ops import disable_weight_init
 from comfy.patcher_extension import WrappersMP
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from dynamicid_pack.dynamicid_core.box import Box
 from dynamicid_pack.dynamicid_core.host.apply import apply_scene
 from dynamicid_pack.dynamicid_core.host.miniature import _config, _patcher
@@ -22,7 +24,7 @@ from dynamicid_pack.dynamicid_core.training.base_model import TextStates
 from dynamicid_pack.dynamicid_core.training.flux_base import FluxBase
 from dynamicid_pack.dynamicid_core.training.layers import IdentityInput
 from dynamicid_pack.dynamicid_core.training.saa import SAA
-from dynamicid_pack.mini.networks import FLUX
+from dynamicid_pack.mini.networks import FLUX, FLUX_SHIFT
 from dynamicid_pack.mini.train.export import transformer
 from torch import Tensor
 
@@ -122,3 +124,18 @@ def test_the_beginning_is_the_plain_model_bit_for_bit(weights: dict[str, Tensor]
         if name.endswith("to_v_ip.weight"):
             torch.nn.init.normal_(parameter)
     assert not torch.allclose(base.predict(x, times, text, identity), plain)
+
+
+@torch.no_grad()
+def test_noise_and_what_is_predicted_are_the_hosts(weights: dict[str, Tensor], base: FluxBase) -> None:
+    """The host gets clean latents back from what a perfect network predicts; times are shifted as its schedule is."""
+    flow = replace(base, scheduler=FlowMatchEulerDiscreteScheduler(shift=FLUX_SHIFT))
+    sampling = _patcher(_config("Flux"), weights).model.model_sampling
+    latents = torch.randn(400, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    options: Any = SimpleNamespace(timestep_logit_mean=0.0, timestep_logit_std=1.0)
+    noisy, target, times = flow.noise(latents, [torch.Generator().manual_seed(n) for n in range(400)], options)
+    for x, v, t, clean in zip(noisy[:8], target[:8], times[:8], latents[:8], strict=True):
+        assert torch.allclose(sampling.calculate_denoised(t[None], v[None], x[None])[0], clean, atol=1e-5)
+        assert torch.allclose(sampling.noise_scaling(t[None], (v + clean)[None], clean[None])[0], x, atol=1e-5)
+    assert times.min() > 0 and times.max() < 1
+    assert float(times.median()) == pytest.approx(sampling.percent_to_sigma(0.5), abs=0.03)
