@@ -8,6 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..dynamicid_core.host.apply import apply_scene
+from ..dynamicid_core.host.lora import WHOLE_LORA, LoraStrength
 from ..dynamicid_core.host.models import DynamicID
 from ..dynamicid_core.host.sampling_run import AttentionSettings
 from ..dynamicid_core.identity.identity import Identity
@@ -68,14 +69,12 @@ class Apply(io.ComfyNode):
         if not scene or weight == 0:
             return io.NodeOutput(model)
         settings = AttentionSettings(layout_steps=dynamicid.layout_steps, gate=dynamicid.gate)
-        lora_strength = dynamicid.lora_in_groups if len(scene) > 1 else 1.0
+        lora = dynamicid.lora_in_groups if len(scene) > 1 else WHOLE_LORA
         if not dynamicid.gate:
             kind = dynamicid.adapter.encoding.kind
-            lora = (
-                f" Its LoRA is at {lora_strength:g}: with more, groups have a face too many." if len(scene) > 1 else ""
-            )
-            tell(cls, f"{kind} was trained without the gate, so it is off: people fill their region.{lora}")
-        patched = apply_scene(model, dynamicid.adapter, scene, settings, lora_strength, partial(warn, cls))
+            less = "" if lora == WHOLE_LORA else " Its LoRA leaves the middle block out: with it, groups miscount."
+            tell(cls, f"{kind} was trained without the gate, so it is off: people fill their region.{less}")
+        patched = apply_scene(model, dynamicid.adapter, scene, settings, lora, partial(warn, cls))
         return io.NodeOutput(patched)
 
 
@@ -117,6 +116,14 @@ class ApplyAdvanced(io.ComfyNode):
                     "attention), without a layout phase.",
                     optional=True,
                 ),
+                number(
+                    "lora_middle",
+                    1.0,
+                    "Share of that LoRA in the UNet's middle block, where the number of faces is decided. 0 where "
+                    "groups have a face too many.",
+                    high=3.0,
+                    step=0.05,
+                ),
             ],
             outputs=[_model_output()],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
@@ -133,13 +140,14 @@ class ApplyAdvanced(io.ComfyNode):
         start_at: float,
         end_at: float,
         lora_strength: float,
+        lora_middle: float = 1.0,
         **settings: Any,  # named as the fields of AttentionSettings
     ) -> io.NodeOutput:
         scene = present_people(cls, people, weight, start_at, end_at)
         if not scene:
             return io.NodeOutput(model)
-        method = AttentionSettings(**settings)
-        return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, method, lora_strength, partial(warn, cls)))
+        method, lora = AttentionSettings(**settings), LoraStrength(lora_strength, lora_middle)
+        return io.NodeOutput(apply_scene(model, dynamicid.adapter, scene, method, lora, partial(warn, cls)))
 
 
 def present_people(

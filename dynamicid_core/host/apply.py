@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from comfy.weight_adapter import LoRAAdapter
 
 from ..identity.identity import Identity, check_encoding
 from ..saa.adapter import Adapter
 from ..saa.scene import Placement
 from .architectures import architecture_for
-from .architectures.architecture import Block, Part
+from .architectures.architecture import Block
 from .blocks import KEY as KEY
 from .blocks import BlockKey
 from .identity_attention import PersonTokens
+from .lora import WHOLE_LORA, LoraStrength, merge_lora
 from .sampling_run import AppliedScene, AttentionSettings, run_wrapper
 
 logger = logging.getLogger("DynamicID")
@@ -29,14 +28,14 @@ def apply_scene(
     adapter: Adapter,
     scene: Sequence[Placement],
     settings: AttentionSettings,
-    lora_strength: float = 1.0,
+    lora: LoraStrength = WHOLE_LORA,
     warn: Callable[[str], None] = logger.warning,
 ) -> ModelPatcher:
     """Patch a clone of a model so that it draws the people of a scene; the given model is not changed.
 
     Args:
         scene: people who are present (see `scene.adjusted`); with nobody, only the LoRA is applied.
-        lora_strength: factor on the adapter's LoRA, which is merged into the weights; 0 leaves them alone.
+        lora: strength of the adapter's LoRA, which is merged into the weights.
         warn: told what the user should know of this node, at once or while sampling.
 
     Raises:
@@ -53,7 +52,7 @@ def apply_scene(
     for person in scene:
         _check_identity(person.identity, adapter)
     drawn = tuple(scene) if any(person.weight for person in scene) else ()
-    if not lora_strength and not drawn:
+    if not lora.overall and not drawn:
         return model
 
     patched = model.clone()
@@ -61,8 +60,8 @@ def apply_scene(
     keys = tuple(layer_of)
     applied = AppliedScene(drawn, settings, keys, model.get_model_object("model_sampling"), warn)
     patched.set_attachments(KEY, applied)
-    if lora_strength:
-        _merge_lora(patched, adapter, blocks, lora_strength, warn)
+    if lora.overall:
+        merge_lora(patched, adapter, blocks, lora, warn)
     if drawn:
         architecture.attach(patched, applied, {key: _project(drawn, adapter, n) for key, n in layer_of.items()})
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, run_wrapper(applied))
@@ -88,51 +87,6 @@ def _check_identity(identity: Identity, adapter: Adapter) -> None:
             f"The identity {identity.name!r} was made by another face encoder ({identity.encoder[:12]}) than this "
             f"adapter's ({adapter.encoder_fingerprint[:12]}). Encode the person again with this Load DynamicID."
         )
-
-
-def _merge_lora(
-    model: ModelPatcher,
-    adapter: Adapter,
-    blocks: Sequence[Block],
-    strength: float,
-    warn: Callable[[str], None],
-) -> None:
-    """Hand the LoRA of every attention layer to the host as weight patches, which it merges into the model."""
-    patches = {}
-    for number, maps in enumerate(maps for block in blocks for maps in block.layers):
-        for linear, weight in maps.items():
-            up, down = (adapter.weights[f"{number}.{linear}_lora.{side}.weight"] for side in ("up", "down"))
-            # The first None is alpha: a number would be divided by the rank.
-            patches[weight.key] = LoRAAdapter(set(), (up, down, None, None, None, None))
-    if _holds(model, patches):
-        warn(
-            "this model has the adapter's own LoRA from a LoRA loader already, so it is merged twice. Remove that "
-            "loader: Apply DynamicID brings the LoRA that is in the adapter's file."
-        )
-    before = model.patches_uuid
-    missed = patches.keys() - set(model.add_patches(patches, strength))
-    if missed:
-        raise ValueError(
-            f"This model has no weights named {sorted(map(str, missed))[:3]}, which the adapter's LoRA changes."
-        )
-    # The host merges weights again whenever this id changes. Derived from what is merged, it stays the same for the
-    # next clone with the same adapter, so that moving a box or a weight merges nothing.
-    model.patches_uuid = uuid.uuid5(before, f"{KEY}:{adapter.fingerprint}:{strength!r}")
-
-
-def _holds(model: ModelPatcher, patches: Mapping[str | tuple[str, Part], LoRAAdapter]) -> bool:
-    """Return whether a loader has put the same low-rank change on the first of the weights."""
-    key, ours = next(iter(patches.items()))
-    path, part = (key, None) if isinstance(key, str) else key
-    there = [getattr(patch[1], "weights", ()) for patch in model.patches.get(path, ()) if patch[3] == part]
-    return any(
-        len(theirs) > 1
-        and all(
-            torch.is_tensor(a) and a.shape == b.shape and torch.allclose(a.float(), b.float())
-            for a, b in zip(theirs, ours.weights[:2], strict=False)
-        )
-        for theirs in there
-    )
 
 
 def _project(scene: Sequence[Placement], adapter: Adapter, layer: int) -> tuple[PersonTokens, ...]:

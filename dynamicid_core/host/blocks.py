@@ -6,6 +6,8 @@ from ..saa.bases import BASES, UNET
 # The key of our wrappers, callbacks and attachment on a ModelPatcher.
 KEY = "dynamicid"
 
+MIDDLE = "middle"
+
 Place = tuple[str, int]
 """A place of a UNet as the host names it, ("input", 4), or a block of a transformer, ("double", 4)."""
 

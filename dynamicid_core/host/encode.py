@@ -172,7 +172,7 @@ def face_of(images: Tensor, analyzer: FaceAnalyzer) -> tuple[Face, int]:
         detection, others = _selected(image, Choice(), analyzer)
         return analyzer.describe(image, detection), others
 
-    return _driving_faces.get(_content(image), [analyzer.analysis], described)
+    return _driving_faces.get((_content(image), analyzer.embeds_rgb), [analyzer.analysis], described)
 
 
 def _reference(

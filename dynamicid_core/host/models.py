@@ -18,13 +18,14 @@ from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from ..messages import printable
 from ..saa.adapter import Adapter
 from ..saa.bases import UNET
+from .lora import WHOLE_LORA, LoraStrength
 from .managed import Managed
 from .sampling_run import AttentionSettings
 
 SDXL_TEXT_DIM, SDXL_SIZE = 2048, 1024
 
 # mini/RESULTS.md, "Weights that were trained without the gate": at 1 a third to a half of groups miscount.
-FACEID_LORA_IN_GROUPS = 0.5
+FACEID_LORA_IN_GROUPS = LoraStrength(middle=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class DynamicID:
         embeds_rgb: see `FaceAnalyzer`; the release's identities need it, FaceID's don't.
         layout_steps: length of the layout phase that suits these weights, for Apply DynamicID, which has no widget for
             it.
-        lora_in_groups: strength of the adapter's LoRA there for several people; for one person it is 1.
+        lora_in_groups: strength of the adapter's LoRA there for several people; one person gets all of it.
         size: pixels a side of the images that the base model was trained with, at which Redraw People draws a face.
     """
 
@@ -49,7 +50,7 @@ class DynamicID:
     load_faces: Callable[[], FaceAnalyzer] | None = field(default=None, repr=False)
     embeds_rgb: bool = True
     layout_steps: int = AttentionSettings().layout_steps
-    lora_in_groups: float = 1.0
+    lora_in_groups: LoraStrength = WHOLE_LORA
     size: int = 512
     load_expression: Callable[[], ExpressionClassifier] | None = field(default=None, repr=False)
 

@@ -83,7 +83,7 @@ class FaceAnalyzer:
                 f"The recognition model is {name or 'unknown'} ({which}), and identities need buffalo_l's "
                 f"{RECOGNITION}: embeddings of two models have nothing in common. Choose buffalo_l."
             )
-        self.analysis, self._embeds_rgb = analysis, embeds_rgb
+        self.analysis, self.embeds_rgb = analysis, embeds_rgb
 
     def detect(self, image: Image, in_tiles: bool = True) -> list[Detection]:
         """Return all faces of an image, the highest score first; [] when there is none.
@@ -131,7 +131,7 @@ class FaceAnalyzer:
         return self._embedding(image, _insight_face(detection))
 
     def _embedding(self, image: Image, face: Any) -> Tensor:
-        seen = image if self._embeds_rgb else image[..., ::-1]
+        seen = image if self.embeds_rgb else image[..., ::-1]
         embedding = self._run("recognition", np.ascontiguousarray(seen), face)
         return torch.from_numpy(embedding / max(float(np.linalg.norm(embedding)), 1e-12)).float()
 

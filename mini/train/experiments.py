@@ -33,13 +33,13 @@ from .motion_experiments import MOTIONS, SOURCES, RequestedMotion, name_of_sourc
 from .redraw_experiments import put_into_pictures, redrawn
 
 PEOPLE = 100  # who are requested
+FEW = 60  # images of a row that settles a choice, or looks at one setting of many
 GALLERY = 100  # people among whom one is identified
 STEPS, FEW_STEPS = 10, 5  # DDIM's: ten gave what twenty of Euler's did
 GUIDANCE = 4.0  # people are more alike than at 7; the release's is 5
-LORA_IN_GROUPS = 0.5  # as Apply DynamicID has it for the miniature: at 1 there are too many faces, or too few
+LORA_MIDDLE_IN_GROUPS = 0.0  # as Apply DynamicID has it for the miniature: at 1 groups miscount
 OTHER_GUIDANCE = (5.0, 7.0)
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
-LORA_STRENGTHS = (0.5, 0.75, 1.0)
 JUDGE = "mini.train.judging:judge"
 FACE_PACK = Path(__file__).resolve().parents[1] / "weights" / "face-pack"  # what the miniature's nodes ask
 UNGATED, GATED = "mini_ungated.safetensors", "mini_gated.safetensors"  # alike in all but the gate
@@ -62,7 +62,7 @@ class Experiments:
 
     Attributes:
         folder: where references and graphs go.
-        pictures: images of a row, at least.
+        pictures: images of a row, at least; FEW at most where one setting of many is looked at.
         trained: the files of UNGATED, GATED, CONTRASTIVE and UNGATED_IMR that there are; rows that need others are
             left out.
         only: the benchmarks' names; all of them where it is empty.
@@ -105,7 +105,9 @@ class Experiments:
             builders[name] = partial(self._motions, name, draw)
         for name in ("two people", "three people", "two people, edited"):
             builders[f"{name}, redrawn"] = partial(self._redrawn, builders[name], 3 if name == "three people" else 2)
-        builders["people put into pictures"] = lambda: put_into_pictures(self._several(2), graph_of(2), self.folder)
+        builders["people put into pictures"] = lambda: put_into_pictures(
+            _few(self._several(2)), graph_of(2), self.folder
+        )
         if self._has(UNGATED):
             for count, people in enumerate(("one person", "two people", "three people"), 1):
                 builders[f"{people}, trained without gate"] = partial(self._trained_without_gate, count)
@@ -122,7 +124,8 @@ class Experiments:
             sample = _sample(f"{i:03}", [_clothes(rng)], rng, [who], seeds=2)
             samples.append(self._with_truth("one person", sample, [i % PEOPLE]))
         variants = [
-            _variant("DynamicID"), _variant("without the gate", "gate"), WITH_LAYOUT, *self._plain_attention(), NOBODY,
+            _variant("DynamicID"), _variant("without the gate", "gate"), WITH_LAYOUT,
+            _variant("no LoRA in the middle block", apply={"lora_middle": 0.0}), *self._plain_attention(), NOBODY,
         ]  # fmt: skip
         return self._benchmark("one person", 1, samples, variants)
 
@@ -137,7 +140,7 @@ class Experiments:
         variants = [
             _variant("DynamicID"), _variant("without the gate", "gate"), _variant("without regions", "regions"),
             _variant("without gate and regions", "gate", "regions"), WITH_LAYOUT,
-            _variant("LoRA at full strength", apply={"lora_strength": 1.0}),
+            *(_variant(row, apply=lora) for row, lora in LORA_ROWS.items()),
             *self._plain_attention(), *self._plain_attention(masked=True), NOBODY,
         ]  # fmt: skip
         if count == 2:
@@ -146,7 +149,7 @@ class Experiments:
 
     def _few_steps(self) -> Json:
         """Return two people in half as many steps, by how many of them are in the layout phase."""
-        benchmark = self._several(2)
+        benchmark = _few(self._several(2))
         variants = [
             _variant(
                 f"{n} of {FEW_STEPS} steps in the layout phase", apply={"layout_steps": layout_steps_of(n, FEW_STEPS)}
@@ -171,7 +174,7 @@ class Experiments:
             rng = _rng(name, i)
             wanted = rng.choice([expression for expression in EXPRESSIONS if expression != source])
             samples.append(self._edited(name, f"{i:03}", [(wanted, 0.0)], rng, source))
-        return self._benchmark(name, 1, samples, rows_of_source(source))
+        return _few(self._benchmark(name, 1, samples, rows_of_source(source)))
 
     def _motions(self, name: str, draw: Callable[[random.Random], RequestedMotion]) -> Json:
         """Return people with one angle, amount or mixture each, whose references are neutral and in front view."""
@@ -181,7 +184,7 @@ class Experiments:
             who = {"reference": self._reference(i % PEOPLE, "neutral")}
             sample = _sample(f"{i:03}", [_clothes(rng)], rng, [who])
             samples.append({**sample, "overrides": {"edit_0": draw(rng).overrides}})
-        return self._benchmark(name, 1, samples, [_variant("DynamicID")])
+        return _few(self._benchmark(name, 1, samples, [_variant("DynamicID")]))
 
     def _ways_to_edit(self) -> list[Json]:
         return [
@@ -194,18 +197,16 @@ class Experiments:
 
     def _trained_without_gate(self, count: int) -> Json:
         """Return what is on or off, where attention was trained without the gate: how FaceID's files are."""
-        benchmark = self._one_person() if count == 1 else self._several(count)
-        ways: list[tuple[str, tuple[str, ...]]] = [("gate off", ("gate",)), ("gate on", ())]
-        if count > 1:
-            ways += [("gate off, no regions", ("gate", "regions")), ("gate on, no regions", ("regions",))]
-        variants = [
-            _variant(f"{name}, LoRA {lora:g}", *ablate, mini={"adapter": UNGATED}, apply={"lora_strength": lora})
-            for name, ablate in ways
-            for lora in LORA_STRENGTHS
-            if lora == LORA_STRENGTHS[0] or "regions" not in ablate
-        ]
-        name = f"{benchmark['name']}, trained without gate"
-        return {**benchmark, "name": name, "variants": [*variants, NOBODY]}
+        benchmark = _few(self._one_person() if count == 1 else self._several(count))
+        adapter, variants = {"adapter": UNGATED}, []
+        for name, ablate in (("gate off", ["gate"]), ("gate on", [])):
+            variants.append(_variant(name, *ablate, mini=adapter))
+            if count > 1:
+                variants += [
+                    _variant(f"{name}, {row}", *ablate, mini=adapter, apply=lora) for row, lora in LORA_ROWS.items()
+                ]
+                variants.append(_variant(f"{name}, no regions", *ablate, "regions", mini=adapter))
+        return {**benchmark, "name": f"{benchmark['name']}, trained without gate", "variants": [*variants, NOBODY]}
 
     def _redrawn(self, build: Callable[[], Json], count: int) -> Json:
         return redrawn(build(), graph_of(count), self.folder)
@@ -297,8 +298,8 @@ def graph_of(people: int) -> Json:
     width = 128 if people == 1 else 256
     apply: Json = {
         "model": ["mini", 0], "dynamicid": ["mini", 3], "weight": 1.0, "start_at": 0.0, "end_at": 1.0,
-        "lora_strength": 1.0 if people == 1 else LORA_IN_GROUPS,
-        "layout_scale": 4.0, "layout_steps": 0, "gate_threshold": 0.3, "gate": True,
+        "lora_strength": 1.0, "layout_scale": 4.0, "layout_steps": 0, "gate_threshold": 0.3, "gate": True,
+        "lora_middle": 1.0 if people == 1 else LORA_MIDDLE_IN_GROUPS,
     }  # fmt: skip
     nodes: Json = {
         "mini": _node("DynamicIDMini", adapter="shipped"),
@@ -328,6 +329,10 @@ def graph_of(people: int) -> Json:
     return nodes
 
 
+def _few(benchmark: Json) -> Json:
+    return {**benchmark, "samples": benchmark["samples"][:FEW]}
+
+
 def layout_steps_of(steps: int, of: int) -> int:
     """Return layout_steps, of the release's 50, that reach so many of a run's equal steps."""
     return steps * 50 // of
@@ -339,6 +344,11 @@ WITH_LAYOUT: Json = {
     "overrides": {"apply": {"layout_steps": layout_steps_of(1, STEPS)}},
 }
 NOBODY: Json = {"name": "without identity", "ablate": ["identity"]}
+LORA_ROWS: dict[str, Json] = {
+    "LoRA everywhere": {"lora_middle": 1.0},
+    "LoRA everywhere at half strength": {"lora_middle": 1.0, "lora_strength": 0.5},
+}
+"""Of groups, whose LoRA else leaves the middle block out."""
 
 
 def write_experiments(folder: Path, pictures: int, trained: tuple[Path, ...], only: tuple[str, ...] = ()) -> Path:

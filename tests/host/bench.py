@@ -104,6 +104,7 @@ class Bench:
             "DynamicIDApplyAdvanced": people | {
                 "model": m.model, "dynamicid": m.dynamicid, "weight": 1.0, "start_at": 0.0, "end_at": 1.0,
                 "lora_strength": 1.0, "layout_scale": 4.0, "layout_steps": 3, "gate_threshold": 0.3, "gate": True,
+                "lora_middle": 1.0,
             },
             "DynamicIDApply": people | {"model": m.model, "dynamicid": m.dynamicid, "weight": 1.0},
             "DynamicIDMix": {"identity_a": person(1), "identity_b": person(2), "mix": 0.5},

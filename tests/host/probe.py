@@ -19,6 +19,14 @@ class Calls:
     outputs: list[torch.Tensor] = field(default_factory=list)
 
 
+def lora_strengths(model: Any) -> tuple[set[float], set[float]]:
+    """At what strengths weights are changed: of a UNet's other blocks, of its middle block."""
+    strengths: tuple[set[float], set[float]] = (set(), set())
+    for path, patches in model.patches.items():
+        strengths["middle_block" in path].update(patch[0] for patch in patches)
+    return strengths
+
+
 def conditioning(text: torch.Tensor) -> list[Any]:
     """The host's CONDITIONING of a text encoding (batch, tokens, width)."""
     return [[text, {"pooled_output": text.mean(dim=1)[:, : shapes.POOLED]}]]  # which SDXL alone reads

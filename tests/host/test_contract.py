@@ -214,6 +214,20 @@ def test_moving_a_box_or_a_weight_merges_no_weight_again(
     assert merges(weight=0.0) == 0
     assert merges(lora_strength=0.5) == BLOCKS[base] * 8
     assert merges() == BLOCKS[base] * 8
+    middle = sum("middle_block" in path for path in apply(model, dynamicid, person(1)).patches)
+    assert middle and merges(lora_middle=0.0) == BLOCKS[base] * 8 - middle
+    assert merges(lora_middle=0.0, weight=0.5) == 0
+
+
+def test_the_lora_of_the_middle_block_has_a_strength_of_its_own(model: Any, dynamicid: Any) -> None:
+    whole, weak, none = (apply(model, dynamicid, person(1), lora_middle=middle) for middle in (1.0, 0.5, 0.0))
+    drawn = [picture(patched) for patched in (whole, weak, none)]
+    assert all(not torch.allclose(one, other) for i, one in enumerate(drawn) for other in drawn[:i])
+    assert probe.lora_strengths(apply(model, dynamicid, person(1), lora_strength=0.6, lora_middle=0.5)) == (
+        {0.6},
+        {0.3},
+    )
+    assert torch.equal(picture(apply(model, dynamicid, person(1))), drawn[0]), "the whole LoRA is the default"
 
 
 def test_an_identity_of_another_adapter_merges_again(base: str, model: Any, dynamicid: Any, tmp_path: Path) -> None:

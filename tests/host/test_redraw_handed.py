@@ -17,6 +17,7 @@ from dynamicid_pack.dynamicid_core.saa.regions import Region, columns
 from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from torch import Tensor
 
+from .probe import lora_strengths
 from .room import OTHERS, PAIR, Room, changed, picture, rows
 
 Runs = list[dict[str, Any]]
@@ -41,7 +42,7 @@ def test_each_is_drawn_alone_everywhere_at_full_strength_and_as_the_weights_ask(
     left, right = columns(2)
     ann, ben = room.people
     gentle = replace(room.mini.dynamicid, layout_steps=7)
-    assert gentle.lora_in_groups == 0.5, "what groups take is not what is taken here"
+    assert gentle.lora_in_groups.middle == 0, "what groups take is not what is taken here"
     people = [(Placement(ann, left, 0.7, 0.1, 0.9), Placement(ben, right))]
     room.redraw(picture(PAIR), people, dynamicid=gentle, cfg=3.5, scheduler="karras", sampler_name="euler", steps=7)
     assert [[person.identity.name for person in scene_of(run)] for run in handed] == [["ann"], ["ben"]]
@@ -51,8 +52,7 @@ def test_each_is_drawn_alone_everywhere_at_full_strength_and_as_the_weights_ask(
     for run in handed:
         settings = run["model"].get_attachment(KEY).settings
         assert settings.layout_steps == 7 and settings.gate
-        strengths = {patch[0] for patches in run["model"].patches.values() for patch in patches}
-        assert strengths == {1.0}
+        assert lora_strengths(run["model"]) == ({1.0}, {1.0})
         told = {name: run[name] for name in ("steps", "cfg", "sampler", "scheduler", "denoise")}
         assert told == {"steps": 7, "cfg": 3.5, "sampler": "euler", "scheduler": "karras", "denoise": 0.8}
 

@@ -26,7 +26,7 @@ CONTRACT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "DynamicIDApplyAdvanced": (
         (
             *("model", "dynamicid", "people", "weight", "start_at", "end_at", "lora_strength"),
-            *("layout_scale", "layout_steps", "gate_threshold", "gate"),
+            *("layout_scale", "layout_steps", "gate_threshold", "gate", "lora_middle"),
         ),
         ("MODEL",),
     ),

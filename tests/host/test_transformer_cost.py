@@ -17,6 +17,7 @@ from dynamicid_pack.benchmarks.counting import FLOPS, computing, counted_block_c
 from dynamicid_pack.dynamicid_core.host.apply import apply_scene
 from dynamicid_pack.dynamicid_core.host.architectures import ARCHITECTURES
 from dynamicid_pack.dynamicid_core.host.architectures.transformer import flat_heads
+from dynamicid_pack.dynamicid_core.host.lora import LoraStrength
 from dynamicid_pack.dynamicid_core.host.models import load_dynamicid
 from dynamicid_pack.dynamicid_core.host.sampling_run import AttentionSettings
 from dynamicid_pack.dynamicid_core.identity.identity import Identity
@@ -52,7 +53,7 @@ def test_operator_calls_added_per_block(base: str, tmp_path: Path) -> None:
     dynamicid = load_dynamicid(transformers.adapter_file(tmp_path / "saa.safetensors", base))
     model = transformers.model(base)
     people = arrange([Identity(**tiny.identity_tensors(seed)) for seed in (1, 2)])
-    patched = apply_scene(model, dynamicid.adapter, people, AttentionSettings(layout_scale=0.0), lora_strength=0.0)
+    patched = apply_scene(model, dynamicid.adapter, people, AttentionSettings(layout_scale=0.0), lora=LoraStrength(0.0))
     before, after = counted(model, base), counted(patched, base)
     assert len(before) == len(after) == len(ARCHITECTURES[base].blocks(model.model.diffusion_model))  # type: ignore[attr-defined]
     added = {computing(a) - computing(b) for a, b in zip(after, before, strict=True)}
@@ -123,7 +124,7 @@ def test_floating_point_operations_of_flux(monkeypatch: pytest.MonkeyPatch) -> N
     adapter = adapter_from_weights(weights, base="flux")
     assert len(blocks) == 57
     people = [Identity(torch.randn(4, TOKEN_DIM), torch.randn(4, TOKEN_DIM)) for _ in range(2)]
-    patched = apply_scene(model, adapter, arrange(people), AttentionSettings(), lora_strength=0.0)
+    patched = apply_scene(model, adapter, arrange(people), AttentionSettings(), lora=LoraStrength(0.0))
     without, with_them = flops(model), flops(patched)
     assert 1 < with_them / without < 1.01
 

@@ -8,7 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...saa.adapter import LINEARS, Adapter
-from ..blocks import KEY, BlockKey, Place, known_base
+from ..blocks import KEY, MIDDLE, BlockKey, Place, known_base
 from ..coexistence import fork_patches, replace_attention
 from ..identity_attention import IdentityAttention, PersonTokens
 from ..sampling_run import AppliedScene, step_wrapper
@@ -88,11 +88,11 @@ def find_transformer_blocks(model: ModelPatcher) -> tuple[TransformerBlock, ...]
 
 def _cross_attentions(unet: Any) -> Iterator[tuple[Place, int, str, Any]]:
     """Yield each block's place, its number there, its name in the UNet and its cross-attention."""
-    for part, name in (("input_blocks", "input"), ("output_blocks", "output"), ("middle_block", "middle")):
+    for part, name in (("input_blocks", "input"), ("output_blocks", "output"), ("middle_block", MIDDLE)):
         for path, module in getattr(unet, part).named_modules():
             if getattr(module, "attn2", None) is not None:
                 number, *_, index = path.split(".")  # 4.1.transformer_blocks.0; in the middle 1.transformer_blocks.0
-                yield (name, 0 if name == "middle" else int(number)), int(index), f"{part}.{path}", module.attn2
+                yield (name, 0 if name == MIDDLE else int(number)), int(index), f"{part}.{path}", module.attn2
 
 
 def _linears(attention: str) -> dict[str, Weight]:
