@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .files import atomic_path
@@ -24,7 +23,7 @@ from .messages import about, printable, shown
 from .saa.adapter import Adapter, adapter_from_weights, check_adapter
 from .saa.bases import ALL_BLOCKS, UNET
 from .state_dict import Weights, fingerprint, listed
-from .tensor_file import open_tensors
+from .tensor_file import open_tensors, write_tensors
 
 __all__ = ["Adapter", "Checkpoint", "base_metadata", "load_checkpoint", "parts_of", "save_checkpoint"]
 
@@ -164,7 +163,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
             mode = part_file.stat().st_mode
             kind = {} if checkpoint.kind == DYNAMICID else {"kind": checkpoint.kind}
             made_for = base_metadata(checkpoint.adapter) if checkpoint.adapter else {}
-            save_file(tensors, part_file, metadata={"format": FORMAT, **kind, **made_for})
+            write_tensors(tensors, part_file, {"format": FORMAT, **kind, **made_for})
             part_file.chmod(mode)  # safetensors makes files that only their owner may read
     except SafetensorError as error:
         raise OSError(f"{shown(path)}: could not be written ({error}).") from error

@@ -11,12 +11,13 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from . import torch_file
@@ -91,6 +92,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return all tensors of a file under dotted names, and a safetensors file's metadata. Raises as `open_tensors`."""
     with open_tensors(path) as file:
         return file.read(), file.metadata
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whose bytes follow from what is in it; safetensors itself has metadata in any order.
+
+    Raises as `safetensors.torch.save_file`.
+    """
+    save_file(dict(tensors), path, metadata=dict(metadata))
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+        assert len(ordered) == size, "safetensors no longer writes compact JSON"
+        file.seek(8)
+        file.write(ordered)
 
 
 def open_tensors(path: Path, largest: int | None = None) -> TensorFile:

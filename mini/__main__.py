@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add["train"]("--seed", type=int, default=0)
     add["ship"]("--to", **to, help="where the weights go; card and pictures: beside it")
     add["export"]("--to", **to, help="where the models go")
+    add["export"]("--base", choices=("UNet", "Flux"), default="UNet", help="what draws")
     add["prepare"]("--to", **to, help="where all of it goes")
     add["prepare"]("--portraits", type=int, default=12_000, help="for the anchoring stage")
     add["prepare"]("--sets", type=int, default=130, metavar="PEOPLE", help="for the reconfiguration stage")

@@ -73,9 +73,9 @@ def lay_out(people: Sequence[Identity | None], layout: Mapping[str, Any], margin
         backdrop = layout["picture"][0]
         image = as_pixels(layout["picture"][:1])[0]
         height, width = image.shape[:2]
-        note = embedded_otherwise(people, layout["dynamicid"].adapter.encoding)
-        if note and layout["order"] == MOST_SIMILAR:
-            warnings.append(note)
+        if layout["order"] == MOST_SIMILAR:
+            note = embedded_otherwise(people, layout["dynamicid"].adapter.encoding)
+            warnings += [note] if note else []
         faces, unassigned = detect_and_assign(people, image, layout["order"], layout["dynamicid"].faces)
         boxes = [None if face is None else face.box.to_fractions(width, height) for face in faces]
         regions, size = regions_about(boxes, layout["reach"]), canvas_size(width, height)

@@ -62,16 +62,17 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: st
         ValueError: a file is damaged, or the adapter file holds no adapter.
     """
     network, own = BASES[base]
-    if base == "Flux" and base not in bases(folder):
+    there = bases(folder)
+    if base not in there:
         raise FileNotFoundError(
-            f"expected {folder / network}.safetensors, the miniature's Flux, which this version of the pack does not "
-            "ship. Choose UNet as base, or train it: python -m mini train --stage flux, then python -m mini ship "
-            "(docs/training.md)."
+            f"expected {folder / network}.safetensors, the miniature's {base}, which this version of the pack does not "
+            f"ship. Choose {' or '.join(there) or 'another'} as base, or train it: python -m mini train --stage "
+            f"{network}, then python -m mini ship (docs/training.md)."
         )
-    if not adapter and base == "Flux" and not (folder / f"{own}.safetensors").exists():
+    if not adapter and not (folder / f"{own}.safetensors").exists():
         own = BASES["UNet"][1]
         logger.warning(
-            "The pack ships no DynamicID for the miniature's Flux: dynamicid is the UNet's, which Apply DynamicID "
+            f"The pack ships no DynamicID for the miniature's {base}: dynamicid is the UNet's, which Apply DynamicID "
             "refuses there. Choose one that you trained for it as adapter."
         )
     text, vision = _weights(folder, "text"), _weights(folder, "vision")

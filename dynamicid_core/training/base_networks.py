@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from ..image_inputs import clip_input, negative_clip_input
+from ..saa.bases import BASES
 from .config import TrainingConfig
 from .layers import IdentityInput
 from .saa import default_token_dim
@@ -39,6 +40,7 @@ class BaseNetworks(ABC):
         network: what draws.
         mean, std: of the image encoder's input, by channel.
         base: its name in `saa.bases.BASES`.
+        unused_options: those of a configuration that this base model has no use for.
         guidance: scale of classifier-free guidance for images that are only looked at.
     """
 
@@ -53,6 +55,7 @@ class BaseNetworks(ABC):
 
     base: ClassVar[str]
     guidance: ClassVar[float]
+    unused_options: ClassVar[frozenset[str]]
 
     @property
     def device(self) -> torch.device:
@@ -68,9 +71,11 @@ class BaseNetworks(ABC):
     def pooled_dim(self) -> int:
         """Channels of pooled text."""
 
-    @abstractmethod
     def check(self, config: TrainingConfig) -> None:
         """Raise ValueError when a configuration asks for what this base model has not."""
+        unused = sorted(config.model_fields_set & self.unused_options)
+        if unused:
+            raise ValueError(f"{', '.join(unused)}: not for {BASES[self.base].title}, as the base is; remove it.")
 
     @abstractmethod
     def text(self, prompts: Sequence[str]) -> TextStates:

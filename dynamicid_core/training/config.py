@@ -137,8 +137,10 @@ class ReconfigurationConfig(TrainingConfig):
     people: PositiveInt = 1
 
 
-FLOW_OPTIONS = frozenset({"timestep_logit_mean", "timestep_logit_std"})
-"""Options that only a base model with a rectified flow has."""
+NOISE_OPTIONS = frozenset({"max_loss_weight", "min_snr_gamma"})
+"""Options that only a UNet has, which predicts noise."""
+FLUX_OPTIONS = frozenset({"timestep_logit_mean", "timestep_logit_std", "identity_blocks"})
+"""Options that only Flux has: of its flow's times, and of its two kinds of blocks."""
 
 # Keys of earlier versions, and what they are called now.
 RENAMED = {

@@ -27,12 +27,11 @@ from torch import Tensor
 
 from ..saa.bases import FLUX
 from .base_networks import BaseNetworks, Predict, TextStates, token_ids
-from .config import TrainingConfig
+from .config import NOISE_OPTIONS, TrainingConfig
 from .layers import IdentityInput
 
 LENGTH = 77  # tokens of CLIP's prompt
 WHILE_TRAINING, WHILE_DRAWING = 1.0, 3.5  # guidance that a network with distilled guidance is told
-_OF_NOISE = ("max_loss_weight", "min_snr_gamma")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +42,7 @@ class FluxBase(BaseNetworks):
     scheduler: FlowMatchEulerDiscreteScheduler
     base = FLUX
     guidance = 4.0
+    unused_options = NOISE_OPTIONS
 
     def __post_init__(self) -> None:
         for name in ("x_embedder", "context_embedder"):
@@ -59,14 +59,6 @@ class FluxBase(BaseNetworks):
         """Side of the latents' squares that are one token each."""
         config: Any = self.vae.config
         return math.isqrt(self.network.config["in_channels"] // config["latent_channels"])
-
-    def check(self, config: TrainingConfig) -> None:
-        unused = sorted(config.model_fields_set.intersection(_OF_NOISE))
-        if unused:
-            raise ValueError(
-                f"{', '.join(unused)}: of a base that predicts noise; remove it, Flux has timestep_logit_mean and "
-                "timestep_logit_std instead."
-            )
 
     @torch.no_grad()
     def text(self, prompts: Sequence[str]) -> TextStates:

@@ -16,9 +16,9 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
-from ..saa.bases import ALL_BLOCKS, UNET
+from ..saa.bases import UNET
 from .base_networks import BaseNetworks, Predict, TextStates, token_ids
-from .config import FLOW_OPTIONS, TrainingConfig
+from .config import FLUX_OPTIONS, TrainingConfig
 from .layers import IdentityInput
 from .losses import timestep_weights
 
@@ -33,6 +33,7 @@ class UNetBase(BaseNetworks):
     scheduler: DDPMScheduler
     base = UNET
     guidance = 5.0
+    unused_options = FLUX_OPTIONS
 
     @property
     def pooled_dim(self) -> int:
@@ -45,9 +46,7 @@ class UNetBase(BaseNetworks):
             raise ValueError(
                 f"expected a base model that predicts noise, got {self.scheduler.config['prediction_type']!r}."
             )
-        unused = sorted(config.model_fields_set & FLOW_OPTIONS)
-        if unused or getattr(config, "identity_blocks", ALL_BLOCKS) != ALL_BLOCKS:
-            raise ValueError(f"{', '.join(unused or ['identity_blocks'])}: for Flux; remove it, the base is a UNet.")
+        super().check(config)
 
     @torch.no_grad()
     def text(self, prompts: Sequence[str]) -> TextStates:

@@ -17,6 +17,7 @@ if TYPE_CHECKING or __package__ != "mini.train":
     from ...dynamicid_core.image_inputs import CLASSIFIER_SIDE, classifier_input, clip_input, normalized_gray
     from ...dynamicid_core.imr.landmarks import FRAME
     from ...dynamicid_core.imr.motion import turnable
+    from ...dynamicid_core.tensor_file import write_tensors
 else:
     from dynamicid_core.box import Box
     from dynamicid_core.evaluation.judges import CachedJudge, JudgedFace, read_image
@@ -28,6 +29,7 @@ else:
     from dynamicid_core.image_inputs import CLASSIFIER_SIDE, classifier_input, clip_input, normalized_gray
     from dynamicid_core.imr.landmarks import FRAME
     from dynamicid_core.imr.motion import turnable
+    from dynamicid_core.tensor_file import write_tensors
 
 __all__ = [
     "CLASSIFIER_SIDE",
@@ -47,4 +49,5 @@ __all__ = [
     "sha256_of_file",
     "turnable",
     "write_atomically",
+    "write_tensors",
 ]

@@ -1,7 +1,7 @@
 """The miniature's base networks in diffusers' and transformers' own folders, as the method's training takes SD1.5's.
 
 `unet`, `scheduler`, `vae`, `text_encoder`, `tokenizer` as in a Stable Diffusion 1.5 repository, and `image_encoder`;
-`transformer`, as in Flux's, where the miniature ships one.
+with Flux `transformer` for `unet`, and its own scheduler.
 """
 
 import json
@@ -13,6 +13,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 from transformers import (
     CLIPTextConfig,
@@ -29,20 +30,25 @@ from . import comfyui, ship
 _WIDTHS = tuple(networks.UNET["model_channels"] * factor for factor in networks.UNET["channel_mult"])
 
 
-def export(shipped: Path, folder: Path) -> None:
-    """Write what shipped to `folder`. Raises ValueError where ComfyUI, for its tokenizer, is missing."""
-    unet(ship.as_shipped(shipped, "unet")).save_pretrained(folder / "unet")
-    if (shipped / "flux.safetensors").exists():
+def export(shipped: Path, folder: Path, base: str = "UNet") -> None:
+    """Write what shipped to `folder`, with the UNet or Flux.
+
+    Raises ValueError where ComfyUI, for its tokenizer, is missing.
+    """
+    if base == "Flux":
         transformer(ship.as_shipped(shipped, "flux")).save_pretrained(folder / "transformer")
+        FlowMatchEulerDiscreteScheduler(shift=networks.FLUX_SHIFT).save_pretrained(folder / "scheduler")
+    else:
+        unet(ship.as_shipped(shipped, "unet")).save_pretrained(folder / "unet")
+        DDPMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+        ).save_pretrained(folder / "scheduler")
     autoencoder(ship.as_shipped(shipped, "autoencoder")).save_pretrained(folder / "vae")
     text, vision = CLIPTextConfig(**networks.TEXT), CLIPVisionConfig(**networks.VISION)
     rows = networks.with_all_rows(ship.as_shipped(shipped, "text"))
     _filled(CLIPTextModel(text), rows).save_pretrained(folder / "text_encoder")
     vision_weights = ship.as_shipped(shipped, "vision")
     _filled(CLIPVisionModelWithProjection(vision), vision_weights).save_pretrained(folder / "image_encoder")
-    DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-    ).save_pretrained(folder / "scheduler")
     CLIPTokenizer.from_pretrained(comfyui.folder() / "comfy" / "sd1_tokenizer").save_pretrained(folder / "tokenizer")
     size = networks.VISION["image_size"]
     preprocessing = {

@@ -1,6 +1,6 @@
 """What the method's own trainings start from, in one folder: base model, drawn people, recipes.
 
-FOLDER/base                 the miniature as diffusers and transformers keep models
+FOLDER/base, base-flux      the miniature as diffusers and transformers keep models: with its UNet, with its Flux
 FOLDER/people/*.tar         portraits for the anchoring stage
 FOLDER/pictures/<person>/   sets of pictures, from which `python -m dynamicid_core.data build` makes FOLDER/sets
 FOLDER/<recipe>.json        for `python -m dynamicid_core.training`
@@ -29,9 +29,12 @@ def prepare(shipped: Path, folder: Path, portraits: int, sets: int) -> None:
         shutil.copy(recipe, folder)
     steps: dict[str, Callable[[Path], object]] = {
         "base": lambda place: export(shipped, place),
+        "base-flux": lambda place: export(shipped, place, "Flux"),
         "people": lambda place: write_people(shipped, place, portraits),
         "pictures": lambda place: write_sets(place, sets),
     }
+    if not (shipped / "flux.safetensors").is_file():
+        del steps["base-flux"]
     for name, make in steps.items():
         if (folder / name).exists():
             continue

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ..networks import VISION
 from ..quantize import dequantize, quantize
 from . import autoencoder, comfyui, encoders, figures, judge
 from .autoencoder import AutoencoderStage
-from .core import write_atomically
+from .core import write_atomically, write_tensors
 from .core_training import history
 from .expression import ExpressionStage
 from .expression_network import ExpressionNet, write_classifier
@@ -32,6 +33,7 @@ FORMAT = "dynamicid-mini-1"
 NETWORKS = ("autoencoder", "vision", "text", "unet", "flux", "judge")
 PACK, CLASSIFIER, DYNAMICID = "face-pack", "expression", "dynamicid"
 CLASSIFIER_FILE = f"{CLASSIFIER}.onnx"
+_MADE_FOR = ("base", "identity_blocks")  # of an adapter's metadata, see `saa/bases.py`
 ONNX = "shipped"  # the restored face pack's folder in its stage's
 WHAT = {
     "autoencoder": "pictures to latents and back (TAESD's architecture)",
@@ -71,11 +73,16 @@ def ship(context: TrainContext, folder: Path) -> None:
 def keep_dynamicid(trained: Path, folder: Path, trainings: Sequence[Path] = ()) -> Path:
     """Write a DynamicID that was trained for the miniature beside the miniature's networks, kept as they are.
 
+    It is `dynamicid.safetensors`, or of another base than the UNet `dynamicid-BASE.safetensors`.
+
     Args:
         trainings: folders whose curves and samples are kept as pictures beside `folder`.
     """
-    path = folder / f"{DYNAMICID}.safetensors"
-    save_file(quantize(load_file(trained)), path, {"format": FORMAT})
+    with safe_open(trained, "pt") as file:
+        made_for = {key: value for key, value in (file.metadata() or {}).items() if key in _MADE_FOR}
+    name = "-".join([DYNAMICID, *filter(None, [made_for.get("base")])])
+    path = folder / f"{name}.safetensors"
+    write_tensors(quantize(load_file(trained)), path, {"format": FORMAT, **made_for})
     for training in trainings:
         show_training(training, folder.parent / "pictures")
     return path

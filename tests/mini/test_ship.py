@@ -13,6 +13,7 @@ from dynamicid_pack.mini.train.expression_network import ExpressionNet, write_cl
 from dynamicid_pack.mini.train.face_networks import write_pack
 from dynamicid_pack.mini.train.stage import TrainContext
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from .test_face_pack import seasoned, small
@@ -111,3 +112,14 @@ def test_a_trained_dynamicid_is_kept_with_curves_and_samples_of_its_trainings(tm
     assert load_file(weights / "dynamicid.safetensors")["layer.weight"].dtype == torch.int8
     assert np.asarray(Image.open(tmp_path / "mini" / "pictures" / "anchoring-curves.webp")).std() > 5
     assert np.asarray(Image.open(tmp_path / "mini" / "pictures" / "anchoring-samples.webp")).mean() > 190
+
+
+def test_a_dynamicid_of_another_base_stands_beside_the_unets_and_says_so(tmp_path):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    said = {"format": "dynamicid-1", "base": "flux", "identity_blocks": "double"}
+    save_file({"layer.weight": torch.randn(80, 64)}, tmp_path / "anchoring.safetensors", said)
+    assert main(["keep", str(tmp_path / "anchoring.safetensors"), "--to", str(weights)]) == 0
+    assert [path.name for path in weights.iterdir()] == ["dynamicid-flux.safetensors"]
+    with safe_open(weights / "dynamicid-flux.safetensors", "pt") as file:
+        assert file.metadata() == {**said, "format": ship.FORMAT}

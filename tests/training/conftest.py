@@ -13,11 +13,15 @@ import torch
 import webdataset
 from accelerate.state import AcceleratorState, GradientState
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from dynamicid_pack.dynamicid_core.training import denoise
 from dynamicid_pack.mini.world.world import World
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -25,6 +29,9 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
 )
 
 WIDTH, WIDTH_2, POOLED = 64, 32, 24  # channels of the text encoders' states, and of the second's pooled text
@@ -84,6 +91,37 @@ def _base_model(folder: Path, **unet: Any) -> Path:
     DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(
         folder / "scheduler"
     )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flux_folder(tmp_path_factory: pytest.TempPathFactory, base_folder: Path) -> Path:
+    """The same with a random Flux, which reads one text encoder's states and pooled text."""
+    folder = tmp_path_factory.mktemp("flux")
+    for part in ("vae", "tokenizer", "text_encoder", "image_encoder"):
+        (folder / part).symlink_to(base_folder / part)
+    torch.manual_seed(0)
+    FluxTransformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=WIDTH, pooled_projection_dim=WIDTH, axes_dims_rope=(4, 6, 6),
+    ).save_pretrained(folder / "transformer")  # fmt: skip
+    FlowMatchEulerDiscreteScheduler(shift=1.5).save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory: pytest.TempPathFactory, flux_folder: Path) -> Path:
+    """The same with T5, whose states Flux then reads."""
+    folder = tmp_path_factory.mktemp("t5")
+    for part in flux_folder.iterdir():
+        (folder / part.name).symlink_to(part)
+    T5EncoderModel(
+        T5Config(vocab_size=32, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    ).save_pretrained(folder / "text_encoder_2")  # fmt: skip
+    words = {word: number for number, word in enumerate(["<pad>", "<unk>", *"abcdef"])}
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, "<unk>")), pad_token="<pad>", unk_token="<unk>", model_max_length=12
+    ).save_pretrained(folder / "tokenizer_2")
     return folder
 
 
