@@ -72,7 +72,11 @@ class Apply(io.ComfyNode):
         lora = dynamicid.lora_in_groups if len(scene) > 1 else WHOLE_LORA
         if not dynamicid.gate:
             kind = dynamicid.adapter.encoding.kind
-            less = "" if lora == WHOLE_LORA else " Its LoRA leaves the middle block out: with it, groups miscount."
+            less = (
+                f" Its LoRA is at {lora.overall:g}, in the UNet's middle block at {lora.overall * lora.middle:g}: with "
+                "more, groups have a face too many or too few."
+            )
+            less = "" if lora == WHOLE_LORA else less
             tell(cls, f"{kind} was trained without the gate, so it is off: people fill their region.{less}")
         patched = apply_scene(model, dynamicid.adapter, scene, settings, lora, partial(warn, cls))
         return io.NodeOutput(patched)

@@ -24,8 +24,10 @@ from .sampling_run import AttentionSettings
 
 SDXL_TEXT_DIM, SDXL_SIZE = 2048, 1024
 
-# mini/RESULTS.md, "Weights that were trained without the gate": at 1 a third to a half of groups miscount.
+# mini/RESULTS.md, "Weights that were trained without the gate": whole, a third to a half of groups miscount. The
+# miniature has SD1.5's layers: SDXL's deepest level has more blocks than the middle one, and was not measured.
 FACEID_LORA_IN_GROUPS = LoraStrength(middle=0.0)
+FACEID_SDXL_LORA_IN_GROUPS = LoraStrength(overall=0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,12 +141,16 @@ def load_dynamicid(
         load_vision,
         load_faces,
         embeds_rgb=rgb,
-        lora_in_groups=DynamicID.lora_in_groups
-        if checkpoint.adapter.encoding.kind == DYNAMICID
-        else FACEID_LORA_IN_GROUPS,
+        lora_in_groups=_lora_in_groups(checkpoint.adapter.encoding.kind, is_large),
         size=size,
         load_expression=load_expression,
     )
+
+
+def _lora_in_groups(kind: str, is_large: bool) -> LoraStrength:
+    if kind == DYNAMICID:
+        return WHOLE_LORA
+    return FACEID_SDXL_LORA_IN_GROUPS if is_large else FACEID_LORA_IN_GROUPS
 
 
 def _keypoint_encoder_beside(imr: Path) -> list[Path]:

@@ -85,7 +85,14 @@ def test_groups_take_no_gate_and_no_lora_in_the_middle_block(
     (model,) = Apply.execute(tiny.tiny_patcher(), load_dynamicid(faceid.file(tmp_path, "FaceID")), people, 1.0).args
     assert lora_strengths(model) == ({1.0}, {1.0} if count == 1 else set())
     assert not model.get_attachment(KEY).settings.gate
-    assert "without the gate" in told[0] and ("LoRA leaves the middle block out" in told[0]) == (count > 1)
+    assert "without the gate" in told[0]
+    assert ("LoRA is at 1, in the UNet's middle block at 0: with more" in told[0]) == (count > 1)
+
+
+def test_groups_take_half_of_the_lora_for_sdxl(tmp_path: Path) -> None:
+    """Its deepest level has attention in other blocks than the middle one too, and no table tells of it."""
+    wide = dict(tiny.CONFIGS["SDXL"]) | {"context_dim": 2048}
+    assert load_dynamicid(faceid.file(tmp_path, "FaceID", config=wide)).lora_in_groups == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(("file", "model"), [("SDXL", "SD1.5"), ("SD1.5", "SDXL")])
