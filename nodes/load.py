@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..dynamicid_core.expression_classifier import ExpressionClassifier
 from ..dynamicid_core.host import folders
 from ..dynamicid_core.host.folders import NONE
-from ..dynamicid_core.host.miniature import BASES, WEIGHTS, bases, load_miniature
+from ..dynamicid_core.host.miniature import BASES, DEFAULT_BASE, WEIGHTS, bases, load_miniature
 from ..dynamicid_core.host.models import load_dynamicid
 from ..dynamicid_core.host.report import loaded_report
 from ..dynamicid_core.host.vision import load_vision
@@ -22,7 +22,6 @@ from .sockets import PEOPLE_ALIASES, DynamicIDSocket, choice
 
 AUTO = "auto"
 SHIPPED = "shipped"
-DEFAULT_BASE = "UNet"
 Versions = list[tuple[str, int, int]]
 """Name, time of the last change and size of each file."""
 

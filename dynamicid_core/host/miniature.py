@@ -32,6 +32,8 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "mini" / "weights"
 BASES = {"UNet": ("unet", "dynamicid"), "Flux": ("flux", "dynamicid-flux")}
 """Base models that the miniature may draw with: the files, without suffix, of each and of the DynamicID for it."""
 
+DEFAULT_BASE = "UNet"
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +52,7 @@ def bases(folder: Path = WEIGHTS) -> list[str]:
     return [name for name, (network, _) in BASES.items() if (folder / f"{network}.safetensors").is_file()]
 
 
-def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: str = "UNet") -> Miniature:
+def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: str = DEFAULT_BASE) -> Miniature:
     """Load what `python -m mini ship` and `keep` wrote.
 
     Args:
@@ -62,15 +64,14 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: st
         ValueError: a file is damaged, or the adapter file holds no adapter.
     """
     network, own = BASES[base]
-    there = bases(folder)
-    if base not in there:
+    if base != DEFAULT_BASE and base not in bases(folder):
         raise FileNotFoundError(
             f"expected {folder / network}.safetensors, the miniature's {base}, which this version of the pack does not "
-            f"ship. Choose {' or '.join(there) or 'another'} as base, or train it: python -m mini train --stage "
-            f"{network}, then python -m mini ship (docs/training.md)."
+            f"ship. Choose {DEFAULT_BASE} as base, or train it: python -m mini train --stage {network}, then python -m "
+            "mini ship (docs/training.md)."
         )
     if not adapter and not (folder / f"{own}.safetensors").exists():
-        own = BASES["UNet"][1]
+        own = BASES[DEFAULT_BASE][1]
         logger.warning(
             f"The pack ships no DynamicID for the miniature's {base}: dynamicid is the UNet's, which Apply DynamicID "
             "refuses there. Choose one that you trained for it as adapter."
