@@ -52,7 +52,12 @@ def parser() -> argparse.ArgumentParser:
     add["standard-face"]("path", type=Path, metavar="OUT", help="the pack's web/standard_face.js")
     add["experiments"]("--to", **to, help="where it and references go")
     add["experiments"]("--pictures", type=int, default=200, help="of a row, at least")
-    add["experiments"]("--trained", **files, metavar="FILE", help="of ungated, gated, contrastive, ungated_imr")
+    add["experiments"](
+        "--trained",
+        **files,
+        metavar="FILE",
+        help="of ungated, gated, contrastive, ungated_imr, plain_ungated, plain_gated",
+    )
     add["experiments"]("--only", nargs="*", default=(), metavar="NAME", help="these benchmarks; all of them otherwise")
     add["results"]("run", type=Path, metavar="RUN", help="an evaluation's output")
     add["results"]("--to", **to, help="the miniature's folder")

@@ -44,6 +44,10 @@ JUDGE = "mini.train.judging:judge"
 FACE_PACK = Path(__file__).resolve().parents[1] / "weights" / "face-pack"  # what the miniature's nodes ask
 UNGATED, GATED = "mini_ungated.safetensors", "mini_gated.safetensors"  # alike in all but the gate
 CONTRASTIVE, UNGATED_IMR = "mini_contrastive.safetensors", "mini_ungated_imr.safetensors"
+PLAIN_UNGATED, PLAIN_GATED = (
+    "mini_plain_ungated.safetensors",
+    "mini_plain_gated.safetensors",
+)  # by the method's own loss
 """In the server's models/dynamicid: what the recipes of these names trained."""
 # Nobody: the middle of every proportion, and nothing before the face.
 CANONICAL = replace(
@@ -63,8 +67,7 @@ class Experiments:
     Attributes:
         folder: where references and graphs go.
         pictures: images of a row, at least; FEW at most where one setting of many is looked at.
-        trained: the files of UNGATED, GATED, CONTRASTIVE and UNGATED_IMR that there are; rows that need others are
-            left out.
+        trained: those of the files that are named above that there are; rows that need others are left out.
         only: the benchmarks' names; all of them where it is empty.
     """
 
@@ -111,6 +114,9 @@ class Experiments:
         if self._has(UNGATED):
             for count, people in enumerate(("one person", "two people", "three people"), 1):
                 builders[f"{people}, trained without gate"] = partial(self._trained_without_gate, count)
+        if self._has(PLAIN_UNGATED) and self._has(PLAIN_GATED):
+            builders["one person, plain loss"] = partial(self._plain_loss, 1)
+            builders["two people, plain loss"] = partial(self._plain_loss, 2)
         return builders
 
     # --- benchmarks ---------------------------------------------------------------------------------------------------
@@ -207,6 +213,16 @@ class Experiments:
                 ]
                 variants.append(_variant(f"{name}, no regions", *ablate, "regions", mini=adapter))
         return {**benchmark, "name": f"{benchmark['name']}, trained without gate", "variants": [*variants, NOBODY]}
+
+    def _plain_loss(self, count: int) -> Json:
+        """Return what the gate is worth where nothing weighs more than the method has it: no face, no timestep."""
+        benchmark = self._one_person() if count == 1 else self._several(count)
+        variants = [
+            *self._trained_row(PLAIN_UNGATED, "plain attention", "gate"),
+            *self._trained_row(PLAIN_GATED, "its twin with the gate"),
+            NOBODY,
+        ]
+        return {**benchmark, "name": f"{benchmark['name']}, plain loss", "variants": variants}
 
     def _redrawn(self, build: Callable[[], Json], count: int) -> Json:
         return redrawn(build(), graph_of(count), self.folder)

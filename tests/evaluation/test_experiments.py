@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from dynamicid_pack.dynamicid_core.evaluation.config import EvaluationConfig, load_config
 from dynamicid_pack.dynamicid_core.evaluation.judges import CachedJudge, Judge
-from dynamicid_pack.mini.train.experiments import CONTRASTIVE, GALLERY, GATED, UNGATED, UNGATED_IMR, write_experiments
+from dynamicid_pack.mini.train.experiments import (
+    CONTRASTIVE,
+    FEW,
+    GALLERY,
+    GATED,
+    PLAIN_GATED,
+    PLAIN_UNGATED,
+    UNGATED,
+    UNGATED_IMR,
+    write_experiments,
+)
 from dynamicid_pack.mini.train.motion_experiments import MOTIONS
 from dynamicid_pack.mini.world.caption import parse_caption
 from dynamicid_pack.mini.world.world import HELD_OUT_PAIRS
@@ -18,7 +28,7 @@ pytestmark = pytest.mark.train  # references of hundreds of people are drawn
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> EvaluationConfig:
     folder = tmp_path_factory.mktemp("experiments")
-    trained = [folder / name for name in (UNGATED, GATED, CONTRASTIVE, UNGATED_IMR)]
+    trained = [folder / name for name in (UNGATED, GATED, CONTRASTIVE, UNGATED_IMR, PLAIN_UNGATED, PLAIN_GATED)]
     for path in trained:
         path.write_bytes(b"")
     return load_config(write_experiments(folder / "written", 6, tuple(trained)))
@@ -101,15 +111,26 @@ def test_rows_that_need_a_training_are_there_when_it_is(config: EvaluationConfig
         "plain attention", "plain attention, masked", "plain attention, without IMR", "with the contrastive term",
         "its twin with the gate", "its twin with the gate, masked",
     }  # fmt: skip
-    assert {name for name in more if "LoRA" in name} == {
-        *(f"gate {gate}, LoRA {strength}" for gate in ("on", "off") for strength in ("0.5", "0.75", "1")),
-        *(f"gate {gate}, no regions, LoRA 0.5" for gate in ("on", "off")),
+    ways = ("", ", LoRA everywhere", ", LoRA everywhere at half strength", ", no regions")
+    assert {name for name in more if name.startswith("gate o")} == {
+        f"gate {gate}{way}" for gate in ("on", "off") for way in ways
     }
+    names = {benchmark.name for benchmark in config.benchmarks} - {benchmark.name for benchmark in without.benchmarks}
+    assert {name for name in names if name.endswith("plain loss")} == {
+        "one person, plain loss",
+        "two people, plain loss",
+    }
+
+
+def test_only_some_benchmarks_have_all_their_images(tmp_path: Path) -> None:
+    """Those that settle a choice have fewer, however many are asked for."""
+    config = load_config(write_experiments(tmp_path, FEW + 1, (), ("one person", "one person, turned by yaw")))
+    assert [len(benchmark.samples) for benchmark in config.benchmarks] == [FEW + 1, FEW]
 
 
 def test_benchmarks_are_chosen_by_name(config: EvaluationConfig, tmp_path: Path) -> None:
     names = [benchmark.name for benchmark in config.benchmarks]
-    trained = (tmp_path / UNGATED, tmp_path / CONTRASTIVE)
+    trained = tuple(tmp_path / name for name in (UNGATED, PLAIN_UNGATED, PLAIN_GATED))
     for path in trained:
         path.write_bytes(b"")
     chosen = (names[3], names[-1])
