@@ -69,7 +69,7 @@ class Apply(io.ComfyNode):
         if not scene or weight == 0:
             return io.NodeOutput(model)
         settings = AttentionSettings(layout_steps=dynamicid.layout_steps, gate=dynamicid.gate)
-        lora = dynamicid.lora_in_groups if len(scene) > 1 else WHOLE_LORA
+        lora = dynamicid.lora_for(len(scene))
         if not dynamicid.gate:
             kind = dynamicid.adapter.encoding.kind
             less = (

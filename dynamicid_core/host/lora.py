@@ -34,6 +34,8 @@ class LoraStrength(NamedTuple):
 
 
 WHOLE_LORA = LoraStrength()
+IN_GROUPS = (LoraStrength(middle=0.0), LoraStrength(0.75, 0.0))
+"""What suits two people, and three or more, where each image of the LoRA's training had one: mini/RESULTS.md."""
 
 
 def merge_lora(

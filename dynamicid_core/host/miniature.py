@@ -24,7 +24,7 @@ from ..checkpoint import load_checkpoint
 from ..expression_classifier import ExpressionClassifier
 from ..identity.analyzer import load_analyzer
 from ..tensor_file import read_tensors
-from .lora import LoraStrength
+from .lora import IN_GROUPS
 from .models import DynamicID, load_dynamicid
 
 FORMAT = "dynamicid-mini-1"  # of the miniature's DynamicID, quantized
@@ -88,7 +88,7 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: st
         embeds_rgb=False,
         # mini/RESULTS.md: a layout phase costs faces, and the LoRA, which has seen one person in each picture, counts.
         layout_steps=0,
-        lora_in_groups=LoraStrength(middle=0.0),
+        lora_in_groups=IN_GROUPS,
         size=128,
     )
     return Miniature(model, _clip(with_all_rows(text)), vae, dynamicid)

@@ -18,16 +18,14 @@ from ..imr.reconfigurator import IdentityMotionReconfigurator, KeypointEncoder
 from ..messages import printable
 from ..saa.adapter import Adapter
 from ..saa.bases import UNET
-from .lora import WHOLE_LORA, LoraStrength
+from .lora import IN_GROUPS, WHOLE_LORA, LoraStrength
 from .managed import Managed
 from .sampling_run import AttentionSettings
 
 SDXL_TEXT_DIM, SDXL_SIZE = 2048, 1024
 
-# mini/RESULTS.md, "Weights that were trained without the gate": whole, a third to a half of groups miscount. The
-# miniature has SD1.5's layers: SDXL's deepest level has more blocks than the middle one, and was not measured.
-FACEID_LORA_IN_GROUPS = LoraStrength(middle=0.0)
-FACEID_SDXL_LORA_IN_GROUPS = LoraStrength(overall=0.5)
+# The miniature, where this was measured, has SD1.5's layers. SDXL's deepest level has more blocks than the middle one.
+FACEID_SDXL_LORA_IN_GROUPS = (LoraStrength(overall=0.5),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +40,8 @@ class DynamicID:
         embeds_rgb: see `FaceAnalyzer`; the release's identities need it, FaceID's don't.
         layout_steps: length of the layout phase that suits these weights, for Apply DynamicID, which has no widget for
             it.
-        lora_in_groups: strength of the adapter's LoRA there for several people; one person gets all of it.
+        lora_in_groups: strengths of the adapter's LoRA there for two people, three, ..., the last also for more; empty:
+            all of it, as for one person.
         size: pixels a side of the images that the base model was trained with, at which Redraw People draws a face.
     """
 
@@ -52,9 +51,15 @@ class DynamicID:
     load_faces: Callable[[], FaceAnalyzer] | None = field(default=None, repr=False)
     embeds_rgb: bool = True
     layout_steps: int = AttentionSettings().layout_steps
-    lora_in_groups: LoraStrength = WHOLE_LORA
+    lora_in_groups: tuple[LoraStrength, ...] = ()
     size: int = 512
     load_expression: Callable[[], ExpressionClassifier] | None = field(default=None, repr=False)
+
+    def lora_for(self, people: int) -> LoraStrength:
+        """Return the strength of the adapter's LoRA that suits so many people."""
+        if people < 2 or not self.lora_in_groups:
+            return WHOLE_LORA
+        return self.lora_in_groups[min(people - 2, len(self.lora_in_groups) - 1)]
 
     @property
     def gate(self) -> bool:
@@ -147,10 +152,10 @@ def load_dynamicid(
     )
 
 
-def _lora_in_groups(kind: str, is_large: bool) -> LoraStrength:
+def _lora_in_groups(kind: str, is_large: bool) -> tuple[LoraStrength, ...]:
     if kind == DYNAMICID:
-        return WHOLE_LORA
-    return FACEID_SDXL_LORA_IN_GROUPS if is_large else FACEID_LORA_IN_GROUPS
+        return ()
+    return FACEID_SDXL_LORA_IN_GROUPS if is_large else IN_GROUPS
 
 
 def _keypoint_encoder_beside(imr: Path) -> list[Path]:

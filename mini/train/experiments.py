@@ -37,7 +37,12 @@ FEW = 60  # images of a row that settles a choice, or looks at one setting of ma
 GALLERY = 100  # people among whom one is identified
 STEPS, FEW_STEPS = 10, 5  # DDIM's: ten gave what twenty of Euler's did
 GUIDANCE = 4.0  # people are more alike than at 7; the release's is 5
-LORA_MIDDLE_IN_GROUPS = 0.0  # as Apply DynamicID has it for the miniature: at 1 groups miscount
+LORA: dict[int, dict[str, float]] = {
+    1: {"lora_strength": 1.0, "lora_middle": 1.0},
+    2: {"lora_strength": 1.0, "lora_middle": 0.0},
+    3: {"lora_strength": 0.75, "lora_middle": 0.0},
+}
+"""By the number of people, as Apply DynamicID has it for the miniature: whole, groups miscount."""
 OTHER_GUIDANCE = (5.0, 7.0)
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
 JUDGE = "mini.train.judging:judge"
@@ -146,7 +151,7 @@ class Experiments:
         variants = [
             _variant("DynamicID"), _variant("without the gate", "gate"), _variant("without regions", "regions"),
             _variant("without gate and regions", "gate", "regions"), WITH_LAYOUT,
-            *(_variant(row, apply=lora) for row, lora in LORA_ROWS.items()),
+            *(_variant(row, apply=lora) for row, lora in _other_loras(count)),
             *self._plain_attention(), *self._plain_attention(masked=True), NOBODY,
         ]  # fmt: skip
         if count == 2:
@@ -209,7 +214,7 @@ class Experiments:
             variants.append(_variant(name, *ablate, mini=adapter))
             if count > 1:
                 variants += [
-                    _variant(f"{name}, {row}", *ablate, mini=adapter, apply=lora) for row, lora in LORA_ROWS.items()
+                    _variant(f"{name}, {row}", *ablate, mini=adapter, apply=lora) for row, lora in _other_loras(count)
                 ]
                 variants.append(_variant(f"{name}, no regions", *ablate, "regions", mini=adapter))
         return {**benchmark, "name": f"{benchmark['name']}, trained without gate", "variants": [*variants, NOBODY]}
@@ -314,8 +319,7 @@ def graph_of(people: int) -> Json:
     width = 128 if people == 1 else 256
     apply: Json = {
         "model": ["mini", 0], "dynamicid": ["mini", 3], "weight": 1.0, "start_at": 0.0, "end_at": 1.0,
-        "lora_strength": 1.0, "layout_scale": 4.0, "layout_steps": 0, "gate_threshold": 0.3, "gate": True,
-        "lora_middle": 1.0 if people == 1 else LORA_MIDDLE_IN_GROUPS,
+        "layout_scale": 4.0, "layout_steps": 0, "gate_threshold": 0.3, "gate": True, **LORA[people],
     }  # fmt: skip
     nodes: Json = {
         "mini": _node("DynamicIDMini", adapter="shipped"),
@@ -345,6 +349,10 @@ def graph_of(people: int) -> Json:
     return nodes
 
 
+def _other_loras(people: int) -> list[tuple[str, dict[str, float]]]:
+    return [(row, lora) for row, lora in LORA_ROWS.items() if lora != LORA[people]]
+
+
 def _few(benchmark: Json) -> Json:
     return {**benchmark, "samples": benchmark["samples"][:FEW]}
 
@@ -360,11 +368,12 @@ WITH_LAYOUT: Json = {
     "overrides": {"apply": {"layout_steps": layout_steps_of(1, STEPS)}},
 }
 NOBODY: Json = {"name": "without identity", "ablate": ["identity"]}
-LORA_ROWS: dict[str, Json] = {
-    "LoRA everywhere": {"lora_middle": 1.0},
-    "LoRA everywhere at half strength": {"lora_middle": 1.0, "lora_strength": 0.5},
+LORA_ROWS: dict[str, dict[str, float]] = {
+    "whole LoRA": {"lora_strength": 1.0, "lora_middle": 1.0},
+    "LoRA at half strength": {"lora_strength": 0.5, "lora_middle": 1.0},
+    "whole LoRA but for the middle block": {"lora_strength": 1.0, "lora_middle": 0.0},
 }
-"""Of groups, whose LoRA else leaves the middle block out."""
+"""Ways for groups; LORA has what is drawn with."""
 
 
 def write_experiments(folder: Path, pictures: int, trained: tuple[Path, ...], only: tuple[str, ...] = ()) -> Path:

@@ -111,7 +111,7 @@ def test_rows_that_need_a_training_are_there_when_it_is(config: EvaluationConfig
         "plain attention", "plain attention, masked", "plain attention, without IMR", "with the contrastive term",
         "its twin with the gate", "its twin with the gate, masked",
     }  # fmt: skip
-    ways = ("", ", LoRA everywhere", ", LoRA everywhere at half strength", ", no regions")
+    ways = ("", ", whole LoRA", ", LoRA at half strength", ", whole LoRA but for the middle block", ", no regions")
     assert {name for name in more if name.startswith("gate o")} == {
         f"gate {gate}{way}" for gate in ("on", "off") for way in ways
     }

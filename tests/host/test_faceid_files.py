@@ -92,7 +92,7 @@ def test_groups_take_no_gate_and_no_lora_in_the_middle_block(
 def test_groups_take_half_of_the_lora_for_sdxl(tmp_path: Path) -> None:
     """Its deepest level has attention in other blocks than the middle one too, and no table tells of it."""
     wide = dict(tiny.CONFIGS["SDXL"]) | {"context_dim": 2048}
-    assert load_dynamicid(faceid.file(tmp_path, "FaceID", config=wide)).lora_in_groups == (0.5, 1.0)
+    assert load_dynamicid(faceid.file(tmp_path, "FaceID", config=wide)).lora_for(3) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(("file", "model"), [("SDXL", "SD1.5"), ("SD1.5", "SDXL")])

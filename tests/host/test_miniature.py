@@ -21,7 +21,7 @@ from dynamicid_pack.dynamicid_core.saa.scene import Placement
 from dynamicid_pack.dynamicid_core.state_dict import fingerprint
 from dynamicid_pack.mini.networks import FLUX, FLUX_SHIFT
 from dynamicid_pack.mini.quantize import dequantize, quantize
-from dynamicid_pack.mini.train.experiments import LORA_MIDDLE_IN_GROUPS
+from dynamicid_pack.mini.train.experiments import LORA
 from dynamicid_pack.mini.train.ship import keep_dynamicid
 from dynamicid_pack.nodes.apply import Apply
 from dynamicid_pack.nodes.load import LoadDynamicIDMini
@@ -87,9 +87,10 @@ def test_several_people_are_drawn_without_the_lora_in_the_middle_block(miniature
     someone = Identity(torch.randn(4, 128), torch.randn(4, 128), dynamicid.adapter.encoder_fingerprint)
     everybody = {f"person_{number}": someone for number in range(people)}
     applied = Apply.execute(miniature.model, dynamicid, everybody, 1.0).result[0]
-    assert lora_strengths(applied) == ({1.0}, {1.0} if people == 1 else set())
-    as_drawn = LoraStrength(middle=LORA_MIDDLE_IN_GROUPS)
-    assert dynamicid.lora_in_groups == as_drawn, "the experiments draw groups as Apply DynamicID does"
+    assert lora_strengths(applied) == ({0.75 if people == 3 else 1.0}, {1.0} if people == 1 else set())
+    as_drawn = LoraStrength(LORA[people]["lora_strength"], LORA[people]["lora_middle"])
+    assert dynamicid.lora_for(people) == as_drawn, "the experiments draw groups as Apply DynamicID does"
+    assert dynamicid.lora_for(4) == dynamicid.lora_for(3)
 
 
 def test_a_dynamicid_that_was_trained_for_it_takes_the_place_of_the_shipped_one(

@@ -42,7 +42,7 @@ def test_each_is_drawn_alone_everywhere_at_full_strength_and_as_the_weights_ask(
     left, right = columns(2)
     ann, ben = room.people
     gentle = replace(room.mini.dynamicid, layout_steps=7)
-    assert gentle.lora_in_groups.middle == 0, "what groups take is not what is taken here"
+    assert gentle.lora_for(2).middle == 0, "what groups take is not what is taken here"
     people = [(Placement(ann, left, 0.7, 0.1, 0.9), Placement(ben, right))]
     room.redraw(picture(PAIR), people, dynamicid=gentle, cfg=3.5, scheduler="karras", sampler_name="euler", steps=7)
     assert [[person.identity.name for person in scene_of(run)] for run in handed] == [["ann"], ["ben"]]

@@ -115,6 +115,7 @@ def picture(path: Path, yaw: int, expression: str = "neutral", there: bool = Tru
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run: heads turn by .8 of what is asked of them and tilt by half of that; one picture shows no face."""
     monkeypatch.setattr(motion_results, "judge", PixelJudge)
+    monkeypatch.setattr(motion_amounts, "PEOPLE", 1)  # whose faces are rendered, which PixelJudge does not look at
     turns = [(RequestedMotion(yaw=yaw), 10 + round(0.8 * yaw), "neutral", yaw != 40) for yaw in range(-40, 41, 10)]
     amounts = [
         (RequestedMotion(amounts={"happy": 0.1}), 10, "neutral", True),
