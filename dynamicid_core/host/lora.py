@@ -23,7 +23,7 @@ class LoraStrength(NamedTuple):
     Attributes:
         overall: factor on all of it; 0 leaves the model's weights alone.
         middle: further factor in a UNet's middle block, the deepest. How many faces there are is decided there, which a
-            LoRA that has seen one person in each picture does not know (mini/RESULTS.md, "The LoRA counts").
+            LoRA that has seen one person in each picture does not know (mini/RESULTS.md, "How much of the LoRA").
     """
 
     overall: float = 1.0
