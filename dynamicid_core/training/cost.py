@@ -84,7 +84,7 @@ def step(network: Network, size: int) -> dict[str, float]:
     def there_and_back() -> None:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             noise = call(network, size // 8, tokens)
-        noise.sum().backward()
+        noise.sum().backward()  # type: ignore[no-untyped-call]
 
     return {"operations": _operations(there_and_back), "kept_bytes": float(sum(kept.values()))}
 
