@@ -51,7 +51,7 @@ class DynamicID:
     load_faces: Callable[[], FaceAnalyzer] | None = field(default=None, repr=False)
     embeds_rgb: bool = True
     layout_steps: int = AttentionSettings().layout_steps
-    lora_in_groups: tuple[LoraStrength, ...] = ()
+    lora_in_groups: tuple[LoraStrength, ...] = field(default=(), repr=False)
     size: int = 512
     load_expression: Callable[[], ExpressionClassifier] | None = field(default=None, repr=False)
 
