@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add["sheet"]("path", type=Path, metavar="OUT", help="the PNG to write")
     add["standard-face"]("path", type=Path, metavar="OUT", help="the pack's web/standard_face.js")
     add["experiments"]("--to", **to, help="where it and references go")
-    add["experiments"]("--pictures", type=int, default=200, help="of a row, at least")
+    add["experiments"]("--pictures", type=int, default=100, help="of a row, at least")
     add["experiments"](
         "--trained",
         **files,

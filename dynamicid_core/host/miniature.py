@@ -70,7 +70,7 @@ def load_miniature(folder: Path = WEIGHTS, adapter: Path | None = None, base: st
             f"ship. Choose {DEFAULT_BASE} as base, or train it: python -m mini train --stage {network}, then python -m "
             "mini ship (docs/training.md)."
         )
-    if not adapter and not (folder / f"{own}.safetensors").exists():
+    if base != DEFAULT_BASE and not adapter and not (folder / f"{own}.safetensors").exists():
         own = BASES[DEFAULT_BASE][1]
         logger.warning(
             f"The pack ships no DynamicID for the miniature's {base}: dynamicid is the UNet's, which Apply DynamicID "

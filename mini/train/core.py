@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING or __package__ != "mini.train":
     from ...dynamicid_core.box import Box
     from ...dynamicid_core.evaluation.judges import CachedJudge, JudgedFace, read_image
+    from ...dynamicid_core.evaluation.report import RESULTS, markdown, read_results
     from ...dynamicid_core.expression_classifier import CLASSES as EXPRESSION_CLASSES
     from ...dynamicid_core.expression_classifier import ExpressionClassifier
     from ...dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
@@ -21,6 +22,7 @@ if TYPE_CHECKING or __package__ != "mini.train":
 else:
     from dynamicid_core.box import Box
     from dynamicid_core.evaluation.judges import CachedJudge, JudgedFace, read_image
+    from dynamicid_core.evaluation.report import RESULTS, markdown, read_results
     from dynamicid_core.expression_classifier import CLASSES as EXPRESSION_CLASSES
     from dynamicid_core.expression_classifier import ExpressionClassifier
     from dynamicid_core.files import atomic_path, sha256_of_file, write_atomically
@@ -35,6 +37,7 @@ __all__ = [
     "CLASSIFIER_SIDE",
     "EXPRESSION_CLASSES",
     "FRAME",
+    "RESULTS",
     "Box",
     "CachedJudge",
     "ExpressionClassifier",
@@ -44,8 +47,10 @@ __all__ = [
     "classifier_input",
     "clip_input",
     "image_grid",
+    "markdown",
     "normalized_gray",
     "read_image",
+    "read_results",
     "sha256_of_file",
     "turnable",
     "write_atomically",

@@ -43,6 +43,7 @@ LORA: dict[int, dict[str, float]] = {
     3: {"lora_strength": 0.75, "lora_middle": 0.0},
 }
 """By the number of people, as Apply DynamicID has it for the miniature: whole, groups miscount."""
+PEOPLE_OF = {1: "one person", 2: "two people", 3: "three people"}
 OTHER_GUIDANCE = (5.0, 7.0)
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
 JUDGE = "mini.train.judging:judge"
@@ -77,7 +78,7 @@ class Experiments:
     """
 
     folder: Path
-    pictures: int = 200
+    pictures: int = 100
     trained: tuple[Path, ...] = ()
     only: tuple[str, ...] = ()
     _drawn: set[str] = field(default_factory=set)
@@ -102,8 +103,12 @@ class Experiments:
             "one person": self._one_person,
             "two people": partial(self._several, 2),
             "three people": partial(self._several, 3),
+            **{
+                f"{people}, other settings": partial(self._other_settings, count) for count, people in PEOPLE_OF.items()
+            },
             f"two people in {FEW_STEPS} steps": self._few_steps,
-            "one person, edited": partial(self._edits, "one person, edited", 1, training_pairs(), self._ways_to_edit()),
+            "one person, edited": self._edited_one_person,
+            "one person, edited, other settings": self._other_ways_to_edit,
             "one person, pairs never seen": partial(self._edits, "one person, pairs never seen", 1, HELD_OUT_PAIRS),
             "two people, edited": partial(self._edits, "two people, edited", 2, training_pairs()),
         }
@@ -117,7 +122,7 @@ class Experiments:
             _few(self._several(2)), graph_of(2), self.folder
         )
         if self._has(UNGATED):
-            for count, people in enumerate(("one person", "two people", "three people"), 1):
+            for count, people in PEOPLE_OF.items():
                 builders[f"{people}, trained without gate"] = partial(self._trained_without_gate, count)
         if self._has(PLAIN_UNGATED) and self._has(PLAIN_GATED):
             builders["one person, plain loss"] = partial(self._plain_loss, 1)
@@ -134,10 +139,7 @@ class Experiments:
             who = {"reference": self._reference(i % PEOPLE, "gallery")}
             sample = _sample(f"{i:03}", [_clothes(rng)], rng, [who], seeds=2)
             samples.append(self._with_truth("one person", sample, [i % PEOPLE]))
-        variants = [
-            _variant("DynamicID"), _variant("without the gate", "gate"), WITH_LAYOUT,
-            _variant("no LoRA in the middle block", apply={"lora_middle": 0.0}), *self._plain_attention(), NOBODY,
-        ]  # fmt: skip
+        variants = [_variant("DynamicID"), _variant("without the gate", "gate"), *self._plain_attention(), NOBODY]
         return self._benchmark("one person", 1, samples, variants)
 
     def _several(self, count: int) -> Json:
@@ -150,13 +152,20 @@ class Experiments:
             samples.append(self._with_truth(f"{count} people", sample, numbers))
         variants = [
             _variant("DynamicID"), _variant("without the gate", "gate"), _variant("without regions", "regions"),
-            _variant("without gate and regions", "gate", "regions"), WITH_LAYOUT,
-            *(_variant(row, apply=lora) for row, lora in _other_loras(count)),
+            _variant("without gate and regions", "gate", "regions"),
             *self._plain_attention(), *self._plain_attention(masked=True), NOBODY,
         ]  # fmt: skip
-        if count == 2:
-            variants += [_variant(f"guidance {g:g}", sampler={"cfg": g}) for g in OTHER_GUIDANCE]
-        return self._benchmark({2: "two people", 3: "three people"}[count], count, samples, variants)
+        return self._benchmark(PEOPLE_OF[count], count, samples, variants)
+
+    def _other_settings(self, count: int) -> Json:
+        """Return the first of the same pictures, drawn with what is not the default."""
+        benchmark = _few(self._one_person() if count == 1 else self._several(count))
+        variants = [
+            _variant("DynamicID"), WITH_LAYOUT,
+            *(_variant(row, apply=lora) for row, lora in _other_loras(count)),
+            *(_variant(f"guidance {g:g}", sampler={"cfg": g}) for g in OTHER_GUIDANCE),
+        ]  # fmt: skip
+        return {**benchmark, "name": f"{benchmark['name']}, other settings", "variants": variants}
 
     def _few_steps(self) -> Json:
         """Return two people in half as many steps, by how many of them are in the layout phase."""
@@ -178,6 +187,23 @@ class Experiments:
             samples.append(self._edited(name, f"{i:03}", [rng.choice(pairs) for _ in range(count)], rng))
         return self._benchmark(name, count, samples, [_variant("DynamicID"), _variant("without IMR", "imr"), *more])
 
+    def _edited_one_person(self) -> Json:
+        plain = [
+            *self._trained_row(UNGATED_IMR, "plain attention", "gate"),
+            *self._trained_row(UNGATED_IMR, "plain attention, without IMR", "gate", "imr"),
+        ]
+        return self._edits("one person, edited", 1, training_pairs(), plain)
+
+    def _other_ways_to_edit(self) -> Json:
+        variants = [
+            _variant("DynamicID"),
+            _variant("canonical keypoints", edit_0={"driving_strength": 1.0}),
+            *(_variant(f"strength {strength:g}", edit_0={"strength": strength}) for strength in STRENGTHS),
+            *self._trained_row(CONTRASTIVE, "with the contrastive term"),
+        ]
+        changes = {"name": "one person, edited, other settings", "variants": variants}
+        return {**_few(self._edited_one_person()), **changes}
+
     def _edited_from(self, source: str) -> Json:
         """Return people whose references show an expression, with another one: who says which it was is the row."""
         name, samples = name_of_source(source), []
@@ -196,15 +222,6 @@ class Experiments:
             sample = _sample(f"{i:03}", [_clothes(rng)], rng, [who])
             samples.append({**sample, "overrides": {"edit_0": draw(rng).overrides}})
         return _few(self._benchmark(name, 1, samples, [_variant("DynamicID")]))
-
-    def _ways_to_edit(self) -> list[Json]:
-        return [
-            _variant("canonical keypoints", edit_0={"driving_strength": 1.0}),
-            *(_variant(f"strength {strength:g}", edit_0={"strength": strength}) for strength in STRENGTHS),
-            *self._trained_row(CONTRASTIVE, "with the contrastive term"),
-            *self._trained_row(UNGATED_IMR, "plain attention", "gate"),
-            *self._trained_row(UNGATED_IMR, "plain attention, without IMR", "gate", "imr"),
-        ]
 
     def _trained_without_gate(self, count: int) -> Json:
         """Return what is on or off, where attention was trained without the gate: how FaceID's files are."""

@@ -117,9 +117,9 @@ def test_a_trained_dynamicid_is_kept_with_curves_and_samples_of_its_trainings(tm
 def test_a_dynamicid_of_another_base_stands_beside_the_unets_and_says_so(tmp_path):
     weights = tmp_path / "weights"
     weights.mkdir()
-    said = {"format": "dynamicid-1", "base": "flux", "identity_blocks": "double"}
-    save_file({"layer.weight": torch.randn(80, 64)}, tmp_path / "anchoring.safetensors", said)
+    metadata = {"format": "dynamicid-1", "base": "flux", "identity_blocks": "double"}
+    save_file({"layer.weight": torch.randn(80, 64)}, tmp_path / "anchoring.safetensors", metadata)
     assert main(["keep", str(tmp_path / "anchoring.safetensors"), "--to", str(weights)]) == 0
     assert [path.name for path in weights.iterdir()] == ["dynamicid-flux.safetensors"]
     with safe_open(weights / "dynamicid-flux.safetensors", "pt") as file:
-        assert file.metadata() == {**said, "format": ship.FORMAT}
+        assert file.metadata() == {**metadata, "format": ship.FORMAT}

@@ -35,14 +35,14 @@ def editing(tmp_path: Path, recipe: Callable[..., Path], anchored: Path) -> Call
     shared = json.loads(recipe("shared").read_text())
 
     def write(name: str = "edit", **changed: Any) -> Path:
-        said = {key: shared[key] for key in ("base", "data", "size", "learning_rate", "save_every", "sample_every")}
-        said |= {
+        options = {key: shared[key] for key in ("base", "data", "size", "learning_rate", "save_every", "sample_every")}
+        options |= {
             "output": name, "steps": 4, "adapter": str(anchored), "targets": 3, "dim": 64, "latents": 2,
             "dim_head": 32, "keypoint_dims": [4, 4, 4, 4, 4, 8], "keypoint_depths": [1, 1, 1, 1, 1, 1],
             "keypoint_output": 8,
         }  # fmt: skip
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(said | changed))
+        path.write_text(json.dumps(options | changed))
         return path
 
     return write
