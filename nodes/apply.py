@@ -72,12 +72,13 @@ class Apply(io.ComfyNode):
         lora = dynamicid.lora_for(len(scene))
         if not dynamicid.gate:
             kind = dynamicid.adapter.encoding.kind
-            less = (
-                f" Its LoRA is at {lora.overall:g}, in the UNet's middle block at {lora.overall * lora.middle:g}: with "
-                "more, groups have a face too many or too few."
-            )
-            less = "" if lora == WHOLE_LORA else less
-            tell(cls, f"{kind} was trained without the gate, so it is off: people fill their region.{less}")
+            told = f"{kind} was trained without the gate, so it is off: people fill their region."
+            if lora != WHOLE_LORA:
+                told += (
+                    f" Its LoRA is at {lora.overall:g}, in the UNet's middle block at {lora.overall * lora.middle:g}: "
+                    "with more, groups have a face too many or too few."
+                )
+            tell(cls, told)
         patched = apply_scene(model, dynamicid.adapter, scene, settings, lora, partial(warn, cls))
         return io.NodeOutput(patched)
 
