@@ -23,7 +23,7 @@ from .generation import generate
 from .judges import MODELS, CachedJudge, Judge, load_face_judge, load_judge
 from .list_config import list_config, parse_input, parse_option, parse_override, without_faceless
 from .measuring import check_references, measure
-from .report import PAGE, compare, markdown, results_of, settings_of, write_grids, write_report
+from .report import PAGE, against, compare, markdown, results_of, settings_of, write_grids, write_report
 from .run_folder import RunFolder, load_snapshot, snapshot
 from .sample_lists import KINDS
 
@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
     shows = commands.add_parser("table", help="print what was measured")
     shows.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
-    shows.set_defaults(run=lambda arguments: print(markdown(compare(arguments.folders))))
+    shows.add_argument("--against", metavar="ROW", help="differences from this row of one run, image by image")
+    shows.set_defaults(run=_table)
     return parser
 
 
@@ -142,6 +143,15 @@ def _draw_and_report(arguments: argparse.Namespace, config: EvaluationConfig, ju
 def _measure(arguments: argparse.Namespace) -> None:
     config = load_snapshot(arguments.folder)
     _report(arguments.folder, config, load_judge(config.judge.kind, config.judge.options))
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    if arguments.against is None:
+        print(markdown(compare(arguments.folders)))
+        return
+    if len(arguments.folders) > 1:
+        raise ValueError(f"Expected one folder with --against, got {len(arguments.folders)}.")
+    print(markdown(against(arguments.folders[0], arguments.against)))
 
 
 def _report(path: Path, config: EvaluationConfig, judge: Judge) -> None:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from ..files import write_atomically
 from ..image_grid import named_rows
-from .bootstrap import LEVEL, RESAMPLES, SEED, Estimate, estimate
+from .bootstrap import LEVEL, RESAMPLES, SEED, Estimate, Value, estimate
 from .config import EvaluationConfig, as_json
 from .judges import FaceJudge, Judge
 from .measuring import Row
@@ -129,6 +129,38 @@ def compare(folders: Sequence[Path]) -> Results:
         }
         for benchmark, rows in runs[0].items()
     }
+
+
+def against(folder: Path, row: str) -> Results:
+    """Return by how much a run's rows differ from one, image by image: all rows draw the same samples and seeds.
+
+    An image counts where both define the measure. What images differ in by themselves falls out, so these intervals
+    tell rows apart whose own overlap.
+
+    Raises ValueError when the run has not been measured, or no benchmark has the row.
+    """
+    read_results(folder)
+    kept = json.loads((folder / VALUES).read_text("utf-8"))
+    rows = {benchmark: variants for benchmark, variants in kept.items() if row in variants}
+    if not rows:
+        known = dict.fromkeys(variant for variants in kept.values() for variant in variants)
+        raise ValueError(f"expected a row of {', '.join(map(repr, known))}, got {row!r}.")
+    return {
+        benchmark: {name: _estimates(_minus(images, variants[row])) for name, images in variants.items() if name != row}
+        for benchmark, variants in rows.items()
+    }
+
+
+def _minus(row: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> Row:
+    """Return the differences of two rows of `values.json`, of the images and measures that both have."""
+    differing: Row = {}
+    for image in (image for image in row if image in other):
+        differing[image] = {}
+        for name in (name for name in row[image] if name in other[image]):
+            one, two = Value(*row[image][name]), Value(*other[image][name])
+            difference = None if one.value is None or two.value is None else one.value - two.value
+            differing[image][name] = Value(difference, one.missing or two.missing)
+    return differing
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:
