@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         help="of ungated, gated, contrastive, ungated_imr, plain_ungated, plain_gated",
     )
     add["experiments"]("--only", nargs="*", default=(), metavar="NAME", help="these benchmarks; all of them otherwise")
+    add["experiments"]("--seed", type=int, default=0, help="another draws other samples")
     add["results"]("run", type=Path, metavar="RUN", help="an evaluation's output")
     add["results"]("--to", **to, help="the miniature's folder")
     add["motion-tables"]("run", type=Path, metavar="RUN", help="an evaluation's output")

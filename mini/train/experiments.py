@@ -75,12 +75,14 @@ class Experiments:
         pictures: images of a row, at least; FEW at most where one setting of many is looked at.
         trained: those of the files that are named above that there are; rows that need others are left out.
         only: the benchmarks' names; all of them where it is empty.
+        seed: another one draws other samples: who stands where in which clothes, and from which noise.
     """
 
     folder: Path
     pictures: int = 100
     trained: tuple[Path, ...] = ()
     only: tuple[str, ...] = ()
+    seed: int = 0
     _drawn: set[str] = field(default_factory=set)
 
     def config(self) -> Json:
@@ -135,7 +137,7 @@ class Experiments:
         """Return one person in clothes and a place; twice the images, since one person is identified among many."""
         samples = []
         for i in range(self.pictures):
-            rng = _rng("one person", i)
+            rng = self._rng("one person", i)
             who = {"reference": self._reference(i % PEOPLE, "gallery")}
             sample = _sample(f"{i:03}", [_clothes(rng)], rng, [who], seeds=2)
             samples.append(self._with_truth("one person", sample, [i % PEOPLE]))
@@ -145,7 +147,7 @@ class Experiments:
     def _several(self, count: int) -> Json:
         samples = []
         for i in range(self.pictures):
-            rng = _rng(f"{count} people", i)
+            rng = self._rng(f"{count} people", i)
             numbers = rng.sample(range(PEOPLE), count)
             who = [{"reference": self._reference(number, "gallery")} for number in numbers]
             sample = _sample(f"{i:03}", [_clothes(rng) for _ in who], rng, who)
@@ -183,7 +185,7 @@ class Experiments:
         """Return people with an expression and a pose each, whose references are neutral and in front view."""
         samples = []
         for i in range(self.pictures):
-            rng = _rng(name, i)
+            rng = self._rng(name, i)
             samples.append(self._edited(name, f"{i:03}", [rng.choice(pairs) for _ in range(count)], rng))
         return self._benchmark(name, count, samples, [_variant("DynamicID"), _variant("without IMR", "imr"), *more])
 
@@ -208,7 +210,7 @@ class Experiments:
         """Return people whose references show an expression, with another one: who says which it was is the row."""
         name, samples = name_of_source(source), []
         for i in range(self.pictures):
-            rng = _rng(name, i)
+            rng = self._rng(name, i)
             wanted = rng.choice([expression for expression in EXPRESSIONS if expression != source])
             samples.append(self._edited(name, f"{i:03}", [(wanted, 0.0)], rng, source))
         return _few(self._benchmark(name, 1, samples, rows_of_source(source)))
@@ -217,7 +219,7 @@ class Experiments:
         """Return people with one angle, amount or mixture each, whose references are neutral and in front view."""
         samples = []
         for i in range(self.pictures):
-            rng = _rng(name, i)
+            rng = self._rng(name, i)
             who = {"reference": self._reference(i % PEOPLE, "neutral")}
             sample = _sample(f"{i:03}", [_clothes(rng)], rng, [who])
             samples.append({**sample, "overrides": {"edit_0": draw(rng).overrides}})
@@ -249,6 +251,10 @@ class Experiments:
     def _redrawn(self, build: Callable[[], Json], count: int) -> Json:
         return redrawn(build(), graph_of(count), self.folder)
 
+    def _rng(self, *what: object) -> random.Random:
+        """Return what draws a sample."""
+        return _rng(*what, *([f"seed {self.seed}"] if self.seed else []))
+
     # --- parts ------------------------------------------------------------------------------------------------------
 
     def _edited(
@@ -273,7 +279,7 @@ class Experiments:
             pairs: their requested motions; without them each has any but the reference's, since none is requested.
                 Such a picture tells likeness from copying; it is no more right than another.
         """
-        rng = _rng("ground truth", benchmark, sample["name"])
+        rng = self._rng("ground truth", benchmark, sample["name"])
         pairs = pairs or [_other_pair(number, rng) for number in numbers]
         spec = parse_caption(sample["prompt"])
         people = [
@@ -393,14 +399,17 @@ LORA_ROWS: dict[str, dict[str, float]] = {
 """Ways for groups; LORA has what is drawn with."""
 
 
-def write_experiments(folder: Path, pictures: int, trained: tuple[Path, ...], only: tuple[str, ...] = ()) -> Path:
+def write_experiments(
+    folder: Path, pictures: int, trained: tuple[Path, ...], only: tuple[str, ...] = (), seed: int = 0
+) -> Path:
     """Write references, graphs and FOLDER/experiments.json, which is returned.
 
     Raises ValueError when `only` names a benchmark that there is not.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "experiments.json"
-    path.write_text(json.dumps(Experiments(folder, pictures, trained, only).config(), indent=1) + "\n", "utf-8")
+    config = Experiments(folder, pictures, trained, only, seed).config()
+    path.write_text(json.dumps(config, indent=1) + "\n", "utf-8")
     return path
 
 

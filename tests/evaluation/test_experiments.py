@@ -138,3 +138,11 @@ def test_benchmarks_are_chosen_by_name(config: EvaluationConfig, tmp_path: Path)
     assert tuple(benchmark.name for benchmark in written.benchmarks) == chosen
     with pytest.raises(ValueError, match=r"expected benchmarks of 'one person', .*, got 'four people'"):
         write_experiments(tmp_path / "chosen", 1, trained, ("one person", "four people"))
+
+
+def test_another_seed_draws_other_samples_of_the_same_people(tmp_path: Path) -> None:
+    one, other = (load_config(write_experiments(tmp_path / str(n), 3, (), ("two people",), n)) for n in (0, 1))
+    (first,), (second,) = one.benchmarks, other.benchmarks
+    assert not {s.seeds for s in first.samples} & {s.seeds for s in second.samples}
+    assert {s.prompt for s in first.samples} != {s.prompt for s in second.samples}
+    assert [path.read_bytes() for path in one.gallery] == [path.read_bytes() for path in other.gallery]
