@@ -82,6 +82,13 @@ def test_one_driving_picture_is_read_once(miniature: Miniature, monkeypatch: pyt
     assert face_of(driving.flip(2), miniature.dynamicid.faces) != first and len(read) > once
 
 
+def test_a_driving_picture_is_read_again_for_embeddings_of_another_channel_order(miniature: Miniature) -> None:
+    analyzer, driving = miniature.dynamicid.faces, image(drawn(33))
+    (one, _), (other, _) = (face_of(driving, FaceAnalyzer(analyzer.analysis, order)) for order in (False, True))
+    assert one.embedding is not None and other.embedding is not None
+    assert one.box == other.box and not torch.allclose(one.embedding, other.embedding, atol=0.01)
+
+
 @pytest.mark.parametrize("times", [6, pytest.param(100, marks=pytest.mark.full)])
 def test_many_in_a_row_are_the_same_and_leave_memory_and_analyzer_alone(miniature: Miniature, times: int) -> None:
     """Encoded and edited, each time from the beginning."""
