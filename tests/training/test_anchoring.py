@@ -129,7 +129,7 @@ def test_faces_weigh_more_where_asked(recipe: Recipes) -> None:
 
 
 def test_the_loss_falls_on_one_batch_and_all_that_is_trained_moves(either: Recipes) -> None:
-    training = training_of(either(learning_rate=1e-2, identity_dropout=0.0, text_dropout=0.0, joint_dropout=0.0))
+    training = training_of(either(learning_rate=3e-3, identity_dropout=0.0, text_dropout=0.0, joint_dropout=0.0))
     stage = training.stage
     assert isinstance(stage, Anchoring)
     batch = stage.batch(0, range(4))
